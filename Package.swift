@@ -1,0 +1,52 @@
+// swift-tools-version: 6.0
+import PackageDescription
+
+// Arrows point down only: a target depends on those listed after it in this order:
+// squint, squint-convert > Squint, SquintConversion > SquintModels > SquintText, SquintCompute >
+// SquintFile > CKernels, CZstd, CXXHash.
+let package = Package(
+  name: "squint",
+  platforms: [.macOS(.v15)],
+  products: [
+    .library(name: "Squint", targets: ["Squint"]),
+    .library(name: "SquintConversion", targets: ["SquintConversion"]),
+    .executable(name: "squint", targets: ["SquintCommand"]),
+    .executable(name: "squint-convert", targets: ["SquintConvertCommand"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
+  ],
+  targets: [
+    .executableTarget(
+      name: "SquintCommand",
+      dependencies: [
+        "Squint", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    .executableTarget(
+      name: "SquintConvertCommand",
+      dependencies: [
+        "SquintConversion", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    .target(name: "Squint", dependencies: ["SquintModels", "SquintText"]),
+    .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
+    .target(name: "SquintModels", dependencies: ["SquintCompute"]),
+    .target(name: "SquintText", dependencies: ["SquintFile"]),
+    .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
+    .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash"]),
+    .target(name: "CKernels"),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+
+    .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
+    .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
+    .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
+    .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
+    .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion"]),
+    .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion"]),
+    .testTarget(
+      name: "CommandLineTests",
+      dependencies: ["SquintCommand", "SquintConvertCommand", "Squint", "SquintConversion"]),
+  ],
+  swiftLanguageModes: [.v6],
+  cLanguageStandard: .c11
+)

@@ -1,0 +1,40 @@
+/// A file mapped read-only into memory, unmapped when its owner is destroyed.
+///
+/// The mapping costs address space, not memory: a page is read when it is first touched.
+public struct MappedFile: ~Copyable, Sendable {
+  public let path: String
+  /// The whole file. Valid as long as this value lives.
+  public nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
+
+  /// Maps the file at `path`.
+  ///
+  /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read.
+  public init(path: String) throws(SquintError) {
+    self.path = path
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else {
+      throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
+    }
+    defer { close(descriptor) }
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else {
+      throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
+    }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      throw SquintError(.noInput, "\(path): this is not a regular file")
+    }
+    let count = Int(status.st_size)
+    guard count > 0 else {  // mmap refuses a length of zero
+      bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+      return
+    }
+    guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, 0), base != MAP_FAILED else {
+      throw SquintError(.noInput, "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(errno))")
+    }
+    bytes = UnsafeRawBufferPointer(start: base, count: count)
+  }
+
+  deinit {
+    if let base = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: base), bytes.count) }
+  }
+}
