@@ -1,0 +1,226 @@
+/// A model file, opened: its metadata and tables in memory, everything else mapped and read when first touched.
+///
+/// Opening reads the header and the tables only, verifies their checksum, and checks every offset, length, shape and
+/// count against the file's size (formats/squint.md, "What a reader must reject").
+public final class ModelFile: Sendable {
+  /// A contiguous part of the file that is used, advised or dropped as a whole: `decoder`, `encoder.image`, ….
+  public struct Module: Equatable, Sendable {
+    public let name: String
+    /// Where the module is, in bytes from the start of the file.
+    public let range: Range<Int>
+  }
+
+  public struct Tensor: Equatable, Sendable {
+    public let name: String
+    public let type: ElementType
+    /// The outermost axis first; a matrix is [rows, columns].
+    public let shape: [Int]
+    /// The index of the tensor's module.
+    public let module: Int
+    /// Where the tensor is, in bytes from the start of the file.
+    public let range: Range<Int>
+    /// XXH3-64 of its bytes.
+    public let checksum: UInt64
+
+    public var elementCount: Int { shape.reduce(1, *) }
+  }
+
+  private let mapping: MappedFile
+  private let header: FileHeader
+  public let metadata: Metadata
+  public let modules: [Module]
+  public let tensors: [Tensor]
+  private let indices: [String: Int]
+
+  public var path: String { mapping.path }
+  public var byteCount: Int { mapping.bytes.count }
+
+  /// Opens the model at `path`.
+  ///
+  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model file.
+  public init(path: String) throws(SquintError) {
+    mapping = try MappedFile(path: path)
+    let file = mapping.bytes
+    header = try FileHeader(path: path, file: file)
+    let front = UnsafeRawBufferPointer(
+      rebasing: file[FileHeader.byteCount..<FileHeader.byteCount + header.frontBytes])
+    var cursor = ByteCursor(front, place: "\(path): tables")
+    metadata = try Metadata(reading: &cursor, count: header.metadataCount)
+
+    var modules: [Module] = []
+    for _ in 0..<header.moduleCount {
+      modules.append(try Module(reading: &cursor, header: header, after: modules.last))
+    }
+    var tensors: [Tensor] = []
+    var indices: [String: Int] = [:]
+    for _ in 0..<header.tensorCount {
+      let tensor = try Tensor(reading: &cursor, modules: modules, after: tensors.last)
+      guard indices.updateValue(tensors.count, forKey: tensor.name) == nil else {
+        throw cursor.error("tensor \(tensor.name) appears twice")
+      }
+      tensors.append(tensor)
+    }
+    guard cursor.remaining == 0 else { throw cursor.error("\(grouped(cursor.remaining)) bytes too many") }
+    self.modules = modules
+    self.tensors = tensors
+    self.indices = indices
+  }
+
+  /// The tensor called `name`, or nil.
+  public func tensor(_ name: String) -> Tensor? { indices[name].map { tensors[$0] } }
+
+  /// The module called `name`, or nil.
+  public func module(_ name: String) -> Module? { modules.first { $0.name == name } }
+
+  /// The bytes of `tensor`, in place. Valid as long as this object lives.
+  public func bytes(of tensor: Tensor) -> UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(rebasing: mapping.bytes[tensor.range])
+  }
+
+  /// The metadata that is too long to be read at every opening (vocabulary, merges), decompressed anew at each call.
+  public func bulkMetadata() throws(SquintError) -> Metadata {
+    let frame = UnsafeRawBufferPointer(
+      rebasing: mapping.bytes[header.bulkOffset..<header.bulkOffset + header.bulkBytes])
+    guard checksum(frame) == header.bulkChecksum else {
+      throw .badData(
+        path, "the checksum of its compressed metadata does not match: the file is corrupt; fetch it again")
+    }
+    guard header.bulkBytes > 0 else { return Metadata() }
+    let bytes = try decompress(frame, decodedBytes: header.bulkDecodedBytes)
+    return try bytes.withBytes { (bytes) throws(SquintError) in
+      var cursor = ByteCursor(bytes, place: "\(path): compressed metadata")
+      let metadata = try Metadata(reading: &cursor, count: header.bulkMetadataCount)
+      guard cursor.remaining == 0 else { throw cursor.error("\(grouped(cursor.remaining)) bytes too many") }
+      return metadata
+    }
+  }
+
+  /// Checks everything that has a checksum, and that the bytes between are zero, so that any flipped bit is found.
+  ///
+  /// - Parameter progress: called after each tensor with the bytes checked so far.
+  /// - Throws: `badData` which names the first part that does not match.
+  public func verify(progress: (_ bytes: Int) -> Void = { _ in }) throws(SquintError) {
+    _ = try bulkMetadata()
+    var position = FileHeader.byteCount + header.frontBytes
+    func checkPadding(to end: Int) throws(SquintError) {
+      guard mapping.bytes[position..<end].allSatisfy({ $0 == 0 }) else {
+        throw .badData(
+          path,
+          "the padding between offsets \(grouped(position)) and \(grouped(end)) is not zero: "
+            + "the file is corrupt; fetch it again")
+      }
+    }
+    try checkPadding(to: header.bulkOffset)
+    position = header.bulkOffset + header.bulkBytes
+    for tensor in tensors {
+      try checkPadding(to: tensor.range.lowerBound)
+      guard checksum(bytes(of: tensor)) == tensor.checksum else {
+        throw .badData(
+          path,
+          "tensor \(tensor.name): the checksum of its \(grouped(tensor.range.count)) bytes at offset "
+            + "\(grouped(tensor.range.lowerBound)) does not match: the file is corrupt; fetch it again")
+      }
+      position = tensor.range.upperBound
+      progress(position)
+    }
+    try checkPadding(to: byteCount)
+  }
+
+  /// Tells the kernel that the pages of `module` will be needed soon, or not any more.
+  public func advise(_ module: Module, _ use: Use) {
+    guard let base = mapping.bytes.baseAddress else { return }
+    madvise(
+      UnsafeMutableRawPointer(mutating: base + module.range.lowerBound), module.range.count,
+      use == .soon ? MADV_WILLNEED : MADV_DONTNEED)
+  }
+
+  public enum Use: Sendable { case soon, done }
+}
+
+// MARK: Tables
+
+extension ModelFile.Module {
+  fileprivate init(
+    reading cursor: inout ByteCursor, header: FileHeader, after previous: Self?
+  ) throws(SquintError) {
+    let nameBytes = Int(try cursor.next(UInt16.self))
+    guard try cursor.next(UInt16.self) == 0, try cursor.next(UInt32.self) == 0 else {
+      throw cursor.error("a reserved field of a module is set")
+    }
+    let offset = try cursor.next(UInt64.self)
+    let bytes = try cursor.next(UInt64.self)
+    name = try cursor.text(nameBytes)
+    let start = previous?.range.upperBound ?? header.bulkOffset + header.bulkBytes
+    guard let offset = Int(exactly: offset), let bytes = Int(exactly: bytes),
+      offset % FileHeader.moduleAlignment == 0, offset >= start, offset <= header.fileBytes,
+      bytes <= header.fileBytes - offset
+    else {
+      throw cursor.error(
+        "module \(name): \(grouped(bytes)) bytes at offset \(grouped(offset)) do not fit the file "
+          + "(\(grouped(header.fileBytes)) bytes); fetch the file again")
+    }
+    range = offset..<offset + bytes
+  }
+}
+
+extension ModelFile.Tensor {
+  fileprivate init(
+    reading cursor: inout ByteCursor, modules: [ModelFile.Module], after previous: Self?
+  ) throws(SquintError) {
+    let nameBytes = Int(try cursor.next(UInt16.self))
+    let typeCode = try cursor.next(UInt8.self)
+    let rank = Int(try cursor.next(UInt8.self))
+    module = Int(try cursor.next(UInt32.self))
+    let offset = try cursor.next(UInt64.self)
+    let bytes = try cursor.next(UInt64.self)
+    checksum = try cursor.next(UInt64.self)
+    guard (1...4).contains(rank) else { throw cursor.error("a tensor has \(rank) axes, not 1 to 4") }
+    var shape: [Int] = []
+    for _ in 0..<rank { shape.append(Int(clamping: try cursor.next(UInt64.self))) }
+    name = try cursor.text(nameBytes)
+    self.shape = shape
+    guard let type = ElementType(rawValue: typeCode) else {
+      throw cursor.error("tensor \(name) has element type \(typeCode), which this version does not know; update squint")
+    }
+    self.type = type
+    guard let expected = type.byteCount(shape: shape) else {
+      throw cursor.error("tensor \(name): the shape \(shape) is impossible for type \(type.name)")
+    }
+    guard module < modules.count else {
+      throw cursor.error("tensor \(name) is in module \(module), which is not there")
+    }
+    let place = modules[module].range
+    let start = previous.map { $0.module == module ? $0.range.upperBound : place.lowerBound } ?? place.lowerBound
+    guard module >= previous?.module ?? 0 else { throw cursor.error("tensor \(name) is out of order") }
+    guard let offset = Int(exactly: offset), let bytes = Int(exactly: bytes), offset >= start,
+      offset % PanelLayout.alignment == 0, offset <= place.upperBound, bytes <= place.upperBound - offset
+    else {
+      throw cursor.error(
+        "tensor \(name): \(grouped(bytes)) bytes at offset \(grouped(offset)) do not fit module "
+          + "\(modules[module].name) (offsets \(grouped(place.lowerBound)) to \(grouped(place.upperBound)))")
+    }
+    guard bytes == expected else {
+      throw cursor.error(
+        "tensor \(name): \(grouped(bytes)) bytes, but shape \(shape) of type \(type.name) takes \(grouped(expected))")
+    }
+    range = offset..<offset + bytes
+  }
+}
+
+extension ElementType {
+  /// The bytes of a tensor of this type and shape; nil where a dimension is not positive, a quantized type is not a
+  /// matrix, or the size does not fit an Int.
+  public func byteCount(shape: [Int]) -> Int? {
+    guard shape.allSatisfy({ $0 > 0 }) else { return nil }
+    guard let elementBytes = bytesPerPlainElement else {
+      return shape.count == 2 ? PanelLayout(type: self, rows: shape[0], columns: shape[1])?.byteCount : nil
+    }
+    var bytes = elementBytes
+    for dimension in shape {
+      let (product, overflow) = bytes.multipliedReportingOverflow(by: dimension)
+      guard !overflow else { return nil }
+      bytes = product
+    }
+    return bytes
+  }
+}

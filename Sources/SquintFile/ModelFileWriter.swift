@@ -1,0 +1,215 @@
+/// What a model file will hold, known before its first byte is written.
+public struct ModelFilePlan: Sendable {
+  public struct Tensor: Sendable {
+    public let name: String
+    public let type: ElementType
+    /// The outermost axis first; a matrix is [rows, columns].
+    public let shape: [Int]
+
+    public init(name: String, type: ElementType, shape: [Int]) {
+      self.name = name
+      self.type = type
+      self.shape = shape
+    }
+  }
+
+  public struct Module: Sendable {
+    public let name: String
+    public var tensors: [Tensor]
+
+    public init(name: String, tensors: [Tensor]) {
+      self.name = name
+      self.tensors = tensors
+    }
+  }
+
+  public var metadata = Metadata()
+  /// Read only when needed, and compressed: vocabulary, merges.
+  public var bulkMetadata = Metadata()
+  /// In file order. Tensors are numbered from 0 through all modules.
+  public var modules: [Module] = []
+
+  public init() {}
+}
+
+/// Writes a model file: under a temporary name, in bounded memory, renamed when it is complete and synced.
+///
+/// Each tensor's bytes are appended in order; tensors themselves may come in any order. When the writer is destroyed
+/// before `finish()`, nothing is left behind.
+public final class ModelFileWriter {
+  private struct Slot {
+    let offset: Int
+    let byteCount: Int
+    var written = 0
+    var checksum: UInt64?
+  }
+
+  private let path: String
+  private let temporaryPath: String
+  private let descriptor: Int32
+  private let plan: ModelFilePlan
+  private let bulk: [UInt8]
+  private var header = FileHeader()
+  private var slots: [Slot] = []
+  private var moduleRanges: [Range<Int>] = []
+  private var running: [Int: RunningChecksum] = [:]
+  private var isFinished = false
+
+  /// The size that the finished file will have, in bytes.
+  public var byteCount: Int { header.fileBytes }
+
+  /// Lays the file out and creates it under a temporary name beside `path`.
+  ///
+  /// - Throws: `cannotCreate` when it cannot be created there, `usage` when the plan has an impossible tensor.
+  public init(path: String, plan: ModelFilePlan) throws(SquintError) {
+    self.path = path
+    self.plan = plan
+    let bulkMetadata = plan.bulkMetadata.encoded()
+    bulk = plan.bulkMetadata.entries.isEmpty ? [] : try compress(bulkMetadata)
+    header.bulkBytes = bulk.count
+    header.bulkDecodedBytes = bulk.isEmpty ? 0 : bulkMetadata.count
+    header.bulkChecksum = bulk.withUnsafeBytes { checksum($0) }
+    header.metadataCount = plan.metadata.entries.count
+    header.bulkMetadataCount = plan.bulkMetadata.entries.count
+    header.moduleCount = plan.modules.count
+    header.tensorCount = plan.modules.reduce(0) { $0 + $1.tensors.count }
+    // The size of the tables does not depend on the offsets in them, so they are encoded twice: for their size here,
+    // with the checksums at the end.
+    header.frontBytes = Self.front(plan, modules: [], slots: []).count
+    guard header.frontBytes <= FileHeader.largestFront else {
+      throw SquintError(
+        .usage,
+        "the tables take \(grouped(header.frontBytes)) bytes; at most \(grouped(FileHeader.largestFront)) are allowed")
+    }
+    header.bulkOffset = Self.aligned(FileHeader.byteCount + header.frontBytes, to: PanelLayout.alignment)
+
+    var end = header.bulkOffset + header.bulkBytes
+    for module in plan.modules {
+      let start = Self.aligned(end, to: FileHeader.moduleAlignment)
+      end = start
+      for tensor in module.tensors {
+        guard let bytes = tensor.type.byteCount(shape: tensor.shape), (1...4).contains(tensor.shape.count) else {
+          throw SquintError(
+            .usage, "tensor \(tensor.name): the shape \(tensor.shape) is impossible for \(tensor.type.name)")
+        }
+        slots.append(Slot(offset: Self.aligned(end, to: PanelLayout.alignment), byteCount: bytes))
+        end = slots[slots.count - 1].offset + bytes
+      }
+      moduleRanges.append(start..<end)
+    }
+    header.fileBytes = end
+
+    temporaryPath = "\(path).partial-\(getpid())"
+    descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+    guard descriptor >= 0 else {
+      throw SquintError(.cannotCreate, "\(path): cannot be created: \(systemMessage(errno))")
+    }
+    // Reserving the space first turns a full disk into an error now, not after minutes of work.
+    let code = posix_fallocate(descriptor, 0, off_t(header.fileBytes))
+    guard code == 0 || code == EOPNOTSUPP || code == EINVAL else {
+      throw SquintError(
+        .cannotCreate, "\(path): cannot reserve \(grouped(header.fileBytes)) bytes: \(systemMessage(code))")
+    }
+  }
+
+  deinit {
+    close(descriptor)
+    if !isFinished { unlink(temporaryPath) }
+  }
+
+  /// Appends `bytes` to tensor number `index`.
+  public func append(_ bytes: UnsafeRawBufferPointer, toTensor index: Int) throws(SquintError) {
+    let slot = slots[index]
+    precondition(bytes.count <= slot.byteCount - slot.written, "more bytes than the tensor has")
+    try write(bytes, at: slot.offset + slot.written)
+    slots[index].written += bytes.count
+    if bytes.count == slot.byteCount {
+      slots[index].checksum = checksum(bytes)
+      return
+    }
+    let sum = running[index] ?? RunningChecksum()
+    sum.state.update(bytes)
+    running[index] = sum
+    if slots[index].written == slot.byteCount {
+      slots[index].checksum = sum.state.value
+      running[index] = nil
+    }
+  }
+
+  /// Writes the header and the tables, syncs, and gives the file its name.
+  public func finish() throws(SquintError) {
+    precondition(slots.allSatisfy { $0.written == $0.byteCount }, "a tensor is incomplete")
+    let front = Self.front(plan, modules: moduleRanges, slots: slots)
+    var start = header.encoded()
+    var sum = StreamingChecksum()
+    start.withUnsafeBytes { sum.update($0) }
+    front.withUnsafeBytes { sum.update($0) }
+    withUnsafeBytes(of: sum.value.littleEndian) { start.append(contentsOf: $0) }
+    start += front
+    try start.withBytes { (bytes) throws(SquintError) in try write(bytes, at: 0) }
+    try bulk.withBytes { (bytes) throws(SquintError) in try write(bytes, at: header.bulkOffset) }
+    // A filesystem that could not reserve the space may have left the file shorter.
+    guard ftruncate(descriptor, off_t(header.fileBytes)) == 0, fsync(descriptor) == 0,
+      rename(temporaryPath, path) == 0
+    else { throw SquintError(.inputOutput, "\(path): cannot be completed: \(systemMessage(errno))") }
+    isFinished = true
+    syncFolder()
+  }
+
+  /// Makes the rename itself durable; a filesystem that cannot sync a folder has nothing more to offer.
+  private func syncFolder() {
+    let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+    let descriptor = open(folder.isEmpty ? "/" : folder, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    fsync(descriptor)
+    close(descriptor)
+  }
+
+  private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(SquintError) {
+    var done = 0
+    while done < bytes.count {
+      let count = pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset + done))
+      if count < 0 && errno == EINTR { continue }
+      guard count > 0 else { throw SquintError(.inputOutput, "\(path): cannot be written: \(systemMessage(errno))") }
+      done += count
+    }
+  }
+
+  private static func front(_ plan: ModelFilePlan, modules: [Range<Int>], slots: [Slot]) -> [UInt8] {
+    var out = ByteWriter()
+    out.append(bytes: plan.metadata.encoded())
+    for (index, module) in plan.modules.enumerated() {
+      out.append(UInt16(module.name.utf8.count))
+      out.append(UInt16(0))
+      out.append(UInt32(0))
+      out.append(UInt64(modules.isEmpty ? 0 : modules[index].lowerBound))
+      out.append(UInt64(modules.isEmpty ? 0 : modules[index].count))
+      out.append(bytes: module.name.utf8)
+    }
+    var index = 0
+    for (moduleIndex, module) in plan.modules.enumerated() {
+      for tensor in module.tensors {
+        out.append(UInt16(tensor.name.utf8.count))
+        out.append(tensor.type.rawValue)
+        out.append(UInt8(tensor.shape.count))
+        out.append(UInt32(moduleIndex))
+        out.append(UInt64(slots.isEmpty ? 0 : slots[index].offset))
+        out.append(UInt64(slots.isEmpty ? 0 : slots[index].byteCount))
+        out.append(slots.isEmpty ? 0 : slots[index].checksum ?? 0)
+        for dimension in tensor.shape { out.append(UInt64(dimension)) }
+        out.append(bytes: tensor.name.utf8)
+        index += 1
+      }
+    }
+    return out.bytes
+  }
+
+  private static func aligned(_ offset: Int, to alignment: Int) -> Int {
+    (offset + alignment - 1) / alignment * alignment
+  }
+}
+
+/// A reference to a checksum in progress, so that a dictionary can hold it.
+private final class RunningChecksum {
+  var state = StreamingChecksum()
+}
