@@ -190,7 +190,8 @@ extension ModelFile.Tensor {
       throw cursor.error("tensor \(name) is in module \(module), which is not there")
     }
     let place = modules[module].range
-    let start = previous.map { $0.module == module ? $0.range.upperBound : place.lowerBound } ?? place.lowerBound
+    let isFirst = previous?.module != module
+    let start = isFirst ? place.lowerBound : previous?.range.upperBound ?? place.lowerBound
     guard module >= previous?.module ?? 0 else { throw cursor.error("tensor \(name) is out of order") }
     guard let offset = Int(exactly: offset), let bytes = Int(exactly: bytes), offset >= start,
       offset % PanelLayout.alignment == 0, offset <= place.upperBound, bytes <= place.upperBound - offset
