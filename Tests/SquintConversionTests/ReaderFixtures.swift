@@ -43,7 +43,8 @@ final class TemporaryFolder {
   @discardableResult
   func write(_ name: String, _ bytes: some Sequence<UInt8>) throws -> String {
     let path = "\(path)/\(name)"
-    let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+    unlink(path)  // emptying a file instead makes ext4 wait for the disk
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL, 0o644)
     guard descriptor >= 0 else { throw SquintError(.cannotCreate, path) }
     defer { close(descriptor) }
     let bytes = Array(bytes)
