@@ -55,6 +55,12 @@ public final class Model: Sendable {
     }
   }
 
+  /// What people call the model.
+  public var name: String {
+    let name = try? file.metadata.string("general.name", default: "")
+    return name.flatMap { $0.isEmpty ? nil : $0 } ?? file.path
+  }
+
   /// The tokens of `text` as the decoder takes them.
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.

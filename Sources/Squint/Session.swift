@@ -9,7 +9,7 @@ public final class Session {
   public let model: Model
   public let plan: SessionPlan
   /// Stops the answer that is being generated.
-  public let cancellation = Cancellation()
+  public let cancellation: Cancellation
   /// Every token of the conversation so far.
   public private(set) var tokens: [Int32] = []
   /// The first tokens of `tokens` that are in the KV cache.
@@ -21,13 +21,18 @@ public final class Session {
   /// Takes the memory for a session with `model`.
   ///
   /// - Throws: `doesNotFit` where the budget does not hold it, `usage` where an option is impossible.
-  public convenience init(_ model: Model, _ options: SessionOptions = SessionOptions()) throws(SquintError) {
-    try self.init(model, SessionPlan(model, options))
+  public convenience init(
+    _ model: Model, _ options: SessionOptions = SessionOptions(), cancellation: Cancellation = Cancellation()
+  ) throws(SquintError) {
+    try self.init(model, SessionPlan(model, options), cancellation: cancellation)
   }
 
   /// Takes the memory that `plan`, which was made for `model`, describes.
-  public init(_ model: Model, _ plan: SessionPlan) throws(SquintError) {
+  public init(
+    _ model: Model, _ plan: SessionPlan, cancellation: Cancellation = Cancellation()
+  ) throws(SquintError) {
     self.model = model
+    self.cancellation = cancellation
     self.plan = plan
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)

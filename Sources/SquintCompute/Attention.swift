@@ -86,10 +86,10 @@ extension Compute {
         if let norm {
           for head in 0..<heads {
             let x = x[row] + head * width
-            kernels.table.rms_norm(x, norm.weight, x, width, norm.epsilon)
+            kernels.rmsNorm(x, norm.weight, x, width, norm.epsilon)
           }
         }
-        kernels.table.rotary(
+        kernels.rotary(
           x[row], heads, width, angles.cosines.width, angles.cosines[row], angles.sines[row])
       }
     }
@@ -148,7 +148,7 @@ extension Compute {
           causal: true, scale: 1 / Float(shape.headWidth).squareRoot(),
           out: out[start] + head * queryHeads * shape.headWidth, out_token_stride: out.width,
           out_head_stride: shape.headWidth)
-        kernels.table.attention(&call, 0, UInt32(rows.count), scratch[thread])
+        kernels.attention(&call, 0, UInt32(rows.count), scratch[thread])
       }
     }
     let rowsPerPiece: Int
@@ -166,5 +166,5 @@ extension Compute {
   }
 
   /// How many floats of scratch a thread needs for attention over heads of this width.
-  public static func attentionScratch(headWidth: Int) -> Int { squint_attention_scratch(UInt32(headWidth)) }
+  public static func attentionScratch(headWidth: Int) -> Int { Kernels.attentionScratch(headDimension: headWidth) }
 }

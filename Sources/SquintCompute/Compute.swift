@@ -108,7 +108,7 @@ extension Compute {
       let job = job.assumingMemoryBound(to: Job.self)
       let groups = (job.pointee.columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
       let output = job.pointee.output
-      job.pointee.kernels.table.quantize(
+      job.pointee.kernels.quantize(
         job.pointee.x[row], job.pointee.columns, output.values + row * groups * PanelLayout.columnsPerGroup,
         output.scales + row * groups, output.sums + row * groups)
     }
@@ -159,18 +159,18 @@ private struct ProductJob {
         rows: UInt32(matrix.rows), groups: UInt32(matrix.groups), tokens: UInt32(count), x: quantized.values,
         x_scales: quantized.scales, x_sums: quantized.sums, y: product.output.data, y_stride: product.output.width,
         accumulate: product.accumulate)
-      kernels.table.product(&call, UInt32(panels.lowerBound), UInt32(panels.count))
+      kernels.product(&call, UInt32(panels.lowerBound), UInt32(panels.count))
     } else {
       var call = squint_plain_product(
         weights: matrix.data, type: UInt32(matrix.type.rawValue), rows: UInt32(matrix.rows),
         columns: UInt32(matrix.columns), tokens: UInt32(count), x: x.data, x_stride: x.width, y: product.output.data,
         y_stride: product.output.width, accumulate: product.accumulate)
-      kernels.table.plain_product(&call, UInt32(rows.lowerBound), UInt32(rows.count))
+      kernels.plainProduct(&call, UInt32(rows.lowerBound), UInt32(rows.count))
     }
     if let bias = matrix.bias {
       for row in 0..<count {
         let y = product.output[row] + rows.lowerBound
-        kernels.table.add(y, bias + rows.lowerBound, y, rows.count)
+        kernels.add(y, bias + rows.lowerBound, y, rows.count)
       }
     }
   }
@@ -191,7 +191,7 @@ extension Compute {
     var job = Job(x: x, weight: weight, epsilon: epsilon, y: y, kernels: kernels)
     workers.run(&job, pieces: count) { job, row, _ in
       let job = job.assumingMemoryBound(to: Job.self)
-      job.pointee.kernels.table.rms_norm(
+      job.pointee.kernels.rmsNorm(
         job.pointee.x[row], job.pointee.weight, job.pointee.y[row], job.pointee.x.width, job.pointee.epsilon)
     }
   }
@@ -207,7 +207,7 @@ extension Compute {
     workers.run(&job, pieces: count) { job, row, _ in
       let job = job.assumingMemoryBound(to: Job.self)
       let gate = job.pointee.gate[row]
-      job.pointee.kernels.table.silu_multiply(gate, job.pointee.up[row], gate, job.pointee.gate.width)
+      job.pointee.kernels.siluMultiply(gate, job.pointee.up[row], gate, job.pointee.gate.width)
     }
   }
 }

@@ -127,13 +127,13 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
       (head.keys + first).copyMemory(from: key, byteCount: width * 4)
       (head.values + first).copyMemory(from: value, byteCount: width * 4)
     case .f16:
-      kernels.table.f32_to_f16(key, (head.keys + first).assumingMemoryBound(to: UInt16.self), width)
-      kernels.table.f32_to_f16(value, (head.values + first).assumingMemoryBound(to: UInt16.self), width)
+      kernels.f32ToF16(key, (head.keys + first).assumingMemoryBound(to: UInt16.self), width)
+      kernels.f32ToF16(value, (head.values + first).assumingMemoryBound(to: UInt16.self), width)
     case .int8:
       let scale = position * shape.scalesPerPosition
-      kernels.table.f32_to_int8(
+      kernels.f32ToInt8(
         key, width, (head.keys + first).assumingMemoryBound(to: Int8.self), head.keyScales + scale)
-      kernels.table.f32_to_int8(
+      kernels.f32ToInt8(
         value, width, (head.values + first).assumingMemoryBound(to: Int8.self), head.valueScales + scale)
     }
   }

@@ -33,9 +33,9 @@ public struct Matrix: @unchecked Sendable {  // the file's bytes never change
       let source = (data + row * columns * 4).assumingMemoryBound(to: Float.self)
       output.baseAddress!.update(from: source, count: columns)
     case .f16:
-      kernels.table.f16_to_f32((data + row * columns * 2).assumingMemoryBound(to: UInt16.self), output.baseAddress!, columns)
+      kernels.f16ToF32((data + row * columns * 2).assumingMemoryBound(to: UInt16.self), output.baseAddress!, columns)
     case .bf16:
-      kernels.table.bf16_to_f32((data + row * columns * 2).assumingMemoryBound(to: UInt16.self), output.baseAddress!, columns)
+      kernels.bf16ToF32((data + row * columns * 2).assumingMemoryBound(to: UInt16.self), output.baseAddress!, columns)
     case .int8, .int4, .int4F16:
       let layout = PanelLayout(type: type, rows: rows, columns: columns)!
       PanelCodec(layout).dequantizeRow(

@@ -6,7 +6,7 @@ import SquintFile
 ///
 /// Sources: LLaMA (arXiv 2302.13971), Qwen2 (2407.10671), Qwen3 (2505.09388); the reference is transformers'
 /// modeling_llama.py, modeling_qwen2.py, modeling_qwen3.py.
-public struct TransformerDecoder: Sendable {
+public struct TransformerDecoder {
 
   // MARK: Configuration
 
