@@ -54,4 +54,26 @@ import Testing
         $1.bitPattern == UInt32(UInt16(truncatingIfNeeded: $0 &* 7) & 0x7EFF) << 16
       })
   }
+
+  @Test func manyThreads() async throws {
+    let source = try GGUFSource(path: ReaderFixtures.path("types.gguf"))
+    let expected = try ReaderFixtures.numbers("types.f32")
+    let wrong = try await withThrowingTaskGroup(of: Int.self) { group in
+      for reader in 0..<8 {
+        group.addTask {
+          var wrong = 0
+          for pass in 0..<20 {
+            for offset in 0..<source.tensors.count {
+              let index = (offset * (reader + 1) + pass) % source.tensors.count
+              let numbers = try source.read(source.tensors[index])
+              if !ReaderFixtures.identical(numbers, expected[(index * 1024)..<((index + 1) * 1024)]) { wrong += 1 }
+            }
+          }
+          return wrong
+        }
+      }
+      return try await group.reduce(0, +)
+    }
+    #expect(wrong == 0)
+  }
 }
