@@ -99,7 +99,7 @@ public struct Generator {
     self.options = options
     stopTokens = options.stopsAtStopTokens ? session.model.stopTokens : []
     sampler = Sampler(options.sampling, session.plan.sampler, in: session.arena)
-    decoding = DecodingStream(session.model.tokenizer)
+    decoding = DecodingStream(session.model.tokenizer, skipSpecialTokens: true)
     stops = StopTexts(options.stop)
   }
 

@@ -24,25 +24,21 @@ public struct Machine: Sendable {
     for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("VmHWM:") {
       return (Int(line.filter(\.isNumber)) ?? 0) << 10
     }
-    var usage = rusage()
-    getrusage(RUSAGE_SELF, &usage)
-    return usage.ru_maxrss << 10
+    return residentBytes()
   }
 
   static func residentBytes() -> Int {
     let fields = text("/proc/self/statm").split(separator: " ")
-    guard fields.count > 1, let pages = Int(fields[1]) else { return peakResidentBytes() }
+    guard fields.count > 1, let pages = Int(fields[1]) else { return 0 }
     return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
   }
 
   private static func usableProcessors() -> Int {
-    #if os(Linux)
-      var set = cpu_set_t()
-      if sched_getaffinity(0, MemoryLayout<cpu_set_t>.size, &set) == 0 {
-        let count = withUnsafeBytes(of: set) { $0.reduce(0) { $0 + $1.nonzeroBitCount } }
-        if count > 0 { return min(count, 256) }
-      }
-    #endif
+    for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("Cpus_allowed:") {
+      // A mask in hexadecimal, in words divided by commas.
+      let count = line.dropFirst("Cpus_allowed:".count).reduce(0) { $0 + ($1.hexDigitValue?.nonzeroBitCount ?? 0) }
+      if count > 0 { return min(count, 256) }
+    }
     return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), 256)
   }
 

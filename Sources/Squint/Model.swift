@@ -25,7 +25,7 @@ public final class Model: Sendable {
   /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder.
   public init(path: String) throws(SquintError) {
     file = try ModelFile(path: path)
-    do {
+    do throws(SquintError) {
       let metadata = file.metadata
       guard file.module("decoder") != nil else {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
@@ -34,9 +34,8 @@ public final class Model: Sendable {
       weights = try TransformerDecoder.Weights(file, decoder)
       let template = try metadata.string("chat.template", default: "")
       chatTemplate = template.isEmpty ? nil : try ChatTemplate(source: template)
-      let bulk = try file.bulkMetadata()
       let residentBefore = Machine.residentBytes()
-      tokenizer = try Tokenizer(TokenizerDefinition(metadata: bulk))
+      tokenizer = try Self.tokenizer(of: file)
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = decoder.vocabulary
       stopTokens = Set(
@@ -61,6 +60,13 @@ public final class Model: Sendable {
     return name.flatMap { $0.isEmpty ? nil : $0 } ?? file.path
   }
 
+  /// The tokenizer in `file`.
+  ///
+  /// - Throws: `badData` where it has none or it is corrupt.
+  public static func tokenizer(of file: ModelFile) throws(SquintError) -> Tokenizer {
+    try Tokenizer(TokenizerDefinition(metadata: file.bulkMetadata()))
+  }
+
   /// The tokens of `text` as the decoder takes them.
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.
@@ -82,9 +88,33 @@ public final class Model: Sendable {
     }
     do {
       let text = try chatTemplate.render(
-        messages: messages, addGenerationPrompt: true, variables: tokenizer.templateVariables)
+        messages: messages, addGenerationPrompt: true, variables: templateVariables)
       // The template writes the special tokens itself.
       return try tokens(text, addSpecialTokens: false)
     } catch { throw SquintError(error.kind, "\(file.path): \(error.message)") }
+  }
+}
+
+extension Model {
+  /// What chat templates ask about the tokenizer.
+  private var templateVariables: [String: TemplateValue] {
+    var variables: [String: TemplateValue] = [:]
+    for (name, token) in [("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken)] {
+      guard let token else { continue }
+      variables[name] = .string(String(decoding: tokenizer.bytes(of: token), as: UTF8.self))
+    }
+    return variables
+  }
+}
+
+extension ChatMessage {
+  /// The text of the message, without media.
+  public var text: String {
+    switch content {
+    case .text(let text): return text
+    case .parts(let parts):
+      return parts.compactMap { if case .text(let text) = $0 { text } else { nil } }.joined()
+    case .none: return ""
+    }
   }
 }

@@ -46,8 +46,8 @@ struct Ask: ParsableCommand {
     if raw {
       try session.append(question)
     } else {
-      var messages = [ChatMessage(role: "user", content: question)]
-      if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
+      var messages = [ChatMessage(role: "user", question)]
+      if let system { messages.insert(ChatMessage(role: "system", system), at: 0) }
       try session.append(model.prompt(messages))
     }
 

@@ -94,14 +94,14 @@ private struct Conversation {
   }
 
   mutating func reset() {
-    messages = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
+    messages = system.map { [ChatMessage(role: "system", $0)] } ?? []
     session.truncate(to: 0)
   }
 
   /// Streams the answer to `question`. A question that fails leaves no trace.
   mutating func ask(_ question: String) throws(SquintError) {
     let before = messages
-    messages.append(ChatMessage(role: "user", content: question))
+    messages.append(ChatMessage(role: "user", question))
     do {
       // What the context holds already is not computed again.
       try session.replace(with: session.model.prompt(messages))
@@ -117,7 +117,7 @@ private struct Conversation {
       }
       Terminal.write("\n")
       statistics = clock.statistics(session.plan)
-      messages.append(ChatMessage(role: "assistant", content: text))
+      messages.append(ChatMessage(role: "assistant", text))
       if answer.finishReason == .length && options.maxTokens != count {
         Terminal.note("squint: the context of \(session.context) tokens is full; /reset, or a larger --context")
       }

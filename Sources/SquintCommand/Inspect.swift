@@ -111,7 +111,8 @@ struct JSONMetadata: Encodable {
   /// The value on one line, cut where it is long.
   var summary: String {
     func list(_ items: [String]) -> String {
-      items.count > 6 ? "[\(items.prefix(6).joined(separator: ", ")), … \(items.count) in all]" : "[\(items.joined(separator: ", "))]"
+      items.count > 6
+        ? "[\(items.prefix(6).joined(separator: ", ")), … \(items.count) in all]" : "[\(items.joined(separator: ", "))]"
     }
     switch value {
     case .bool(let value): return value ? "true" : "false"

@@ -6,7 +6,7 @@ struct ByteSize: ExpressibleByArgument, Sendable {
   let bytes: Int
 
   init?(argument: String) {
-    let units: [Character: Double] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30]
+    let units: [Character: Double] = ["K": 0x1p10, "M": 0x1p20, "G": 0x1p30]
     var digits = argument[...]
     var factor = 1.0
     if let unit = digits.last.flatMap({ units[Character($0.uppercased())] }) {

@@ -119,7 +119,9 @@ extension SessionPlan {
         """
     }
     var names: [String] = []
-    for item in phases.flatMap(\.items) where item.byteCount > 0 && !names.contains(item.name) { names.append(item.name) }
+    for item in phases.flatMap(\.items) where item.byteCount > 0 && !names.contains(item.name) {
+      names.append(item.name)
+    }
     for (index, name) in names.enumerated() {
       svg += """
         <rect x="\(130 * phases.count + 40)" y="\(60 + index * 24)" width="14" height="14" \

@@ -95,6 +95,19 @@ extension Compute {
     }
   }
 
+  /// y (+)= W · x for some panels of a quantized matrix (nil: all), on the calling thread.
+  static func multiplyPanels(
+    _ matrix: Matrix, panels: Range<Int>? = nil, _ x: QuantizedRows, count: Int, into y: Rows,
+    accumulate: Bool = false, _ kernels: Kernels
+  ) {
+    let panels = panels ?? 0..<(matrix.rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel
+    var call = squint_product(
+      weights: matrix.data.assumingMemoryBound(to: UInt8.self), type: UInt32(matrix.type.rawValue),
+      rows: UInt32(matrix.rows), groups: UInt32(matrix.groups), tokens: UInt32(count), x: x.values,
+      x_scales: x.scales, x_sums: x.sums, y: y.data, y_stride: y.width, accumulate: accumulate)
+    kernels.product(&call, UInt32(panels.lowerBound), UInt32(panels.count))
+  }
+
   /// The int8 form of the first `columns` numbers of `count` rows.
   private func quantize(_ x: Rows, columns: Int, count: Int, into scratch: QuantizedRows) {
     struct Job {
@@ -151,15 +164,13 @@ private struct ProductJob {
 
   private func run(_ product: Compute.Product, _ panels: Range<Int>) {
     let matrix = product.matrix
-    let rows = panels.lowerBound * PanelLayout.rowsPerPanel..<min(
-      panels.upperBound * PanelLayout.rowsPerPanel, matrix.rows)
+    let rows =
+      panels.lowerBound
+      * PanelLayout.rowsPerPanel..<min(
+        panels.upperBound * PanelLayout.rowsPerPanel, matrix.rows)
     if matrix.type.isQuantized {
-      var call = squint_product(
-        weights: matrix.data.assumingMemoryBound(to: UInt8.self), type: UInt32(matrix.type.rawValue),
-        rows: UInt32(matrix.rows), groups: UInt32(matrix.groups), tokens: UInt32(count), x: quantized.values,
-        x_scales: quantized.scales, x_sums: quantized.sums, y: product.output.data, y_stride: product.output.width,
-        accumulate: product.accumulate)
-      kernels.product(&call, UInt32(panels.lowerBound), UInt32(panels.count))
+      Compute.multiplyPanels(
+        matrix, panels: panels, quantized, count: count, into: product.output, accumulate: product.accumulate, kernels)
     } else {
       var call = squint_plain_product(
         weights: matrix.data, type: UInt32(matrix.type.rawValue), rows: UInt32(matrix.rows),

@@ -72,7 +72,8 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
     /// Reserves a cache of `shape` through prefill and decode.
     public init(_ shape: KVShape, in plan: inout ArenaPlan) throws(SquintError) {
       guard let rows = shape.rows else {
-        throw SquintError(.doesNotFit, "a context of \(grouped(shape.context)) positions is more than any machine holds")
+        throw SquintError(
+          .doesNotFit, "a context of \(grouped(shape.context)) positions is more than any machine holds")
       }
       let phases: Phases = [.prefill, .decode]
       let bytes = rows * shape.headWidth * shape.type.bytesPerNumber

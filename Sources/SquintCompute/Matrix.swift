@@ -14,16 +14,22 @@ public struct Matrix: @unchecked Sendable {  // the file's bytes never change
   /// The groups of 32 columns of a row, the last one padded.
   public var groups: Int { (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup }
 
+  init(type: ElementType, rows: Int, columns: Int, data: UnsafeRawPointer, bias: UnsafePointer<Float>? = nil) {
+    self.type = type
+    self.rows = rows
+    self.columns = columns
+    self.data = data
+    self.bias = bias
+  }
+
   /// The tensor `name` of `file` as a matrix, with the bias `name.bias` where there is one.
   ///
   /// - Throws: `badData` when it is not there or not of this shape.
   public init(_ name: String, rows: Int, columns: Int, in file: ModelFile) throws(SquintError) {
     let tensor = try file.tensor(name, shape: [rows, columns])
-    type = tensor.type
-    self.rows = rows
-    self.columns = columns
-    data = file.bytes(of: tensor).baseAddress!
-    bias = file.tensor(name + ".bias") == nil ? nil : try file.vector(name + ".bias", count: rows)
+    self.init(
+      type: tensor.type, rows: rows, columns: columns, data: file.bytes(of: tensor).baseAddress!,
+      bias: file.tensor(name + ".bias") == nil ? nil : try file.vector(name + ".bias", count: rows))
   }
 
   /// Writes row `row` to `output` as f32.

@@ -180,6 +180,8 @@ public struct TransformerDecoder {
   }
 
   public let configuration: Configuration
+  /// The instruction set whose kernels run.
+  public var instructionSet: String { compute.kernels.name }
   private let weights: Weights
   private let compute: Compute
   public let cache: KVCache
@@ -201,7 +203,9 @@ public struct TransformerDecoder {
   /// [logit rows, vocabulary]
   public let logits: Rows
 
-  public init(_ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute) {
+  public init(
+    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
+  ) {
     let c = configuration
     self.configuration = c
     self.weights = weights
