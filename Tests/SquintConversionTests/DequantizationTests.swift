@@ -28,14 +28,13 @@ import Testing
   }
 
   @Test func halfPatterns() {
-    for bits in UInt16.min...UInt16.max {
+    let wrong = (UInt16.min...UInt16.max).filter { bits in
       let expected = Float(Float16(bitPattern: bits))
       let converted = float(halfBits: bits)
       // Whether a conversion keeps a NaN's payload differs between processors.
-      #expect(
-        expected.isNaN ? converted.isNaN : converted.bitPattern == expected.bitPattern,
-        "binary16 0x\(String(bits, radix: 16))")
+      return expected.isNaN ? !converted.isNaN : converted.bitPattern != expected.bitPattern
     }
+    #expect(wrong.isEmpty)
   }
 
   /// A tensor larger than the pieces that it is read in.
