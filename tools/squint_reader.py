@@ -245,7 +245,8 @@ class Cursor:
 
     def bytes(self, count, what):
         if count > len(self.data) - self.position:
-            raise SquintError(f"{self.place}: {what} at byte {self.position} runs past the end ({len(self.data)} bytes)")
+            place = f"{self.place}: {what} at byte {self.position}"
+            raise SquintError(f"{place} runs past the end ({len(self.data)} bytes)")
         self.position += count
         return bytes(self.data[self.position - count : self.position])
 
@@ -330,7 +331,7 @@ def read_modules(cursor, count, start, file_size):
         if offset < end:
             raise SquintError(f"{place}: offset {offset} overlaps what is before it, which ends at {end}")
         if offset + size > file_size:
-            raise SquintError(f"{place}: {size} bytes at offset {offset} run past the end of the file ({file_size} bytes)")
+            raise SquintError(f"{place}: {size} bytes at offset {offset} run past the file's end ({file_size} bytes)")
         names.add(name)
         modules.append(Module(name, offset, size))
         end = offset + size
@@ -433,19 +434,16 @@ class SquintFile:
             raise SquintError("the checksum of the header does not match; the file is damaged")
         if any(data[80:120]):
             raise SquintError("header: a reserved field is not zero")
-        self._data_start = front_end
-        if header.bulk_size:
-            if header.bulk_offset % ALIGNMENT:
-                raise SquintError(f"bulk metadata: offset {header.bulk_offset} is not a multiple of {ALIGNMENT}")
-            if header.bulk_offset < front_end:
-                raise SquintError(f"bulk metadata: offset {header.bulk_offset} is inside the front")
-            if header.bulk_offset + header.bulk_size > header.file_size:
-                raise SquintError("bulk metadata: runs past the end of the file")
-            if header.bulk_decoded_size > BULK_LIMIT:
-                raise SquintError(
-                    f"bulk metadata: {header.bulk_decoded_size} bytes decoded; at most {BULK_LIMIT} are allowed"
-                )
-            self._data_start = header.bulk_offset + header.bulk_size
+        if header.bulk_offset % ALIGNMENT:
+            raise SquintError(f"bulk metadata: offset {header.bulk_offset} is not a multiple of {ALIGNMENT}")
+        if header.bulk_offset < front_end:
+            raise SquintError(f"bulk metadata: offset {header.bulk_offset} is inside the front")
+        if header.bulk_offset + header.bulk_size > header.file_size:
+            raise SquintError("bulk metadata: runs past the end of the file")
+        if header.bulk_decoded_size > BULK_LIMIT:
+            raise SquintError(f"bulk metadata: {header.bulk_decoded_size} bytes decoded; at most {BULK_LIMIT} may be")
+        if not header.bulk_size and (header.bulk_decoded_size or header.bulk_metadata_count):
+            raise SquintError(f"bulk metadata: {header.bulk_metadata_count} entries in no bytes")
         self.header = header
         self._front = front
 
@@ -454,7 +452,8 @@ class SquintFile:
         cursor = Cursor(self._front, "front")
         self.metadata_values = read_metadata(cursor, header.metadata_count)
         self.metadata = {key: value.data for key, value in self.metadata_values.items()}
-        self.modules = read_modules(cursor, header.module_count, self._data_start, header.file_size)
+        bulk_end = header.bulk_offset + header.bulk_size
+        self.modules = read_modules(cursor, header.module_count, bulk_end, header.file_size)
         self.tensors = read_tensors(cursor, header.tensor_count, self.modules)
         cursor.finish()
 
@@ -471,13 +470,11 @@ class SquintFile:
 
     def _read_bulk(self):
         header, place = self.header, "bulk metadata"
-        if header.bulk_size == 0:
-            if header.bulk_metadata_count:
-                raise SquintError(f"{place}: {header.bulk_metadata_count} entries in no bytes")
-            return {}
         frame = bytes(self._bytes[header.bulk_offset : header.bulk_offset + header.bulk_size])
         if xxhash.xxh3_64_intdigest(frame) != header.bulk_checksum:
             raise SquintError(f"{place}: the checksum does not match; the file is damaged")
+        if not frame:
+            return {}
         try:
             # The frame may name its decoded size, and the decoder believes it: compare before it allocates.
             if zstandard.frame_content_size(frame) not in (-1, header.bulk_decoded_size):
@@ -510,9 +507,7 @@ class SquintFile:
             if xxhash.xxh3_64_intdigest(self.tensor_bytes(name)) != tensor.checksum:
                 raise SquintError(f"tensor {quoted(name)}: the checksum does not match; the file is damaged")
         header = self.header
-        parts = [(0, HEADER_SIZE + header.front_size)]
-        if header.bulk_size:
-            parts.append((header.bulk_offset, header.bulk_size))
+        parts = [(0, HEADER_SIZE + header.front_size), (header.bulk_offset, header.bulk_size)]
         parts += [(tensor.offset, tensor.size) for tensor in self.tensors.values()]
         parts.append((header.file_size, 0))
         end = 0

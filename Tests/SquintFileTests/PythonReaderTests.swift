@@ -106,6 +106,17 @@ struct PythonReaderTests {
       try expectRefusal(flipped(8), "the version")
       try expectRefusal(flipped(12), "a required feature")
       try expectRefusal(flipped(200), "the front")
+      let frontBytes = Int(original[24]) | Int(original[25]) << 8
+      func lying(_ offset: Int, _ byte: UInt8) -> [UInt8] {
+        var bytes = original
+        bytes[offset] = byte
+        let sum = (bytes[..<120] + bytes[128..<128 + frontBytes]).withUnsafeBytes { checksum($0) }
+        withUnsafeBytes(of: sum.littleEndian) { bytes.replaceSubrange(120..<128, with: $0) }
+        return bytes
+      }
+      try expectRefusal(lying(100, 1), "a reserved field")
+      try expectRefusal(lying(32, original[32] + 8), "bulk metadata that is not aligned")
+      try expectRefusal(lying(128 + 8 + "a.true".utf8.count, 2), "a boolean of 2")
       let bulk = original[32..<40].enumerated().reduce(0) { $0 | Int($1.element) << (8 * $1.offset) }
       try expectRefusal(flipped(bulk + 20), "the bulk metadata", "--verify")
       try expectRefusal(flipped(file.tensors[3].range.upperBound - 1), "a tensor", "--verify")
