@@ -169,6 +169,9 @@ extension JSONValue {
   package static let maximumByteCount = 64 << 20
   /// The deepest nesting that is read; serde_json, which reads tokenizer.json in the reference, has 128.
   package static let maximumDepth = 128
+  /// The most values that are read, twice what the largest published tokenizer.json has: a bound on memory, since a
+  /// value takes up to 120 bytes and may be written in two.
+  package static let maximumValueCount = 4 << 20
 
   /// Reads and parses the file at `path`.
   ///
@@ -208,6 +211,7 @@ private struct JSONParser {
   let bytes: UnsafeBufferPointer<UInt8>
   let name: String
   var position = 0
+  var valueCount = 0
   /// The bytes of a string with escapes, reused.
   var unescaped: [UInt8] = []
 
@@ -264,6 +268,10 @@ private struct JSONParser {
   private mutating func value(depth: Int) throws(SquintError) -> JSONValue {
     skipSpace()
     guard position < bytes.count else { throw error("the document ends where a value should be") }
+    valueCount += 1
+    guard valueCount <= JSONValue.maximumValueCount else {
+      throw error("it holds more than \(grouped(JSONValue.maximumValueCount)) values")
+    }
     switch bytes[position] {
     case UInt8(ascii: "\""): return .string(try string())
     case UInt8(ascii: "{"): return .object(try object(depth: depth))
