@@ -133,7 +133,8 @@ extension PlannedModule {
       }
       let (type, isKept) = types.type(role: wanted.role, source: tensor)
       guard type.byteCount(shape: wanted.shape) != nil else {
-        throw .badData(source.path(of: tensor), "tensor \(printable(tensor.name)): its shape \(tensor.shape) is too large")
+        throw .badData(
+          source.path(of: tensor), "tensor \(printable(tensor.name)): its shape \(tensor.shape) is too large")
       }
       tensors.append(
         PlannedTensor(
@@ -143,5 +144,30 @@ extension PlannedModule {
     name = "decoder"
     self.tensors = tensors
     self.claimed = claimed
+  }
+}
+
+extension PlannedTensor {
+  var byteCount: Int {
+    guard let bytes = type.byteCount(shape: shape) else { preconditionFailure("the plan was checked") }
+    return bytes
+  }
+}
+
+extension TypeChoice {
+  /// The decoder's types.
+  init(decoder options: ConversionOptions) {
+    let matrices = options.decoderType ?? options.type
+    let embedding = options.embeddingType ?? options.type
+    self.init(
+      matrices: matrices ?? .int4, embedding: embedding ?? .int8,
+      keepsMatrices: options.keep ?? (matrices == nil), keepsEmbedding: options.keep ?? (embedding == nil),
+      isMatrixTypeExplicit: matrices != nil, isEmbeddingTypeExplicit: embedding != nil)
+  }
+
+  /// For people.
+  var description: String {
+    let keeps = keepsMatrices && keepsEmbedding ? ", keep" : keepsMatrices || keepsEmbedding ? ", keep in part" : ""
+    return "decoder \(matrices.name), embedding \(embedding.name)\(keeps)"
   }
 }

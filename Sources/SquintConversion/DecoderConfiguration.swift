@@ -60,7 +60,7 @@ package struct DecoderConfiguration: Equatable, Sendable {
     metadata["decoder.architecture"] = .string(architecture)
     for (key, value) in [
       ("vocabulary", vocabulary), ("context", context), ("layers", layers), ("width", width), ("ffn_width", ffnWidth),
-      ("heads", heads), ("kv_heads", keyValueHeads), ("head_width", headWidth)
+      ("heads", heads), ("kv_heads", keyValueHeads), ("head_width", headWidth),
     ] { metadata["decoder.\(key)"] = .int(Int64(value)) }
     metadata["decoder.norm_epsilon"] = .float(normEpsilon)
     if window > 0 && windowLayers?.isEmpty != true {

@@ -12,7 +12,7 @@ extension DecoderConfiguration {
   private static let ggufFamilies = [
     GGUFFamily(architecture: "llama", interleavesPairs: true, hasHeadNorm: false),
     GGUFFamily(architecture: "qwen2", interleavesPairs: false, hasHeadNorm: false),
-    GGUFFamily(architecture: "qwen3", interleavesPairs: false, hasHeadNorm: true)
+    GGUFFamily(architecture: "qwen3", interleavesPairs: false, hasHeadNorm: true),
   ]
 
   /// Whether the rows of q and k in GGUF files of this architecture are in the order of neighbouring pairs.

@@ -43,7 +43,7 @@ package struct HuggingFaceFamily: Sendable {
       windowRule: .chosenLayers(window: 4096, firstLayer: 28), queryKeyValueBias: true),
     HuggingFaceFamily(
       modelType: "qwen3", vocabulary: 151_936, ffnWidth: 22016, keyValueHeads: 32, headWidth: 128, context: 32768,
-      windowRule: .chosenLayers(window: 4096, firstLayer: 28), hasHeadNorm: true)
+      windowRule: .chosenLayers(window: 4096, firstLayer: 28), hasHeadNorm: true),
   ]
 }
 
@@ -83,8 +83,9 @@ extension DecoderConfiguration {
     guard headWidth > 0 else { throw .badData(place, "hidden_size \(width) is too small for \(heads) heads") }
     context = try reader.size("max_position_embeddings") ?? family.context
     normEpsilon = try reader.number("rms_norm_eps") ?? family.normEpsilon
-    isTied = either(
-      try reader.flag("tie_word_embeddings"), try reader.outerFlag("tie_word_embeddings")) ?? family.isTied
+    isTied =
+      either(
+        try reader.flag("tie_word_embeddings"), try reader.outerFlag("tie_word_embeddings")) ?? family.isTied
 
     let attentionBias = try reader.flag("attention_bias") ?? false
     optionals.queryKeyValueBias = family.queryKeyValueBias ?? attentionBias ? .required : .absent
@@ -195,7 +196,8 @@ extension DecoderConfiguration {
         throw .badData(place, "low_freq_factor \(low) and high_freq_factor \(high) are not in order")
       }
       return RotaryFrequencies(
-        llama3: try factor(), lowFrequencyFactor: low, highFrequencyFactor: high, originalContext: try originalContext(),
+        llama3: try factor(), lowFrequencyFactor: low, highFrequencyFactor: high,
+        originalContext: try originalContext(),
         width: width, base: base)
     case "yarn":
       let original = try originalContext()

@@ -16,12 +16,12 @@ extension NameMap {
       ("model.layers.*.mlp.up_proj", "*.ffn.up"),
       ("model.layers.*.mlp.down_proj", "*.ffn.down"),
       ("model.norm", "norm"),
-      ("lm_head", "head")
+      ("lm_head", "head"),
     ],
     // Old checkpoints carry the rotary embedding's table and the causal mask.
     ignored: [
       "model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
-      "model.layers.*.self_attn.bias", "model.layers.*.self_attn.masked_bias"
+      "model.layers.*.self_attn.bias", "model.layers.*.self_attn.masked_bias",
     ],
     prefixes: ["language_model."])
 
@@ -50,7 +50,7 @@ extension NameMap {
       ("blk.*.ffn_up", "*.ffn.up"),
       ("blk.*.ffn_down", "*.ffn.down"),
       ("output_norm", "norm"),
-      ("output", "head")
+      ("output", "head"),
     ],
     // rope_freqs is part of the configuration; the others are tables that old converters wrote.
     ignored: ["rope_freqs.weight", "blk.*.attn_rot_embd", "blk.*.attn_rot_embd.weight"])
