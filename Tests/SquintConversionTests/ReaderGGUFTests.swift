@@ -180,7 +180,8 @@ import Testing
     #expect(try message(file(dimensions: [])) == "no error")
     #expect(try message(file(dimensions: [16], type: 8)).contains("no multiple of the 32 numbers of a Q8_0 block"))
     #expect(try message(file(type: 4)).contains("type 4 is unknown"))
-    #expect(try message(file(copies: 2)).contains("two tensors named t"))
+    #expect(try message(file(copies: 2)).contains("tensor t: it overlaps the one before it at offset 128"))
+    #expect(try message(file(dimensions: [0], copies: 2)).contains("two tensors named t"))
     #expect(try message(file(name: "a\nb", offset: 1 << 40)).contains("tensor a\\nb:"))
     #expect(try message(file(name: String(repeating: "x", count: 1025))).contains("too long"))
   }

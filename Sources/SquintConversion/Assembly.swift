@@ -1,0 +1,129 @@
+import Dispatch
+import SquintFile
+
+/// Fills a model file from a plan: any number of threads make chunks, and whoever finishes the next one in file order
+/// writes all that are ready.
+///
+/// A thread does not start a chunk that is more than a window ahead of what is written, which bounds the memory.
+final class Assembly: @unchecked Sendable {
+  private let tensors: [PlannedTensor]
+  private let chunks: [TensorEncoder.Chunk]
+  private let encoder: TensorEncoder
+  private let writer: ModelFileWriter
+  private let options: ConversionOptions
+  private let progress: (ConversionProgress) -> Void
+  private let totalBytes: Int
+  private let jobs: Int
+  private let window: Int
+  private let start = nanoseconds()
+
+  // Guarded by the lock.
+  private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  private var nextChunk = 0
+  private var writtenChunks = 0
+  private var ready: [Int: TensorEncoder.Output] = [:]
+  private var isWriting = false
+  private var failure: SquintError?
+
+  // Touched only by the thread that writes, one at a time.
+  private var writtenBytes = 0
+  private(set) var errors: [ElementType: ErrorSums] = [:]
+  private(set) var timings = ConversionReport.Timings()
+
+  init(
+    tensors: [PlannedTensor], source: any TensorSource, writer: ModelFileWriter, options: ConversionOptions,
+    progress: @escaping (ConversionProgress) -> Void
+  ) {
+    self.tensors = tensors
+    self.writer = writer
+    self.options = options
+    self.progress = progress
+    encoder = TensorEncoder(source: source)
+    chunks = tensors.enumerated().flatMap { TensorEncoder.chunks(of: $1, index: $0) }
+    totalBytes = writer.byteCount
+    jobs = max(1, min(options.jobs ?? processorCount(), Self.mostJobs))
+    window = 2 * jobs
+    pthread_mutex_init(lock, nil)
+    pthread_cond_init(changed, nil)
+  }
+
+  /// Beyond this, more threads would only take more memory.
+  private static let mostJobs = 64
+
+  deinit {
+    for output in ready.values { output.bytes.deallocate() }
+    pthread_mutex_destroy(lock)
+    pthread_cond_destroy(changed)
+    lock.deallocate()
+    changed.deallocate()
+  }
+
+  /// Makes and writes all tensors.
+  func run() throws(SquintError) {
+    DispatchQueue.concurrentPerform(iterations: jobs) { _ in work() }
+    if let failure { throw failure }
+    timings.threads = jobs
+    timings.seconds = Double(nanoseconds() - start) / 1e9
+  }
+
+  private func work() {
+    pthread_mutex_lock(lock)
+    defer { pthread_mutex_unlock(lock) }
+    while true {
+      while failure == nil && nextChunk < chunks.count && nextChunk >= writtenChunks + window {
+        pthread_cond_wait(changed, lock)
+      }
+      guard failure == nil, nextChunk < chunks.count else { return }
+      let index = nextChunk
+      nextChunk += 1
+      pthread_mutex_unlock(lock)
+      let chunk = chunks[index]
+      let result = Result { () throws(SquintError) in
+        guard !options.isCancelled() else { throw SquintError(.inputOutput, "the conversion was cancelled") }
+        return try encoder.encode(tensors[chunk.tensor], rows: chunk.rows)
+      }
+      pthread_mutex_lock(lock)
+      switch result {
+      case .success(let output): ready[index] = output
+      case .failure(let error): fail(error)
+      }
+      writeReady()
+    }
+  }
+
+  /// Writes what is ready in order. The lock is held on entry and on return, not during the writing.
+  private func writeReady() {
+    guard !isWriting else { return }
+    isWriting = true
+    while failure == nil, let output = ready.removeValue(forKey: writtenChunks) {
+      let tensor = chunks[writtenChunks].tensor
+      pthread_mutex_unlock(lock)
+      let began = nanoseconds()
+      let result = Result { () throws(SquintError) in
+        try writer.append(UnsafeRawBufferPointer(output.bytes), toTensor: tensor)
+      }
+      writtenBytes += output.bytes.count
+      output.bytes.deallocate()
+      timings.writing += Double(nanoseconds() - began) / 1e9
+      timings.reading += Double(output.readingNanoseconds) / 1e9
+      timings.quantizing += Double(output.quantizingNanoseconds) / 1e9
+      errors[tensors[tensor].type, default: ErrorSums()] += output.error
+      progress(ConversionProgress(writtenBytes: writtenBytes, totalBytes: totalBytes))
+      pthread_mutex_lock(lock)
+      if case .failure(let error) = result { fail(error) }
+      writtenChunks += 1
+      pthread_cond_broadcast(changed)
+    }
+    isWriting = false
+  }
+
+  /// Keeps the first error and lets all threads end. The lock is held.
+  private func fail(_ error: SquintError) {
+    failure = failure ?? error
+    pthread_cond_broadcast(changed)
+  }
+}
+
+/// The processors that this process may use.
+func processorCount() -> Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }

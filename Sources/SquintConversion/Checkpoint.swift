@@ -1,0 +1,57 @@
+import SquintFile
+
+/// A model as it is published, in whatever format: what the converter needs to know of it.
+protocol Checkpoint: Sendable {
+  /// How messages call it: the folder or file.
+  var place: String { get }
+  var tensors: any TensorSource { get }
+  var decoder: DecoderConfiguration { get }
+  /// How the decoder's tensors are called here; the first is the usual way.
+  var decoderNames: [NameMap] { get }
+
+  /// The order of the rows of the tensor that becomes the output's `name`.
+  func rowOrder(of name: String) -> RowOrder
+
+  /// Writes all metadata but the decoder's configuration: `general.*`, `chat.*`, `generation.*`, `tokenizer.*`.
+  ///
+  /// - Parameter notes: takes what the user should know, a line each.
+  func write(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError)
+}
+
+extension Checkpoint {
+  func rowOrder(of name: String) -> RowOrder { .same }
+}
+
+/// The last component of `path`, however many slashes end it.
+func lastComponent(_ path: String) -> String {
+  path.split(separator: "/").last.map(String.init) ?? path
+}
+
+/// The defaults for generation that a checkpoint gives, checked.
+struct GenerationDefaults {
+  var stopTokens: [Int64] = []
+  var temperature: Double?
+  var topK: Int?
+  var topP: Double?
+  var minP: Double?
+  var repetitionPenalty: Double?
+
+  /// - Parameter vocabulary: stop tokens outside it, which some checkpoints name, are left out.
+  func write(to metadata: inout Metadata, vocabulary: Int, place: String) throws(SquintError) {
+    var stops: [Int64] = []
+    for token in stopTokens where token >= 0 && token < vocabulary && !stops.contains(token) { stops.append(token) }
+    if !stops.isEmpty { metadata["generation.stop_tokens"] = .ints(stops) }
+    let numbers: [(String, Double?, ClosedRange<Double>)] = [
+      ("temperature", temperature, 0...1e6), ("top_p", topP, 0...1), ("min_p", minP, 0...1),
+      ("repetition_penalty", repetitionPenalty, 1e-3...1e3),
+    ]
+    for (key, value, range) in numbers {
+      guard let value else { continue }
+      guard range.contains(value) else {
+        throw .badData(place, "\(key) is \(value), outside \(range.lowerBound) to \(range.upperBound)")
+      }
+      metadata["generation.\(key)"] = .float(value)
+    }
+    if let topK { metadata["generation.top_k"] = .int(Int64(topK)) }
+  }
+}

@@ -1,0 +1,205 @@
+import SquintFile
+
+extension DecoderConfiguration {
+  /// How a GGUF architecture differs from its siblings.
+  private struct GGUFFamily {
+    let architecture: String
+    /// Whether q and k are interleaved for ggml's rotary embedding of neighbours (`GGML_ROPE_TYPE_NORMAL`).
+    let interleavesPairs: Bool
+    let hasHeadNorm: Bool
+  }
+
+  private static let ggufFamilies = [
+    GGUFFamily(architecture: "llama", interleavesPairs: true, hasHeadNorm: false),
+    GGUFFamily(architecture: "qwen2", interleavesPairs: false, hasHeadNorm: false),
+    GGUFFamily(architecture: "qwen3", interleavesPairs: false, hasHeadNorm: true),
+  ]
+
+  /// Whether the rows of q and k in GGUF files of this architecture are in the order of neighbouring pairs.
+  package static func interleavesPairs(ggufArchitecture: String) -> Bool {
+    ggufFamilies.first { $0.architecture == ggufArchitecture }?.interleavesPairs ?? false
+  }
+
+  /// Reads the metadata of a GGUF text model (llama.cpp, gguf-py/gguf/constants.py; defaults as in
+  /// llama-model.cpp, `load_hparams`).
+  ///
+  /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
+  package init(gguf source: GGUFSource, place: String) throws(SquintError) {
+    let metadata = GGUFMetadata(values: source.metadata, place: place)
+    let architecture = try metadata.text("general.architecture") ?? ""
+    guard let family = Self.ggufFamilies.first(where: { $0.architecture == architecture }) else {
+      let known = Self.ggufFamilies.map(\.architecture).joined(separator: ", ")
+      throw .badData(
+        place, "general.architecture \"\(printable(architecture))\" is not supported; known are \(known)")
+    }
+    self.architecture = architecture
+    func key(_ name: String) -> String { "\(architecture).\(name)" }
+    func size(_ name: String, atMost most: Int = largest) throws(SquintError) -> Int {
+      guard let value = try metadata.size(key(name), atMost: most) else {
+        throw .badData(place, "metadata \(key(name)) is missing")
+      }
+      return value
+    }
+    let largest = Self.largestDimension
+
+    guard try metadata.count(key("expert_count")) ?? 0 == 0 else {
+      throw .badData(place, "a mixture of experts is not supported")
+    }
+    layers = try size("block_count", atMost: Self.mostLayers)
+    context = try size("context_length")
+    width = try size("embedding_length")
+    func uniformSize(_ name: String) throws(SquintError) -> Int {
+      guard let value = try metadata.uniformSize(key(name)) else {
+        throw .badData(place, "metadata \(key(name)) is missing")
+      }
+      return value
+    }
+    ffnWidth = try uniformSize("feed_forward_length")
+    heads = try uniformSize("attention.head_count")
+    keyValueHeads = try metadata.uniformSize(key("attention.head_count_kv")) ?? heads
+    headWidth = try metadata.size(key("attention.key_length")) ?? width / heads
+    guard headWidth > 0 else { throw .badData(place, "embedding_length \(width) is too small for \(heads) heads") }
+    let valueWidth = try metadata.size(key("attention.value_length")) ?? width / heads
+    guard valueWidth == headWidth else {
+      throw .badData(place, "keys are \(headWidth) wide and values \(valueWidth); only equal widths are supported")
+    }
+    guard let epsilon = try metadata.number(key("attention.layer_norm_rms_epsilon")) else {
+      throw .badData(place, "metadata \(key("attention.layer_norm_rms_epsilon")) is missing")
+    }
+    normEpsilon = epsilon
+
+    // The embedding itself says how many tokens there are; `vocab_size` is optional and some files have it wrong.
+    guard let embedding = source.tensor(named: "token_embd.weight"), embedding.shape.count == 2,
+      (1...largest).contains(embedding.shape[0])
+    else { throw .badData(place, "the matrix token_embd.weight is missing") }
+    vocabulary = embedding.shape[0]
+    isTied = source.tensor(named: "output.weight") == nil
+    optionals.queryKeyValueBias = .ifPresent
+    optionals.outputBias = .ifPresent
+    optionals.ffnBias = .ifPresent
+    optionals.headNorm = family.hasHeadNorm ? .required : .absent
+
+    window = try metadata.count(key("attention.sliding_window")) ?? 0
+    if let pattern = metadata.values[key("attention.sliding_window_pattern")], window > 0 {
+      guard let chosen = pattern.bools, chosen.count == layers else {
+        throw .badData(place, "metadata \(key("attention.sliding_window_pattern")) is no list of \(layers) booleans")
+      }
+      windowLayers = chosen.indices.filter { chosen[$0] }
+    }
+    rotary = try Self.rotary(
+      metadata, source: source, architecture: architecture, headWidth: headWidth, context: context)
+    try check(place: place)
+  }
+
+  /// The rules of llama.cpp: `rope.scaling.*` (llama-model.cpp), ggml's `rope_yarn`, and the divisors in
+  /// `rope_freqs.weight`, which hold Llama 3.1's rule.
+  private static func rotary(
+    _ metadata: GGUFMetadata, source: GGUFSource, architecture: String, headWidth: Int, context: Int
+  ) throws(SquintError) -> RotaryFrequencies {
+    let place = metadata.place
+    func key(_ name: String) -> String { "\(architecture).rope.\(name)" }
+    let width = try metadata.size(key("dimension_count")) ?? headWidth
+    guard width % 2 == 0, width <= headWidth else {
+      throw .badData(place, "metadata \(key("dimension_count")): \(width) is odd or more than a head (\(headWidth))")
+    }
+    let base = try metadata.number(key("freq_base")) ?? 10_000
+    guard base > 1 else { throw .badData(place, "metadata \(key("freq_base")) is \(base)") }
+    let rule = try metadata.text(key("scaling.type")) ?? "linear"
+    var factor =
+      either(try metadata.number(key("scaling.factor")), try metadata.number(key("scale_linear"))) ?? 1
+    // llama.cpp writes and reads a factor of zero as none.
+    if factor == 0 { factor = 1 }
+    guard factor > 0 else { throw .badData(place, "metadata \(key("scaling.factor")) is \(factor)") }
+
+    var rotary: RotaryFrequencies
+    switch rule {
+    case "none": rotary = RotaryFrequencies(width: width, base: base)
+    case "linear":
+      rotary =
+        factor == 1
+        ? RotaryFrequencies(width: width, base: base) : RotaryFrequencies(linear: factor, width: width, base: base)
+    case "yarn":
+      let original = try metadata.size(key("scaling.original_context_length")) ?? context
+      rotary = RotaryFrequencies(
+        yarn: factor, attentionFactor: RotaryFrequencies.attentionFactor(factor), originalContext: Double(original),
+        betaFast: try metadata.number(key("scaling.yarn_beta_fast")) ?? 32,
+        betaSlow: try metadata.number(key("scaling.yarn_beta_slow")) ?? 1, truncate: true, width: width, base: base)
+    default:
+      throw .badData(
+        place,
+        "metadata \(key("scaling.type")) \"\(printable(rule))\" is not supported; known are none, linear, yarn")
+    }
+    rotary.magnitude *= try metadata.number(key("scaling.attn_factor")) ?? 1
+
+    if let tensor = source.tensor(named: "rope_freqs.weight") {
+      guard tensor.shape == [width / 2] else {
+        throw .badData(place, "tensor rope_freqs.weight has shape \(tensor.shape), not [\(width / 2)]")
+      }
+      guard rule != "yarn" else {
+        throw .badData(place, "rope_freqs.weight together with yarn is not supported")
+      }
+      for (j, divisor) in try source.read(tensor).enumerated() {
+        guard divisor.isFinite, divisor > 0 else {
+          throw .badData(place, "tensor rope_freqs.weight: number \(j) is \(divisor)")
+        }
+        rotary.frequencies[j] /= divisor
+      }
+      rotary.description += ", divided by the checkpoint's rope_freqs"
+    }
+    return rotary
+  }
+}
+
+/// Typed access to a GGUF file's metadata: absent is nil, a wrong kind is an error that names the key.
+package struct GGUFMetadata: Sendable {
+  package let values: [String: GGUFValue]
+  package let place: String
+
+  package init(values: [String: GGUFValue], place: String) {
+    self.values = values
+    self.place = place
+  }
+
+  /// A positive integer.
+  package func size(
+    _ key: String, atMost most: Int = DecoderConfiguration.largestDimension
+  ) throws(SquintError) -> Int? {
+    guard let value = values[key] else { return nil }
+    guard let int = value.int, int > 0, int <= most else { throw wrong(key, "an integer from 1 to \(grouped(most))") }
+    return int
+  }
+
+  /// A positive integer, which some files give per layer; all must be the same.
+  package func uniformSize(_ key: String) throws(SquintError) -> Int? {
+    guard let list = values[key]?.integers else { return try size(key) }
+    guard let first = list.first, first > 0, first <= DecoderConfiguration.largestDimension,
+      list.allSatisfy({ $0 == first })
+    else { throw wrong(key, "the same positive integer for all layers") }
+    return Int(first)
+  }
+
+  /// An integer that is not negative.
+  package func count(_ key: String) throws(SquintError) -> Int? {
+    guard let value = values[key] else { return nil }
+    guard let int = value.int, int >= 0, int <= DecoderConfiguration.largestDimension else {
+      throw wrong(key, "an integer from 0 on")
+    }
+    return int
+  }
+
+  package func number(_ key: String) throws(SquintError) -> Double? {
+    guard let value = values[key] else { return nil }
+    guard let number = value.double, number.isFinite else { throw wrong(key, "a number") }
+    return number
+  }
+
+  package func text(_ key: String) throws(SquintError) -> String? {
+    guard let value = values[key] else { return nil }
+    guard let text = value.string else { throw wrong(key, "a text") }
+    return text
+  }
+
+  private func wrong(_ key: String, _ wanted: String) -> SquintError {
+    .badData(place, "metadata \(key) is not \(wanted)")
+  }
+}

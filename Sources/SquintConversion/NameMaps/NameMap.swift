@@ -1,0 +1,75 @@
+import SquintFile
+
+/// How a family of checkpoints calls the tensors of a module: a table of stems, in which `*` stands for a layer's number.
+///
+/// A stem is a name without `.weight`; `STEM.bias` maps to `TARGET.bias`.
+package struct NameMap: Sendable {
+  /// What the module's tensors begin with: `decoder`.
+  package let module: String
+  /// From the checkpoint's stems to those of the module.
+  package let stems: [(source: String, target: String)]
+  /// Names of tensors that hold nothing the model needs, such as tables that are computed anew.
+  package let ignored: [String]
+  /// Prefixes that wrap the same names in checkpoints of several parts, without which the table has them.
+  package let prefixes: [String]
+
+  package init(
+    module: String, stems: [(source: String, target: String)], ignored: [String] = [], prefixes: [String] = []
+  ) {
+    self.module = module
+    self.stems = stems
+    self.ignored = ignored
+    self.prefixes = prefixes
+  }
+
+  package enum Target: Equatable, Sendable {
+    case tensor(String)
+    case ignored
+  }
+
+  /// What the tensor `name` of the checkpoint is in the module; nil where no rule maps it.
+  package func target(of name: String) -> Target? {
+    for stripped in [name] + prefixes.compactMap({ name.hasPrefix($0) ? String(name.dropFirst($0.count)) : nil }) {
+      if ignored.contains(where: { Self.match(stripped, $0) != nil }) { return .ignored }
+      for (suffix, ending) in [(".weight", ""), (".bias", ".bias")] where stripped.hasSuffix(suffix) {
+        let stem = String(stripped.dropLast(suffix.count))
+        for (source, target) in stems {
+          guard let layer = Self.match(stem, source) else { continue }
+          return .tensor("\(module).\(Self.fill(target, layer))\(ending)")
+        }
+      }
+    }
+    return nil
+  }
+
+  /// What the checkpoint calls the module's tensor `name`, for messages.
+  package func source(of name: String) -> String {
+    let isBias = name.hasSuffix(".bias")
+    let stem = name.dropFirst(module.count + 1).dropLast(isBias ? 5 : 0)
+    for (source, target) in stems {
+      guard let layer = Self.match(String(stem), target) else { continue }
+      return Self.fill(source, layer) + (isBias ? ".bias" : ".weight")
+    }
+    return name
+  }
+
+  /// The number that `*` stands for in `name`, an empty one for a pattern without `*`; nil where it does not match.
+  private static func match(_ name: String, _ pattern: String) -> Substring? {
+    guard let star = pattern.utf8.firstIndex(of: UInt8(ascii: "*")) else { return name == pattern ? "" : nil }
+    let head = pattern[..<star]
+    let tail = pattern[pattern.index(after: star)...]
+    guard name.hasPrefix(head) else { return nil }
+    let rest = name.dropFirst(head.count)
+    let digits = rest.prefix { $0.isASCII && $0.isWholeNumber }
+    // A leading zero would give one layer two names.
+    guard !digits.isEmpty, digits == "0" || !digits.hasPrefix("0"), rest.dropFirst(digits.count) == tail else {
+      return nil
+    }
+    return digits
+  }
+
+  private static func fill(_ pattern: String, _ layer: Substring) -> String {
+    guard let star = pattern.firstIndex(of: "*") else { return pattern }
+    return String(pattern[..<star] + layer + pattern[pattern.index(after: star)...])
+  }
+}

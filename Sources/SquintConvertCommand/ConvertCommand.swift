@@ -1,0 +1,137 @@
+import ArgumentParser
+import SquintConversion
+import SquintFile
+
+@main
+struct ConvertCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "squint-convert",
+    abstract: "Converts a checkpoint into one .squint file.",
+    discussion: """
+      SOURCE is a Hugging Face checkpoint folder (config.json, *.safetensors, tokenizer files) or a GGUF text model.
+
+      Types: f32, f16, bf16, int8 (8.5 bits a weight), int4 (4.5 bits), int4_f16 (5 bits). Norms and biases are f32. \
+      Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
+      int4_f16, Q4_K as int4; of its other tensors those of more than 5 bits (Q5_0, Q5_1, Q5_K, Q6_K) become int8.
+      """,
+    version: "1.0.0")
+
+  @Argument(help: ArgumentHelp("A checkpoint folder or a GGUF file.", valueName: "source"))
+  var source: String
+
+  @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The model file to write.", valueName: "out.squint"))
+  var output: String?
+
+  @Option(help: ArgumentHelp("One type for all modules.", valueName: "type"))
+  var type: ElementType?
+
+  @Option(help: ArgumentHelp("The decoder's matrices. (default: int4)", valueName: "type"))
+  var decoderType: ElementType?
+
+  @Option(help: ArgumentHelp("The encoders' matrices. (default: int8)", valueName: "type"))
+  var encoderType: ElementType?
+
+  @Option(help: ArgumentHelp("The projectors' matrices. (default: int8)", valueName: "type"))
+  var projectorType: ElementType?
+
+  @Option(
+    help: ArgumentHelp(
+      "The token embedding and, where it is a matrix of its own, the head. (default: int8)", valueName: "type"))
+  var embeddingType: ElementType?
+
+  @Flag(
+    inversion: .prefixedNo,
+    help: """
+      Take quantized blocks over bit for bit where a type holds them exactly. (default: in the parts for which no type \
+      is given)
+      """)
+  var keep: Bool?
+
+  @Flag(help: "Leave out tensors that no rule maps, instead of refusing them.")
+  var allowUnmapped = false
+
+  @Flag(help: "Print the plan (tensors, types, sizes, what is unmapped) and write nothing.")
+  var dryRun = false
+
+  @Option(help: ArgumentHelp("Threads. (default: all processors)", valueName: "n"))
+  var jobs: Int?
+
+  @Flag(help: "Print the closing table as JSON.")
+  var json = false
+
+  func validate() throws {
+    if output == nil && !dryRun { throw ValidationError("Missing expected argument '-o <out.squint>'") }
+    if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
+  }
+
+  func run() throws {
+    do throws(SquintError) {
+      try convert()
+    } catch {
+      if let signal = Interruption.signal { throw ExitCode(128 + signal) }
+      printError(error.message)
+      throw ExitCode(error.exitCode)
+    }
+  }
+
+  private func convert() throws(SquintError) {
+    var options = ConversionOptions()
+    options.type = type
+    options.decoderType = decoderType
+    options.encoderType = encoderType
+    options.projectorType = projectorType
+    options.embeddingType = embeddingType
+    options.keep = keep
+    options.jobs = jobs
+    options.allowsUnmapped = allowUnmapped
+    guard let output, !dryRun else {
+      let report = try planConversion(source: source, options: options)
+      print(json ? report.json : report.plan)
+      printNotes(report)
+      return
+    }
+    Interruption.watch()
+    options.isCancelled = { Interruption.signal != nil }
+    let bar = ProgressBar(name: output)
+    let result = Result { () throws(SquintError) in
+      try SquintConversion.convert(source: source, to: output, options: options) { bar.update($0) }
+    }
+    bar.clear()
+    let report = try result.get()
+    print(json ? report.json : report.table)
+    printNotes(report)
+  }
+
+  private func printNotes(_ report: ConversionReport) {
+    for note in report.notes { printError("note: \(note)") }
+    if !dryRun && !report.unmapped.isEmpty {
+      printError(
+        "note: \(report.unmapped.count) tensors are left out: \(report.unmapped.prefix(5).joined(separator: ", "))\(report.unmapped.count > 5 ? ", …" : "")"
+      )
+    }
+  }
+}
+
+extension ElementType: ExpressibleByArgument {
+  public init?(argument: String) { self.init(name: argument) }
+
+  public static var allValueStrings: [String] { allCases.map(\.name) }
+
+  public var defaultValueDescription: String { name }
+}
+
+/// Writes one line to stderr, after the program's name.
+func printError(_ message: String) { writeToStandardError("squint-convert: \(message)\n") }
+
+/// Writes `text` to stderr. (The C library's `stderr` is a global variable, which Swift 6 does not let us touch.)
+func writeToStandardError(_ text: String) {
+  var text = text
+  text.withUTF8 { bytes in
+    var rest = UnsafeRawBufferPointer(bytes)
+    while !rest.isEmpty {
+      let count = write(STDERR_FILENO, rest.baseAddress, rest.count)
+      guard count > 0 else { return }
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+  }
+}
