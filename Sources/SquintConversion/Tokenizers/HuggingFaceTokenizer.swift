@@ -110,7 +110,9 @@ public enum HuggingFaceTokenizer {
     }
     var vocabulary = VocabularyAssembly(name: path, model: .byteLevel)
     for member in vocabularyObject.members {
-      guard let id = member.value.int else { throw .badData(path, "the id of '\(member.key.prefix(64))' is no integer") }
+      guard let id = member.value.int else {
+        throw .badData(path, "the id of '\(member.key.prefix(64))' is no integer")
+      }
       try vocabulary.add(member.key, id: id)
     }
     let mergesFile = try MappedFile(path: folder + "/merges.txt")

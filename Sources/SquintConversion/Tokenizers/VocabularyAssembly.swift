@@ -23,7 +23,8 @@ struct VocabularyAssembly {
   /// - Parameter isMergeable: whether text can become it without an added token.
   mutating func add(_ text: String, id: Int, isMergeable: Bool = true) throws(SquintError) {
     guard let id32 = Int32(exactly: id), (0..<TokenizerDefinition.maximumVocabularySize).contains(id) else {
-      throw bad("token '\(text.prefix(64))' has the id \(id), outside 0…\(TokenizerDefinition.maximumVocabularySize - 1)")
+      throw bad(
+        "token '\(text.prefix(64))' has the id \(id), outside 0…\(TokenizerDefinition.maximumVocabularySize - 1)")
     }
     if let other = tokens[id32] {
       throw bad("the tokens '\(other.text.prefix(64))' and '\(text.prefix(64))' have the same id \(id)")

@@ -186,7 +186,7 @@ extension TokenizerDefinition {
     }
     for (name, ids) in [
       ("prefix", prefix), ("suffix", suffix), ("added token", addedTokens.map(\.id)),
-      ("bos, eos, pad or unknown token", [bosToken, eosToken, padToken, unknownToken].compactMap { $0 })
+      ("bos, eos, pad or unknown token", [bosToken, eosToken, padToken, unknownToken].compactMap { $0 }),
     ] {
       if let id = ids.first(where: { $0 < 0 || Int($0) >= count }) {
         throw bad("the \(name) \(id) is not one of \(grouped(count)) ids")
@@ -232,7 +232,9 @@ extension TokenizerDefinition {
     }
     guard model == .byteLevel || decoder != .byteLevel else { throw bad("the decoder does not go with the model") }
     if case .sentencePiece(_, let spaces) = decoder {
-      guard (0...1024).contains(spaces) else { throw bad("the decoder strips \(spaces) spaces; 0 to 1,024 are allowed") }
+      guard (0...1024).contains(spaces) else {
+        throw bad("the decoder strips \(spaces) spaces; 0 to 1,024 are allowed")
+      }
     }
   }
 
