@@ -77,7 +77,8 @@ public struct Generator {
   private let options: GenerationOptions
   private let stopTokens: Set<Int32>
   private var sampler: Sampler
-  private var decoding: DecodingStream
+  /// nil where the model has no tokenizer: then tokens come without text.
+  private var decoding: DecodingStream?
   private var stops: StopTexts
   private var state = State.notStarted
   /// The tokens of the answer so far, stop tokens not counted.
@@ -99,7 +100,7 @@ public struct Generator {
     self.options = options
     stopTokens = options.stopsAtStopTokens ? session.model.stopTokens : []
     sampler = Sampler(options.sampling, session.plan.sampler, in: session.arena)
-    decoding = DecodingStream(session.model.tokenizer, skipSpecialTokens: true)
+    decoding = session.model.tokenizer.map { DecodingStream($0, skipSpecialTokens: true) }
     stops = StopTexts(options.stop)
   }
 
@@ -188,7 +189,7 @@ public struct Generator {
 
   private mutating func hand(_ token: Int32) -> GeneratedToken {
     count += 1
-    let text = stops.add(decoding.append(token))
+    let text = stops.add(decoding?.append(token) ?? "")
     if stops.isFound { end(.stop) }
     return GeneratedToken(id: token, text: text)
   }
@@ -202,7 +203,7 @@ public struct Generator {
 
   /// The text that was held back, as a last element without a token of its own.
   private mutating func finishText() -> GeneratedToken? {
-    let rest = stops.add(decoding.finish()) + stops.finish()
+    let rest = stops.add(decoding?.finish() ?? "") + stops.finish()
     return rest.isEmpty ? nil : GeneratedToken(id: pending, text: rest)
   }
 }
