@@ -209,15 +209,15 @@ public struct Generator {
 }
 
 /// Finds the texts that end an answer, and holds back what could be the beginning of one.
-struct StopTexts {
+package struct StopTexts {
   private let texts: [[UInt8]]
   private var held: [UInt8] = []
-  private(set) var isFound = false
+  package private(set) var isFound = false
 
-  init(_ texts: [String]) { self.texts = texts.map { Array($0.utf8) } }
+  package init(_ texts: [String]) { self.texts = texts.map { Array($0.utf8) } }
 
   /// The part of the answer that is certain after `more`.
-  mutating func add(_ more: String) -> String {
+  package mutating func add(_ more: String) -> String {
     guard !isFound else { return "" }
     guard !texts.isEmpty else { return more }
     held += more.utf8
@@ -243,7 +243,7 @@ struct StopTexts {
   }
 
   /// What was held back and turned out to be no stop text.
-  mutating func finish() -> String {
+  package mutating func finish() -> String {
     defer { held = [] }
     return isFound ? "" : String(decoding: held, as: UTF8.self)
   }
