@@ -3,7 +3,7 @@ import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
 // squint, squint-convert > Squint, SquintConversion > SquintModels > SquintText, SquintCompute >
-// SquintFile > CKernels, CZstd, CXXHash.
+// SquintFile > CKernels, CZstd, CXXHash, CEdit.
 let package = Package(
   name: "squint",
   platforms: [.macOS(.v15)],
@@ -20,7 +20,7 @@ let package = Package(
     .executableTarget(
       name: "SquintCommand",
       dependencies: [
-        "Squint", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Squint", "CEdit", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "SquintConvertCommand",
@@ -35,13 +35,13 @@ let package = Package(
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash"]),
     .target(name: "CKernels"),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CEdit", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
 
     .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
-    .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion"]),
     .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion"]),
     .testTarget(
       name: "CommandLineTests",

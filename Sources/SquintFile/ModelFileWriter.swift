@@ -44,16 +44,13 @@ public final class ModelFileWriter {
     var checksum: UInt64?
   }
 
-  private let path: String
-  private let temporaryPath: String
-  private let descriptor: Int32
+  private let file: OutputFile
   private let plan: ModelFilePlan
   private let bulk: [UInt8]
   private var header = FileHeader()
   private var slots: [Slot] = []
   private var moduleRanges: [Range<Int>] = []
   private var running: [Int: RunningChecksum] = [:]
-  private var isFinished = false
 
   /// The size that the finished file will have, in bytes.
   public var byteCount: Int { header.fileBytes }
@@ -62,7 +59,6 @@ public final class ModelFileWriter {
   ///
   /// - Throws: `cannotCreate` when it cannot be created there, `usage` when the plan has an impossible tensor.
   public init(path: String, plan: ModelFilePlan) throws(SquintError) {
-    self.path = path
     self.plan = plan
     let bulkMetadata = plan.bulkMetadata.encoded()
     bulk = plan.bulkMetadata.entries.isEmpty ? [] : try compress(bulkMetadata)
@@ -99,29 +95,15 @@ public final class ModelFileWriter {
     }
     header.fileBytes = end
 
-    temporaryPath = "\(path).partial-\(getpid())"
-    descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-    guard descriptor >= 0 else {
-      throw SquintError(.cannotCreate, "\(path): cannot be created: \(systemMessage(errno))")
-    }
-    // Reserving the space first turns a full disk into an error now, not after minutes of work.
-    let code = posix_fallocate(descriptor, 0, off_t(header.fileBytes))
-    guard code == 0 || code == EOPNOTSUPP || code == EINVAL else {
-      throw SquintError(
-        .cannotCreate, "\(path): cannot reserve \(grouped(header.fileBytes)) bytes: \(systemMessage(code))")
-    }
-  }
-
-  deinit {
-    close(descriptor)
-    if !isFinished { unlink(temporaryPath) }
+    file = try OutputFile(path: path)
+    try file.reserve(header.fileBytes)
   }
 
   /// Appends `bytes` to tensor number `index`.
   public func append(_ bytes: UnsafeRawBufferPointer, toTensor index: Int) throws(SquintError) {
     let slot = slots[index]
     precondition(bytes.count <= slot.byteCount - slot.written, "more bytes than the tensor has")
-    try write(bytes, at: slot.offset + slot.written)
+    try file.write(bytes, at: slot.offset + slot.written)
     slots[index].written += bytes.count
     if bytes.count == slot.byteCount {
       slots[index].checksum = checksum(bytes)
@@ -146,33 +128,9 @@ public final class ModelFileWriter {
     front.withUnsafeBytes { sum.update($0) }
     withUnsafeBytes(of: sum.value.littleEndian) { start.append(contentsOf: $0) }
     start += front
-    try start.withBytes { (bytes) throws(SquintError) in try write(bytes, at: 0) }
-    try bulk.withBytes { (bytes) throws(SquintError) in try write(bytes, at: header.bulkOffset) }
-    // A filesystem that could not reserve the space may have left the file shorter.
-    guard ftruncate(descriptor, off_t(header.fileBytes)) == 0, fsync(descriptor) == 0,
-      rename(temporaryPath, path) == 0
-    else { throw SquintError(.inputOutput, "\(path): cannot be completed: \(systemMessage(errno))") }
-    isFinished = true
-    syncFolder()
-  }
-
-  /// Makes the rename itself durable; a filesystem that cannot sync a folder has nothing more to offer.
-  private func syncFolder() {
-    let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
-    let descriptor = open(folder.isEmpty ? "/" : folder, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return }
-    fsync(descriptor)
-    close(descriptor)
-  }
-
-  private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(SquintError) {
-    var done = 0
-    while done < bytes.count {
-      let count = pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset + done))
-      if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { throw SquintError(.inputOutput, "\(path): cannot be written: \(systemMessage(errno))") }
-      done += count
-    }
+    try start.withBytes { (bytes) throws(SquintError) in try file.write(bytes, at: 0) }
+    try bulk.withBytes { (bytes) throws(SquintError) in try file.write(bytes, at: header.bulkOffset) }
+    try file.finish()
   }
 
   private static func front(_ plan: ModelFilePlan, modules: [Range<Int>], slots: [Slot]) -> [UInt8] {

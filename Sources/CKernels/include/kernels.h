@@ -1,1 +1,147 @@
-#pragma once
+// The arithmetic of Squint: every loop that touches each weight or each activation.
+//
+// Each function exists once per instruction set (generic.c, avx2.c, …); squint_kernels_at() lists what was compiled in,
+// best first, and squint_kernels_supported() says what this CPU runs. No function allocates, keeps state or reads the
+// clock; all may run on several threads at once as long as their outputs do not overlap. Pointers need the alignment of
+// their element only, but for `weights`, whose panels start at multiples of 64 bytes.
+//
+// Rounding is to nearest, ties to even, the mode in which a thread starts.
+#ifndef SQUINT_KERNELS_H
+#define SQUINT_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// How numbers are stored: ElementType's raw values.
+enum {
+  SQUINT_F32 = 0,
+  SQUINT_F16 = 1,
+  SQUINT_BF16 = 2,
+  SQUINT_INT8 = 16,
+  SQUINT_INT4 = 17,
+  SQUINT_INT4_F16 = 18,
+};
+
+// y[token, row] (+)= Σ_column W[row, column] · x[token, column], for W in panels (PanelLayout.swift) and x quantized by
+// `quantize`. Within a group of 32 columns the sum is exact in int32; groups are summed in f32.
+typedef struct {
+  const uint8_t *weights; // panels, aligned to 64 bytes
+  uint32_t type;          // SQUINT_INT8, SQUINT_INT4 or SQUINT_INT4_F16
+  uint32_t rows;          // of W
+  uint32_t groups;        // of 32 columns, at least 1
+  uint32_t tokens;
+  const int8_t *x;       // [tokens][groups * 32], in -127...127
+  const float *x_scales; // [tokens][groups]
+  const float *x_sums;   // [tokens][groups]: scale · Σ x, for the zero point and the minimum
+  float *y;              // [tokens][y_stride]
+  size_t y_stride;       // at least rows
+  bool accumulate;       // y += instead of y =
+} squint_product;
+
+// y[token, row] (+)= Σ_column W[row, column] · x[token, column], for W in plain rows and x in f32; f32 sums.
+typedef struct {
+  const void *weights; // [rows][columns]
+  uint32_t type;       // SQUINT_F32, SQUINT_F16 or SQUINT_BF16
+  uint32_t rows;
+  uint32_t columns;
+  uint32_t tokens;
+  const float *x;  // [tokens][x_stride]
+  size_t x_stride; // at least columns
+  float *y;        // [tokens][y_stride]
+  size_t y_stride; // at least rows
+  bool accumulate; // y += instead of y =
+} squint_plain_product;
+
+// Attention of the query heads that share one KV head, against that head's cache:
+//
+//     out[token, head, :] = Σ_p softmax_p(scale · q[token, head, :] · K[p, :]) · V[p, :]
+//
+// over the positions p that the token may see. Query token t stands at the absolute position first_position + t; row p
+// of the cache is position p. Causal: p <= first_position + t; with a window w > 0 also p > first_position + t - w.
+// A token that may see no position gets zeros. The softmax is the running one of Milakov & Gimelshein
+// (arXiv 1805.02867) over tiles of positions, so no tokens × positions matrix exists.
+typedef struct {
+  const float *q;        // [tokens][q_token_stride], head h at h * q_head_stride
+  size_t q_token_stride; // in floats
+  size_t q_head_stride;  // in floats
+  uint32_t heads;        // query heads that share this KV head
+  uint32_t head_dim;     // 1...SQUINT_MAXIMUM_HEAD_DIM
+  const void *k;         // [positions][kv_stride], the first head_dim of each row
+  const void *v;         // [positions][kv_stride]
+  const uint16_t *k_scales; // SQUINT_INT8 only: f16 [positions][scale_stride], one per 32 elements
+  const uint16_t *v_scales;
+  size_t kv_stride;    // in elements, at least head_dim
+  size_t scale_stride; // in elements, at least ceil(head_dim / 32)
+  uint32_t kv_type;    // SQUINT_F32, SQUINT_F16, or SQUINT_INT8 (signed values × scale)
+  uint32_t positions;  // rows of the cache that hold data
+  uint32_t first_position;
+  uint32_t window; // 0: none
+  bool causal;     // false: every token sees all positions, and the window is ignored
+  float scale;
+  float *out; // [tokens][out_token_stride], head h at h * out_head_stride
+  size_t out_token_stride;
+  size_t out_head_stride;
+} squint_attention;
+
+enum { SQUINT_MAXIMUM_HEAD_DIM = 512 };
+
+// How many floats of scratch `attention` needs for heads of this dimension.
+size_t squint_attention_scratch(uint32_t head_dim);
+
+// The kernels of one instruction set.
+typedef struct {
+  // generic, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm
+  const char *name;
+
+  // Computes the rows of `panels` panels (16 rows each) from `first_panel` on, for all tokens.
+  void (*product)(const squint_product *, uint32_t first_panel, uint32_t panels);
+
+  // Quantizes x[columns] to q[groups * 32], scales[groups], sums[groups], groups = ceil(columns / 32):
+  // scale = max|x| / 127, q = round(x / scale), sum = scale · Σ q; q is rounded as ggml's quantize_row_q8_0 does on the
+  // same machine (ties to even, x times the reciprocal). Columns beyond the last are zero. A group whose largest
+  // magnitude is below 1e-30 becomes zeros with scale 0; one that holds a NaN or an infinity zeros with scale NaN.
+  void (*quantize)(const float *x, size_t columns, int8_t *q, float *scales, float *sums);
+
+  // Computes `rows` rows from `first_row` on, for all tokens.
+  void (*plain_product)(const squint_plain_product *, uint32_t first_row, uint32_t rows);
+
+  // Row conversions; f32_to_f16 rounds to nearest even.
+  void (*f16_to_f32)(const uint16_t *x, float *y, size_t count);
+  void (*bf16_to_f32)(const uint16_t *x, float *y, size_t count);
+  void (*f32_to_f16)(const float *x, uint16_t *y, size_t count);
+  // y[count] = scale · x, for the KV cache: q[count] and f16 scales[ceil(count / 32)], as `quantize` (the scale is then
+  // rounded to f16).
+  void (*f32_to_int8)(const float *x, size_t count, int8_t *q, uint16_t *scales);
+
+  // Computes the tokens first_token ..< first_token + tokens. `scratch` holds squint_attention_scratch(head_dim) floats.
+  void (*attention)(const squint_attention *, uint32_t first_token, uint32_t tokens, float *scratch);
+
+  // y = x · weight / sqrt(mean(x²) + epsilon) (arXiv 1910.07467); x, weight, y: [count]; y may be x.
+  void (*rms_norm)(const float *x, const float *weight, float *y, size_t count, float epsilon);
+
+  // Rotary embedding in place, in the layout of Hugging Face's rotate_half: the pair (x[i], x[i + pairs]) of each head
+  // turns by the angle whose cosine and sine are given; what lies beyond 2 · pairs is left as it is.
+  // x: [heads][head_stride]; cosines, sines: [pairs].
+  void (*rotary)(float *x, size_t heads, size_t head_stride, size_t pairs, const float *cosines, const float *sines);
+
+  // y = gate / (1 + exp(-gate)) · up (SwiGLU, arXiv 2002.05202); all [count]; y may be gate or up.
+  void (*silu_multiply)(const float *gate, const float *up, float *y, size_t count);
+
+  // y = x + other; all [count]; y may be either.
+  void (*add)(const float *x, const float *other, float *y, size_t count);
+
+  // x = softmax(x · scale) in place; x: [count], count >= 1.
+  void (*softmax)(float *x, size_t count, float scale);
+
+  // y = exp(x), relative error at most 2^-22 for x in -87...88; clamped to that range. All [count].
+  void (*exponential)(const float *x, float *y, size_t count);
+} squint_kernels;
+
+// The kernels compiled into this program, best first; NULL past the last.
+const squint_kernels *squint_kernels_at(size_t index);
+
+// Whether this CPU, under this operating system, can run them.
+bool squint_kernels_supported(const squint_kernels *kernels);
+
+#endif

@@ -169,6 +169,9 @@ extension GGUFSource {
   private static let maximumKeyBytes = 65_535  // the specification's limit
   private static let maximumNameBytes = 1_024  // the specification's is 64
   private static let maximumDimensions = 4
+  /// Ten times what the largest published models have; a bound on memory.
+  private static let maximumTensors = 1 << 20
+  private static let maximumPairs = 1 << 16
   /// The smallest an entry can be: an empty name and a byte of value, or no dimensions.
   private static let minimumPairBytes = 8 + 4 + 1
   private static let minimumTensorBytes = 8 + 4 + 4 + 8
@@ -192,8 +195,8 @@ extension GGUFSource {
     guard version == 2 || version == 3 else {
       throw .badData(path, "GGUF version \(version) is newer than this program knows (3); update squint-convert")
     }
-    let tensorCount = try reader.count(of: "tensors", minimumBytes: minimumTensorBytes)
-    let pairCount = try reader.count(of: "metadata entries", minimumBytes: minimumPairBytes)
+    let tensorCount = try reader.count(of: "tensors", minimumBytes: minimumTensorBytes, maximum: maximumTensors)
+    let pairCount = try reader.count(of: "metadata entries", minimumBytes: minimumPairBytes, maximum: maximumPairs)
 
     var metadata: [String: GGUFValue] = [:]
     for index in 0..<pairCount {
@@ -241,6 +244,15 @@ extension GGUFSource {
             + "\(entry.type.elementsPerBlock) numbers of a \(entry.type.name) block")
       }
       tensors.append(tensor)
+    }
+    var end = dataStart
+    for tensor in tensors.sorted(by: { ($0.offset, $0.byteCount) < ($1.offset, $1.byteCount) }) {
+      guard tensor.offset >= end else {
+        throw .badData(
+          path, "tensor \(printable(tensor.name)): it overlaps the one before it at offset \(grouped(tensor.offset))")
+      }
+      end = tensor.offset.addingReportingOverflow(tensor.byteCount).partialValue
+      guard end >= tensor.offset else { break }  // refused when the tensor is added to the table
     }
     return Header(file: file, version: Int(version), metadata: metadata, tensors: tensors)
   }
@@ -373,12 +385,13 @@ private struct GGUFReader {
   }
 
   /// A number of things of which each takes at least `minimumBytes`.
-  mutating func count(of things: String, minimumBytes: Int) throws(SquintError) -> Int {
+  mutating func count(of things: String, minimumBytes: Int, maximum: Int) throws(SquintError) -> Int {
     let count = try integer(UInt64.self)
     guard count <= UInt64((file.byteCount - position) / minimumBytes) else {
       throw error(
         "\(grouped(count)) \(things) do not fit in the file (\(grouped(file.byteCount)) bytes); it is corrupt")
     }
+    guard count <= UInt64(maximum) else { throw error("\(grouped(count)) \(things) are too many") }
     return Int(count)
   }
 
@@ -476,8 +489,7 @@ private struct GGUFReader {
       throw error("arrays are nested deeper than \(Self.maximumDepth) levels")
     }
     let kind = try kind()
-    let count = try count(of: "array elements", minimumBytes: kind.minimumBytes)
-    guard count <= elementsLeft else { throw error("\(grouped(count)) array elements are too many") }
+    let count = try count(of: "array elements", minimumBytes: kind.minimumBytes, maximum: elementsLeft)
     elementsLeft -= count
     switch kind {
     case .float32, .float64:

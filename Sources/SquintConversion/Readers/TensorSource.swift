@@ -255,13 +255,18 @@ extension TensorSource {
 
   /// The whole tensor as f32, in row-major order. For small tensors: norms, biases.
   package func read(_ tensor: SourceTensor) throws(SquintError) -> [Float] {
-    let result = Result { () throws(SquintError) in
-      let numbers = UnsafeMutableBufferPointer<Float>.allocate(capacity: tensor.elementCount)
-      defer { numbers.deallocate() }
-      try read(tensor, rows: 0..<tensor.rows, into: numbers)
-      return Array(numbers)
+    var failure: SquintError?
+    let numbers = [Float](unsafeUninitializedCapacity: tensor.elementCount) { buffer, count in
+      do throws(SquintError) {
+        try read(
+          tensor, rows: 0..<tensor.rows, into: UnsafeMutableBufferPointer(rebasing: buffer[..<tensor.elementCount]))
+        count = tensor.elementCount
+      } catch {
+        failure = error
+      }
     }
-    return try result.get()
+    if let failure { throw failure }
+    return numbers
   }
 
   /// The blocks that hold `rows`.
@@ -338,11 +343,14 @@ extension FileTensorSource {
   }
 }
 
-/// `name`, a name from a file, fit for one line of a message: cut to 100 characters, with control characters escaped.
+/// `name`, a name from a file, fit for one line of a message: cut to 100 characters, with invisible ones escaped.
 func printable(_ name: String) -> String {
   var text = ""
   for scalar in name.unicodeScalars.prefix(100) {
-    text += scalar.properties.generalCategory == .control ? scalar.escaped(asASCII: true) : String(scalar)
+    switch scalar.properties.generalCategory {
+    case .control, .format, .lineSeparator, .paragraphSeparator: text += scalar.escaped(asASCII: true)
+    default: text.unicodeScalars.append(scalar)
+    }
   }
   return name.unicodeScalars.count > 100 ? text + "…" : text
 }

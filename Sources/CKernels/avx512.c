@@ -1,0 +1,69 @@
+// x86-64 with AVX-512 F, BW, VL and VNNI (Ice Lake, Zen 4 and later): one register is 16 rows × 4 columns, and
+// vpdpbusd adds its four products per row exactly.
+#include "internal.h"
+
+#if defined(__x86_64__)
+#include "vector_avx512.h"
+
+#define ISA avx512vnni
+#define PRODUCT_TILE 8
+#define ZERO_POINT_IN_DOT 0
+#define COPIES_INT8 0
+
+INLINE vi broadcast_quad(const int8_t *x) {
+  int32_t quad;
+  memcpy(&quad, x, 4);
+  return _mm512_set1_epi32(quad);
+}
+
+INLINE vi low_nibbles(vi both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
+INLINE vi high_nibbles(vi both) { return low_nibbles(_mm512_srli_epi16(both, 4)); }
+
+INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *unpacked) {
+  (void)type;
+  for (int pair = 0; pair < 4; pair++) {
+    vi both = _mm512_loadu_si512(weights + 64 * pair);
+    _mm512_storeu_si512(unpacked + 128 * pair, low_nibbles(both));
+    _mm512_storeu_si512(unpacked + 128 * pair + 64, high_nibbles(both));
+  }
+}
+
+INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
+                     vi dot[][1]) {
+  (void)is_int8;
+  for (int t = 0; t < n; t++)
+    dot[t][0] = vi_zero();
+#pragma GCC unroll 8
+  for (int quad = 0; quad < 8; quad++) {
+    vi w = _mm512_loadu_si512(weights + 64 * quad);
+    for (int t = 0; t < n; t++)
+      dot[t][0] = _mm512_dpbusd_epi32(dot[t][0], w, broadcast_quad(x + t * x_stride + 4 * quad));
+  }
+}
+
+INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t *x, vi dot[1]) {
+  vi even = vi_zero(), odd = vi_zero(); // two sums: each waits for itself
+  if (type == SQUINT_INT8)
+    for (int quad = 0; quad < 8; quad += 2) {
+      even = _mm512_dpbusd_epi32(even, _mm512_loadu_si512(weights + 64 * quad), broadcast_quad(x + 4 * quad));
+      odd = _mm512_dpbusd_epi32(odd, _mm512_loadu_si512(weights + 64 * quad + 64), broadcast_quad(x + 4 * quad + 4));
+    }
+  else
+    for (int pair = 0; pair < 4; pair++) {
+      vi both = _mm512_loadu_si512(weights + 64 * pair);
+      even = _mm512_dpbusd_epi32(even, low_nibbles(both), broadcast_quad(x + 8 * pair));
+      odd = _mm512_dpbusd_epi32(odd, high_nibbles(both), broadcast_quad(x + 8 * pair + 4));
+    }
+  dot[0] = vi_add(even, odd);
+}
+
+#include "product.h"
+
+#include "elementwise.h"
+
+#include "plain.h"
+
+#include "attention.h"
+
+#include "table.h"
+#endif

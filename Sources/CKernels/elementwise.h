@@ -1,0 +1,238 @@
+// Activation quantization, conversions, norms, rotary embedding and activation functions, in the vector vocabulary.
+
+// The first n < LANES numbers at p, then zeros.
+INLINE vf vf_load_part(const float *p, size_t n) {
+  float lanes[LANES] = {0};
+  memcpy(lanes, p, n * sizeof(float));
+  return vf_load(lanes);
+}
+INLINE void vf_store_part(float *p, vf v, size_t n) {
+  float lanes[LANES];
+  vf_store(lanes, v);
+  memcpy(p, lanes, n * sizeof(float));
+}
+
+// The arguments of `quantize`, for a group of n columns, 1...32; returns the scale and the sum of q.
+INLINE float quantize_group(const float *x, size_t n, int8_t *q, int32_t *sum) {
+  enum { COUNT = GROUP_COLUMNS / LANES };
+  float padded[GROUP_COLUMNS];
+  if (n < GROUP_COLUMNS) {
+    memset(padded, 0, sizeof padded);
+    memcpy(padded, x, n * sizeof(float));
+    x = padded;
+  }
+  vf v[COUNT];
+  vi magnitude = vi_zero();
+  for (int i = 0; i < COUNT; i++) {
+    v[i] = vf_load(x + i * LANES);
+    magnitude = vi_max(magnitude, vi_magnitude(v[i]));
+  }
+  uint32_t bits = (uint32_t)vi_maximum(magnitude);
+  float largest = float_from_bits(bits);
+  if (bits >= 0x7f800000 || largest < 1e-30f) { // the reciprocal of what is smaller might overflow
+    memset(q, 0, GROUP_COLUMNS);
+    *sum = 0;
+    return bits >= 0x7f800000 ? NAN : 0;
+  }
+  float scale = largest / 127;
+#if defined(__aarch64__) // each as ggml's file for that architecture has it
+  vf reciprocal = vf_set(1 / scale);
+#else
+  vf reciprocal = vf_set(127 / largest);
+#endif
+  vi total = vi_zero();
+  for (int i = 0; i < COUNT; i++) {
+    vi rounded = vi_round(vf_mul(v[i], reciprocal));
+    vi_store_bytes(q + i * LANES, rounded);
+    total = vi_add(total, rounded);
+  }
+  *sum = vi_sum(total);
+  return scale;
+}
+
+TARGET static void quantize(const float *x, size_t columns, int8_t *q, float *scales, float *sums) {
+  for (size_t c = 0, g = 0; c < columns; c += GROUP_COLUMNS, g++) {
+    size_t n = columns - c < GROUP_COLUMNS ? columns - c : GROUP_COLUMNS;
+    int32_t sum;
+    scales[g] = quantize_group(x + c, n, q + c, &sum);
+    sums[g] = scales[g] * (float)sum;
+  }
+}
+
+TARGET static void f32_to_int8(const float *x, size_t count, int8_t *q, uint16_t *scales) {
+  for (size_t c = 0, g = 0; c < count; c += GROUP_COLUMNS, g++) {
+    size_t n = count - c < GROUP_COLUMNS ? count - c : GROUP_COLUMNS;
+    int8_t group[GROUP_COLUMNS];
+    int32_t sum;
+    scales[g] = half_from_float(quantize_group(x + c, n, group, &sum));
+    memcpy(q + c, group, n);
+  }
+}
+
+// Numbers of a plain type, or int8 without its scale, as floats: LANES of them, or the first n and then zeros.
+INLINE vf load_as_float(const uint32_t type, const void *p) {
+  return type == SQUINT_F32    ? vf_load((const float *)p)
+         : type == SQUINT_F16  ? vf_load_half((const uint16_t *)p)
+         : type == SQUINT_BF16 ? vf_load_bfloat((const uint16_t *)p)
+                               : vf_load_signed_bytes((const int8_t *)p);
+}
+INLINE size_t element_bytes(const uint32_t type) { return type == SQUINT_F32 ? 4 : type == SQUINT_INT8 ? 1 : 2; }
+INLINE vf load_part_as_float(const uint32_t type, const void *p, size_t n) {
+  union {
+    float words[LANES];
+    uint16_t halves[LANES];
+    int8_t bytes[LANES];
+  } lanes = {{0}};
+  memcpy(&lanes, p, n * element_bytes(type));
+  return load_as_float(type, &lanes);
+}
+
+INLINE void convert(const uint32_t type, const void *x, float *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store(y + i, load_as_float(type, (const uint8_t *)x + i * element_bytes(type)));
+  if (i < count)
+    vf_store_part(y + i, load_part_as_float(type, (const uint8_t *)x + i * element_bytes(type), count - i), count - i);
+}
+TARGET static void f16_to_f32(const uint16_t *x, float *y, size_t count) { convert(SQUINT_F16, x, y, count); }
+TARGET static void bf16_to_f32(const uint16_t *x, float *y, size_t count) { convert(SQUINT_BF16, x, y, count); }
+
+TARGET static void f32_to_f16(const float *x, uint16_t *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store_half(y + i, vf_load(x + i));
+  if (i < count) {
+    uint16_t lanes[LANES];
+    vf_store_half(lanes, vf_load_part(x + i, count - i));
+    memcpy(y + i, lanes, (count - i) * sizeof(uint16_t));
+  }
+}
+
+// exp(x) by exp(n·ln 2 + r) = 2^n · exp(r), |r| <= ln 2 / 2, with the first terms of exp's own series corrected to the
+// minimax polynomial of degree 5 for (exp(r) - 1 - r) / r² (Cephes' expf has the same shape). x is clamped to a range in
+// which 2^n is a normal number.
+INLINE vf vf_exponential(vf x) {
+  x = vf_max(vf_set(-87.33f), vf_min(vf_set(88.37f), x));
+  vf n = vf_round(vf_mul(x, vf_set(1.44269504088896341f)));
+  vf r = vf_fma(n, vf_set(-0x1.63p-1f), x); // ln 2 in two parts; the first times n is exact
+  r = vf_fma(n, vf_set(0x1.bd0106p-13f), r);
+  vf p = vf_set(1.9875691500e-4f);
+  p = vf_fma(p, r, vf_set(1.3981999507e-3f));
+  p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+  p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+  p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+  p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+  p = vf_add(vf_fma(vf_mul(p, r), r, r), vf_set(1));
+  return vf_scale(p, n);
+}
+
+TARGET static void exponential(const float *x, float *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store(y + i, vf_exponential(vf_load(x + i)));
+  if (i < count)
+    vf_store_part(y + i, vf_exponential(vf_load_part(x + i, count - i)), count - i);
+}
+
+// x = exp(scale · x - maximum); returns the sum
+INLINE float exponential_in_place(float *x, size_t count, float scale, float maximum) {
+  vf sum = vf_set(0);
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    vf e = vf_exponential(vf_fma(vf_load(x + i), vf_set(scale), vf_set(-maximum)));
+    vf_store(x + i, e);
+    sum = vf_add(sum, e);
+  }
+  float total = vf_sum(sum);
+  if (i < count) {
+    vf_store_part(x + i, vf_exponential(vf_fma(vf_load_part(x + i, count - i), vf_set(scale), vf_set(-maximum))),
+                  count - i);
+    for (; i < count; i++)
+      total += x[i];
+  }
+  return total;
+}
+
+INLINE float maximum_of(const float *x, size_t count) {
+  float largest = x[0];
+  size_t i = 0;
+  if (count >= LANES) {
+    vf v = vf_load(x);
+    for (i = LANES; i + LANES <= count; i += LANES)
+      v = vf_max(v, vf_load(x + i));
+    largest = vf_maximum(v);
+  }
+  for (; i < count; i++)
+    largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+TARGET static void softmax(float *x, size_t count, float scale) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store(x + i, vf_mul(vf_load(x + i), vf_set(scale)));
+  for (; i < count; i++)
+    x[i] *= scale;
+  float reciprocal = 1 / exponential_in_place(x, count, 1, maximum_of(x, count));
+  for (i = 0; i + LANES <= count; i += LANES)
+    vf_store(x + i, vf_mul(vf_load(x + i), vf_set(reciprocal)));
+  for (; i < count; i++)
+    x[i] *= reciprocal;
+}
+
+TARGET static void rms_norm(const float *x, const float *weight, float *y, size_t count, float epsilon) {
+  vf squares = vf_set(0), more = vf_set(0);
+  size_t i = 0;
+  for (; i + 2 * LANES <= count; i += 2 * LANES) {
+    vf a = vf_load(x + i), b = vf_load(x + i + LANES);
+    squares = vf_fma(a, a, squares);
+    more = vf_fma(b, b, more);
+  }
+  float sum = vf_sum(vf_add(squares, more));
+  for (; i < count; i++)
+    sum += x[i] * x[i];
+  float scale = 1 / sqrtf(sum / (float)count + epsilon);
+  for (i = 0; i + LANES <= count; i += LANES)
+    vf_store(y + i, vf_mul(vf_mul(vf_load(x + i), vf_set(scale)), vf_load(weight + i)));
+  for (; i < count; i++)
+    y[i] = x[i] * scale * weight[i];
+}
+
+TARGET static void rotary(float *x, size_t heads, size_t head_stride, size_t pairs, const float *cosines,
+                          const float *sines) {
+  for (size_t h = 0; h < heads; h++, x += head_stride) {
+    float *a = x, *b = x + pairs;
+    size_t i = 0;
+    for (; i + LANES <= pairs; i += LANES) {
+      vf va = vf_load(a + i), vb = vf_load(b + i), c = vf_load(cosines + i), s = vf_load(sines + i);
+      vf_store(a + i, vf_sub(vf_mul(va, c), vf_mul(vb, s)));
+      vf_store(b + i, vf_fma(vb, c, vf_mul(va, s)));
+    }
+    for (; i < pairs; i++) {
+      float fa = a[i], fb = b[i];
+      a[i] = fa * cosines[i] - fb * sines[i];
+      b[i] = fb * cosines[i] + fa * sines[i];
+    }
+  }
+}
+
+INLINE vf silu_product(vf gate, vf up) {
+  vf e = vf_exponential(vf_sub(vf_set(0), gate));
+  return vf_mul(vf_div(gate, vf_add(vf_set(1), e)), up);
+}
+
+TARGET static void silu_multiply(const float *gate, const float *up, float *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store(y + i, silu_product(vf_load(gate + i), vf_load(up + i)));
+  if (i < count)
+    vf_store_part(y + i, silu_product(vf_load_part(gate + i, count - i), vf_load_part(up + i, count - i)), count - i);
+}
+
+TARGET static void add(const float *x, const float *other, float *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store(y + i, vf_add(vf_load(x + i), vf_load(other + i)));
+  for (; i < count; i++)
+    y[i] = x[i] + other[i];
+}

@@ -1,0 +1,205 @@
+// The quantized product, written in the vector vocabulary and these hooks of the instruction set:
+//
+//   PRODUCT_TILE           tokens in the register tile, a power of two
+//   ZERO_POINT_IN_DOT      1 where the integer dot products of int8 weights take u - 128, 0 where they take u
+//   COPIES_INT8            1 where unpack_group rearranges int8 weights, 0 where the tile reads them in place
+//   dot_group              integer dot products of 16 rows of packed weights with one token, over one group
+//   unpack_group           the group's weights as the tile wants them: GROUP_BYTES bytes
+//   dot_tile               the same products with n tokens, from unpacked weights
+#define VECTORS (PANEL_ROWS / LANES) // that hold one number for each row of a panel
+
+// Scales and offsets of a block: w = scale · (what the dot product takes) + offset.
+typedef struct {
+  float scale[MAXIMUM_BLOCK_GROUPS][PANEL_ROWS];
+  float offset[MAXIMUM_BLOCK_GROUPS][PANEL_ROWS];
+} block_header;
+
+// Whether a type has offsets.
+#define HAS_OFFSET(type) ((type) != SQUINT_INT8 || !ZERO_POINT_IN_DOT)
+
+INLINE void decode_header(const uint32_t type, const uint8_t *bytes, uint32_t groups, block_header *header) {
+  typedef uint8_t bytes16 __attribute__((vector_size(16)));
+  const uint16_t *halves = (const uint16_t *)bytes;
+  for (uint32_t g = 0; g < groups; g++) {
+    bytes16 scales6, minimums6;
+    if (type == SQUINT_INT4) {
+      const uint8_t *packed = bytes + 64 + 24 * (size_t)g;
+      bytes16 low, high;
+      uint64_t eight;
+      memcpy(&low, packed, 16);
+      memcpy(&eight, packed + 16, 8);
+      uint64_t both[2] = {eight, eight >> 4 & 0x0f0f0f0f0f0f0f0f};
+      memcpy(&high, both, 16);
+      scales6 = (low & 15) | (high & 3) << 4;
+      minimums6 = low >> 4 | (high & 12) << 2;
+    }
+    for (int v = 0; v < VECTORS; v++) {
+      float *scale = &header->scale[g][v * LANES], *offset = &header->offset[g][v * LANES];
+      if (type == SQUINT_INT8) {
+        vf s = vf_load_half(halves + PANEL_ROWS * g + v * LANES);
+        vf_store(scale, s);
+        if (HAS_OFFSET(type))
+          vf_store(offset, vf_mul(s, vf_set(-128)));
+      } else if (type == SQUINT_INT4_F16) {
+        vf_store(scale, vf_load_half(halves + 2 * PANEL_ROWS * g + v * LANES));
+        vf_store(offset, vf_load_half(halves + 2 * PANEL_ROWS * g + PANEL_ROWS + v * LANES));
+      } else {
+        vf d = vf_load_half(halves + v * LANES), dmin = vf_load_half(halves + PANEL_ROWS + v * LANES);
+        vf_store(scale, vf_mul(d, vf_load_unsigned_bytes((const uint8_t *)&scales6 + v * LANES)));
+        vf minimum = vf_mul(dmin, vf_load_unsigned_bytes((const uint8_t *)&minimums6 + v * LANES));
+        vf_store(offset, vf_sub(vf_set(0), minimum));
+      }
+    }
+  }
+}
+
+// acc += scale · x_scale · dot + offset · x_sum
+INLINE vf add_group(const bool has_offset, vf acc, vi dot, const float *scale, const float *offset, vf x_scale,
+                    vf x_sum) {
+  acc = vf_fma(vf_from_int(dot), vf_mul(vf_load(scale), x_scale), acc);
+  return has_offset ? vf_fma(vf_load(offset), x_sum, acc) : acc;
+}
+
+// Writes the numbers of one panel for one token, but none beyond row rows - 1.
+INLINE void write_rows(const squint_product *p, uint32_t panel, uint32_t token, const float *values) {
+  float *y = p->y + token * p->y_stride + (size_t)panel * PANEL_ROWS;
+  uint32_t rows = p->rows - panel * PANEL_ROWS;
+  if (rows >= PANEL_ROWS) {
+    for (int v = 0; v < VECTORS; v++) {
+      vf value = vf_load(values + v * LANES);
+      vf_store(y + v * LANES, p->accumulate ? vf_add(vf_load(y + v * LANES), value) : value);
+    }
+  } else {
+    for (uint32_t r = 0; r < rows; r++)
+      y[r] = p->accumulate ? y[r] + values[r] : values[r];
+  }
+}
+
+// One token (decode): the weights stream from memory through the registers, once.
+INLINE void product_of_one(const uint32_t type, const squint_product *p, uint32_t first_panel, uint32_t panels) {
+  const size_t bytes_per_panel = panel_bytes(type, p->groups);
+  const uint32_t blocks = panel_blocks(p->groups);
+  for (uint32_t panel = first_panel; panel < first_panel + panels; panel++) {
+    const uint8_t *block = p->weights + panel * bytes_per_panel;
+    vf acc[VECTORS];
+    for (int v = 0; v < VECTORS; v++)
+      acc[v] = vf_set(0);
+    for (uint32_t b = 0, group = 0; b < blocks; b++) {
+      uint32_t groups = groups_in_block(p->groups, b);
+      const uint8_t *weights = block + header_bytes(type, groups);
+      block_header header;
+      decode_header(type, block, groups, &header);
+      for (uint32_t g = 0; g < groups; g++, group++, weights += group_bytes(type)) {
+        vi dot[VECTORS];
+        dot_group(type, weights, p->x + (size_t)group * GROUP_COLUMNS, dot);
+        vf x_scale = vf_set(p->x_scales[group]), x_sum = vf_set(p->x_sums[group]);
+        for (int v = 0; v < VECTORS; v++)
+          acc[v] = add_group(HAS_OFFSET(type), acc[v], dot[v], &header.scale[g][v * LANES],
+                             &header.offset[g][v * LANES], x_scale, x_sum);
+      }
+      block = weights;
+    }
+    float values[PANEL_ROWS];
+    for (int v = 0; v < VECTORS; v++)
+      vf_store(values + v * LANES, acc[v]);
+    write_rows(p, panel, 0, values);
+  }
+}
+
+// sums[n][16] += the products of one block with n tokens; x_scales and x_sums point at the block's first group.
+INLINE void add_tile(const int n, const uint32_t type, const uint8_t *weights, const block_header *header,
+                     uint32_t groups, const int8_t *x, size_t x_stride, const float *x_scales, const float *x_sums,
+                     size_t scale_stride, float *sums) {
+  vf acc[PRODUCT_TILE][VECTORS];
+  for (int t = 0; t < n; t++)
+    for (int v = 0; v < VECTORS; v++)
+      acc[t][v] = vf_load(sums + t * PANEL_ROWS + v * LANES);
+  for (uint32_t g = 0; g < groups; g++) {
+    vi dot[PRODUCT_TILE][VECTORS];
+    dot_tile(n, type == SQUINT_INT8, weights + (size_t)g * GROUP_BYTES, x + g * GROUP_COLUMNS, x_stride, dot);
+    for (int t = 0; t < n; t++) {
+      vf x_scale = vf_set(x_scales[t * scale_stride + g]), x_sum = vf_set(x_sums[t * scale_stride + g]);
+      for (int v = 0; v < VECTORS; v++)
+        acc[t][v] = add_group(HAS_OFFSET(type), acc[t][v], dot[t][v], &header->scale[g][v * LANES],
+                              &header->offset[g][v * LANES], x_scale, x_sum);
+    }
+  }
+  for (int t = 0; t < n; t++)
+    for (int v = 0; v < VECTORS; v++)
+      vf_store(sums + t * PANEL_ROWS + v * LANES, acc[t][v]);
+}
+
+// Several tokens (prefill). A block of weights is unpacked once for a chunk of tokens, whose activations stay in the
+// second-level cache while the panels pass by.
+INLINE void product_of_many(const uint32_t type, const squint_product *p, uint32_t first_panel, uint32_t panels) {
+  enum { CHUNK = 64 };
+  const size_t bytes_per_panel = panel_bytes(type, p->groups), x_stride = (size_t)p->groups * GROUP_COLUMNS;
+  const uint32_t blocks = panel_blocks(p->groups);
+  float sums[CHUNK * PANEL_ROWS] __attribute__((aligned(64)));
+  uint8_t unpacked[MAXIMUM_BLOCK_GROUPS * GROUP_BYTES] __attribute__((aligned(64)));
+  block_header header __attribute__((aligned(64)));
+  for (uint32_t first = 0; first < p->tokens; first += CHUNK) {
+    const uint32_t chunk = p->tokens - first < CHUNK ? p->tokens - first : CHUNK;
+    for (uint32_t panel = first_panel; panel < first_panel + panels; panel++) {
+      const uint8_t *block = p->weights + panel * bytes_per_panel;
+      memset(sums, 0, chunk * PANEL_ROWS * sizeof(float));
+      for (uint32_t b = 0; b < blocks; b++) {
+        const uint32_t groups = groups_in_block(p->groups, b);
+        const uint8_t *weights = block + header_bytes(type, groups);
+        decode_header(type, block, groups, &header);
+        block += block_bytes(type, groups);
+        if (type != SQUINT_INT8 || COPIES_INT8) {
+          for (uint32_t g = 0; g < groups; g++)
+            unpack_group(type, weights + g * group_bytes(type), unpacked + (size_t)g * GROUP_BYTES);
+          weights = unpacked;
+        }
+        uint32_t t = 0;
+#define TILE(n)                                                                                                        \
+  add_tile(n, type, weights, &header, groups, p->x + (first + t) * x_stride + b * BLOCK_GROUPS * GROUP_COLUMNS,        \
+           x_stride, p->x_scales + (size_t)(first + t) * p->groups + b * BLOCK_GROUPS,                                 \
+           p->x_sums + (size_t)(first + t) * p->groups + b * BLOCK_GROUPS, p->groups, sums + t * PANEL_ROWS)
+        for (; t + PRODUCT_TILE <= chunk; t += PRODUCT_TILE)
+          TILE(PRODUCT_TILE);
+#if PRODUCT_TILE > 4
+        if (chunk & 4) {
+          TILE(4);
+          t += 4;
+        }
+#endif
+#if PRODUCT_TILE > 2
+        if (chunk & 2) {
+          TILE(2);
+          t += 2;
+        }
+#endif
+        if (chunk & 1)
+          TILE(1);
+#undef TILE
+      }
+      for (uint32_t t = 0; t < chunk; t++)
+        write_rows(p, panel, first + t, sums + t * PANEL_ROWS);
+    }
+  }
+}
+
+#define PRODUCT_FUNCTIONS(suffix, type)                                                                                \
+  TARGET static void one_##suffix(const squint_product *p, uint32_t first_panel, uint32_t panels) {                    \
+    product_of_one(type, p, first_panel, panels);                                                                      \
+  }                                                                                                                    \
+  TARGET static void many_##suffix(const squint_product *p, uint32_t first_panel, uint32_t panels) {                   \
+    product_of_many(type, p, first_panel, panels);                                                                     \
+  }
+PRODUCT_FUNCTIONS(int8, SQUINT_INT8)
+PRODUCT_FUNCTIONS(int4, SQUINT_INT4)
+PRODUCT_FUNCTIONS(int4_f16, SQUINT_INT4_F16)
+
+static void product(const squint_product *p, uint32_t first_panel, uint32_t panels) {
+  switch (p->type) {
+  case SQUINT_INT8:
+    return (p->tokens == 1 ? one_int8 : many_int8)(p, first_panel, panels);
+  case SQUINT_INT4:
+    return (p->tokens == 1 ? one_int4 : many_int4)(p, first_panel, panels);
+  case SQUINT_INT4_F16:
+    return (p->tokens == 1 ? one_int4_f16 : many_int4_f16)(p, first_panel, panels);
+  }
+}

@@ -1,0 +1,23 @@
+// The table of an instruction set. ISA: its name.
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+#define TABLE_(isa) squint_kernels_##isa
+#define TABLE(isa) TABLE_(isa)
+
+const squint_kernels TABLE(ISA) = {
+    .name = STRING(ISA),
+    .product = product,
+    .quantize = quantize,
+    .plain_product = plain_product,
+    .f16_to_f32 = f16_to_f32,
+    .bf16_to_f32 = bf16_to_f32,
+    .f32_to_f16 = f32_to_f16,
+    .f32_to_int8 = f32_to_int8,
+    .attention = attention,
+    .rms_norm = rms_norm,
+    .rotary = rotary,
+    .silu_multiply = silu_multiply,
+    .add = add,
+    .softmax = softmax,
+    .exponential = exponential,
+};

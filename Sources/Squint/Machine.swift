@@ -1,0 +1,87 @@
+import SquintFile
+
+/// What this machine, and the control group that this process is in, have.
+public struct Machine: Sendable {
+  /// The processors that this process may use.
+  public let processors: Int
+  /// What this process may still take without being swapped or killed, plus what it holds already, in bytes.
+  public let availableBytes: Int
+  /// What this process holds now, in bytes: the program itself and what it has loaded.
+  public let processBytes: Int
+
+  public init() {
+    processBytes = Self.residentBytes()
+    processors = Self.usableProcessors()
+    var available = Self.memAvailable() ?? Int.max
+    if let group = Self.groupRemaining() { available = min(available, group) }
+    let (sum, overflow) = available.addingReportingOverflow(processBytes)
+    // A sixteenth stays free, for the kernel's page tables and for what else runs.
+    availableBytes = overflow ? Int.max : sum - sum / 16
+  }
+
+  /// What this process has held at most, in bytes.
+  public static func peakResidentBytes() -> Int {
+    for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("VmHWM:") {
+      return (Int(line.filter(\.isNumber)) ?? 0) << 10
+    }
+    return residentBytes()
+  }
+
+  static func residentBytes() -> Int {
+    let fields = text("/proc/self/statm").split(separator: " ")
+    guard fields.count > 1, let pages = Int(fields[1]) else { return 0 }
+    return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+  }
+
+  private static func usableProcessors() -> Int {
+    for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("Cpus_allowed:") {
+      // A mask in hexadecimal, in words divided by commas.
+      let count = line.dropFirst("Cpus_allowed:".count).reduce(0) { $0 + ($1.hexDigitValue?.nonzeroBitCount ?? 0) }
+      if count > 0 { return min(count, 256) }
+    }
+    return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), 256)
+  }
+
+  private static func memAvailable() -> Int? {
+    for line in text("/proc/meminfo").split(separator: "\n") where line.hasPrefix("MemAvailable:") {
+      return Int(line.filter(\.isNumber)).map { $0 << 10 }
+    }
+    return nil
+  }
+
+  /// What is left of the smallest memory limit of this process's control group and those above it (v2, then v1).
+  private static func groupRemaining() -> Int? {
+    var least: Int?
+    for line in text("/proc/self/cgroup").split(separator: "\n") {
+      let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+      guard fields.count == 3 else { continue }
+      let isV2 = fields[0] == "0" && fields[1].isEmpty
+      guard isV2 || fields[1].split(separator: ",").contains("memory") else { continue }
+      let root = isV2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory"
+      let (limitFile, usageFile) =
+        isV2 ? ("memory.max", "memory.current") : ("memory.limit_in_bytes", "memory.usage_in_bytes")
+      var group = String(fields[2])
+      while true {
+        if let limit = number(root + group + "/" + limitFile), let usage = number(root + group + "/" + usageFile) {
+          least = min(least ?? Int.max, max(limit - usage, 0))
+        }
+        guard let slash = group.lastIndex(of: "/"), group.count > 1 else { break }
+        group = String(group[..<slash])
+        if group.isEmpty { group = "/" }
+      }
+    }
+    return least
+  }
+
+  private static func number(_ path: String) -> Int? { Int(text(path).filter { !$0.isWhitespace }) }
+
+  /// A small file of /proc or /sys; empty where it cannot be read.
+  static func text(_ path: String) -> String {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return "" }
+    defer { close(descriptor) }
+    var bytes = [UInt8](repeating: 0, count: 16384)
+    let count = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
+    return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : ""
+  }
+}

@@ -1,0 +1,51 @@
+import SquintCompute
+import SquintFile
+import SquintModels
+
+extension Session {
+  /// Tokens per second of a prompt of `promptTokens` tokens, and of `generatedTokens` steps behind it. The conversation is
+  /// forgotten.
+  public func measure(
+    promptTokens: Int, generatedTokens: Int
+  ) throws(SquintError) -> (prefill: Double, decode: Double) {
+    let clock = ContinuousClock()
+    truncate(to: 0)
+    defer { truncate(to: 0) }
+    // Any tokens do; different ones, so that no cache of the embedding flatters the result.
+    try append((0..<promptTokens).map { Int32($0 * 7919 % model.decoder.vocabulary) })
+    let begin = clock.now
+    _ = try start()
+    let middle = clock.now
+    guard tokens.count + generatedTokens <= context else {
+      throw SquintError(.usage, "the context holds \(context) tokens, fewer than the prompt and the answer have")
+    }
+    for index in 0..<generatedTokens { step(Int32(index * 104_729 % model.decoder.vocabulary)) }
+    let end = clock.now
+    return (
+      Double(promptTokens) / ((middle - begin) / .seconds(1)),
+      Double(generatedTokens) / ((end - middle) / .seconds(1))
+    )
+  }
+
+  /// The instruction set whose kernels run.
+  public var instructionSet: String { decoder.instructionSet }
+}
+
+extension Model {
+  /// The weights that each decoded token reads, in bytes: all matrices of the decoder, but one row of an embedding that is
+  /// not the head.
+  public var bytesPerToken: Int {
+    let isTied = file.tensor("decoder.head") == nil
+    return file.tensors.filter { tensor in
+      file.modules[tensor.module].name == "decoder" && (isTied || tensor.name != "decoder.embedding")
+    }.reduce(0) { $0 + $1.range.count }
+  }
+
+  /// The multiplications and additions of the layers for each token of a prompt (the head serves its last token only).
+  public var operationsPerToken: Int {
+    file.tensors.filter { tensor in
+      file.modules[tensor.module].name == "decoder" && tensor.shape.count == 2 && tensor.name != "decoder.embedding"
+        && tensor.name != "decoder.head"
+    }.reduce(0) { $0 + 2 * $1.elementCount }
+  }
+}

@@ -1,0 +1,191 @@
+import SquintCompute
+import SquintFile
+import SquintModels
+
+/// What a session is to be able to do; decides its memory.
+public struct SessionOptions: Equatable, Sendable {
+  /// The positions that prompt and answer may take together; nil: as many as the model was trained for, at most 4096,
+  /// and as many as fit the budget.
+  public var context: Int?
+  /// How keys and values are kept.
+  public var kvType: KVType
+  /// The threads to compute on; nil: one for each processor that this process may use.
+  public var threads: Int?
+  /// The sequences that beam search follows at a time.
+  public var beams: Int
+  /// The bytes that the whole process may take; nil: what the control group and the machine leave free.
+  public var memory: Int?
+  /// The rows of the prompt that go through the decoder together.
+  public var chunk: Int
+
+  public init(
+    context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
+    chunk: Int = 128
+  ) {
+    self.context = context
+    self.kvType = kvType
+    self.threads = threads
+    self.beams = beams
+    self.memory = memory
+    self.chunk = chunk
+  }
+}
+
+/// A session's memory, worked out before any of it is taken: the buffers of the arena, and what each phase holds.
+///
+/// `squint plan` prints it and `Session` executes it; there is no second description.
+public struct SessionPlan: Sendable {
+  /// Something that takes memory in some phases.
+  public struct Item: Equatable, Sendable {
+    public let name: String
+    public let byteCount: Int
+  }
+
+  /// What is held in memory in one phase.
+  public struct Phase: Equatable, Sendable {
+    public let name: String
+    public let items: [Item]
+    public var byteCount: Int { items.reduce(0) { $0 + $1.byteCount } }
+  }
+
+  public let options: SessionOptions
+  public let context: Int
+  public let threads: Int
+  public let arena: ArenaPlan
+  public let phases: [Phase]
+  /// The bytes that the whole process may take.
+  public let budget: Int
+
+  let decoder: TransformerDecoder.Regions
+  let sampler: Sampler.Regions
+  let beams: BeamSearch.Regions?
+
+  /// What the session holds at most, in bytes.
+  public var peak: Int { phases.map(\.byteCount).max() ?? 0 }
+
+  /// The rows of the largest step.
+  var rows: Int { max(options.chunk, options.beams) }
+
+  /// Plans a session with `model`.
+  ///
+  /// - Throws: `usage` where an option is impossible; `doesNotFit` where the budget does not hold it, with what would fit.
+  public init(_ model: Model, _ options: SessionOptions) throws(SquintError) {
+    let configuration = model.decoder
+    guard (1...4096).contains(options.chunk) else {
+      throw SquintError(.usage, "chunks of \(options.chunk) rows; choose 1 to 4096")
+    }
+    guard (1...64).contains(options.beams) else {
+      throw SquintError(.usage, "\(options.beams) beams; choose 1 to 64")
+    }
+    if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
+    let machine = Machine()
+    let budget = options.memory ?? machine.availableBytes
+    if let context = options.context {
+      guard (1...1 << 24).contains(context) else {
+        throw SquintError(.usage, "a context of \(context) positions; choose 1 to \(grouped(1 << 24))")
+      }
+      let plan = try SessionPlan(model, options, context: context, machine: machine, budget: budget)
+      guard plan.peak <= budget else {
+        throw Self.doesNotFit(model, options, plan, machine: machine, budget: budget)
+      }
+      self = plan
+      return
+    }
+    let wanted = min(configuration.context, Self.defaultContext)
+    guard let plan = try Self.largest(model, options, upTo: wanted, machine: machine, budget: budget) else {
+      let least = try SessionPlan(
+        model, options, context: min(wanted, Self.leastContext), machine: machine, budget: budget)
+      throw Self.doesNotFit(model, options, least, machine: machine, budget: budget)
+    }
+    self = plan
+  }
+
+  /// Long enough for a picture and a conversation about it; more must be asked for.
+  private static let defaultContext = 4096
+  /// A default context shorter than this would surprise more than an error does.
+  private static let leastContext = 256
+
+  /// The plan with the longest context up to `limit` that fits, in steps of 64 positions; nil where none does.
+  private static func largest(
+    _ model: Model, _ options: SessionOptions, upTo limit: Int, machine: Machine, budget: Int
+  ) throws(SquintError) -> SessionPlan? {
+    let least = min(limit, leastContext)
+    var best: SessionPlan?
+    var low = least
+    var high = limit
+    while low <= high {
+      // The first try is the whole: nearly always it fits.
+      let middle = best == nil && high == limit && low == least ? limit : (low + high) / 2
+      let context = middle == limit ? limit : max(middle / 64 * 64, least)
+      let plan = try SessionPlan(model, options, context: context, machine: machine, budget: budget)
+      if plan.peak <= budget {
+        best = plan
+        low = middle + 1
+      } else {
+        high = middle - 1
+      }
+    }
+    return best
+  }
+
+  private static func doesNotFit(
+    _ model: Model, _ options: SessionOptions, _ plan: SessionPlan, machine: Machine, budget: Int
+  ) -> SquintError {
+    var remedies: [String] = []
+    if options.context != nil,
+      let shorter = try? largest(model, options, upTo: plan.context, machine: machine, budget: budget)
+    {
+      remedies.append("--context \(shorter.context) would fit")
+    }
+    if options.kvType != .int8 {
+      var smaller = options
+      smaller.kvType = .int8
+      if let plan = try? SessionPlan(model, smaller, context: plan.context, machine: machine, budget: budget),
+        plan.peak <= budget
+      {
+        remedies.append("--kv int8 would fit")
+      }
+    }
+    if remedies.isEmpty { remedies.append("--memory \((plan.peak >> 20) + 1)M would do") }
+    return SquintError(
+      .doesNotFit,
+      "\(model.file.path): a context of \(plan.context) takes \(grouped(plan.peak)) bytes, and \(grouped(budget)) are "
+        + (options.memory == nil ? "free" : "allowed") + "; " + remedies.joined(separator: ", "))
+  }
+
+  private init(
+    _ model: Model, _ options: SessionOptions, context: Int, machine: Machine, budget: Int
+  ) throws(SquintError) {
+    self.options = options
+    self.context = context
+    self.budget = budget
+    threads = options.threads ?? machine.processors
+    let c = model.decoder
+    let shape = KVShape(
+      layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
+      type: options.kvType)
+    var arena = ArenaPlan()
+    decoder = try TransformerDecoder.Regions(
+      c, cache: shape, rows: max(options.chunk, options.beams), logitRows: options.beams, threads: threads, in: &arena)
+    sampler = try Sampler.Regions(vocabulary: c.vocabulary, in: &arena)
+    beams =
+      options.beams > 1
+      ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: c.vocabulary, in: &arena) : nil
+    self.arena = arena
+
+    let process = [
+      Item(name: "process", byteCount: machine.processBytes),
+      Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes),
+      Item(name: "tokenizer", byteCount: model.tokenizerBytes),
+    ]
+    // The arena's pages stay once they are written, so a later phase holds what an earlier one has touched.
+    let weights = model.file.module("decoder").map { [Item(name: "decoder", byteCount: $0.range.count)] } ?? []
+    phases =
+      [Phase(name: "load", items: process)]
+      + Phases.all.filter { arena.byteCount(in: $0.phase) > 0 }.map { phase in
+        Phase(
+          name: phase.name,
+          items: process + weights + [Item(name: "arena", byteCount: arena.byteCount)])
+      }
+  }
+}

@@ -1,0 +1,105 @@
+import ArgumentParser
+import Squint
+
+struct Bench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measures speed and memory, beside what this machine can do at all.")
+
+  @OptionGroup var model: ModelArgument
+  @OptionGroup var machine: MachineOptions
+
+  @Option(name: .customShort("p"), help: "The tokens of the prompt.")
+  var promptTokens = 512
+
+  @Option(name: .customShort("n"), help: "The tokens to generate.")
+  var generatedTokens = 128
+
+  @Option(help: "How often to measure; the median counts.")
+  var rounds = 5
+
+  @Flag(help: "Print one JSON object.")
+  var json = false
+
+  struct Output: Encodable {
+    let model: String
+    let isa: String
+    let threads: Int
+    let promptTokens: Int
+    let generatedTokens: Int
+    let prefillTokensPerSecond: Double
+    let decodeTokensPerSecond: Double
+    let readBandwidth: Double
+    let decodeShareOfBandwidth: Double
+    let int8Rate: Double
+    let prefillShareOfInt8Rate: Double
+    let peakMemory: Int
+
+    enum CodingKeys: String, CodingKey {
+      case model, isa, threads
+      case promptTokens = "prompt_tokens"
+      case generatedTokens = "generated_tokens"
+      case prefillTokensPerSecond = "prefill_tokens_per_second"
+      case decodeTokensPerSecond = "decode_tokens_per_second"
+      case readBandwidth = "read_bytes_per_second"
+      case decodeShareOfBandwidth = "decode_share_of_read_bandwidth"
+      case int8Rate = "int8_operations_per_second"
+      case prefillShareOfInt8Rate = "prefill_share_of_int8_rate"
+      case peakMemory = "peak_memory"
+    }
+  }
+
+  func run() throws {
+    guard promptTokens > 0, generatedTokens > 0, rounds > 0 else {
+      throw SquintError(.usage, "-p, -n and --rounds must be at least 1")
+    }
+    let model = try Model(path: model.model)
+    var options = machine.session()
+    options.context = options.context ?? promptTokens + generatedTokens
+    let session = try Session(model, options)
+    var prefill: [Double] = []
+    var decode: [Double] = []
+    for round in 0..<rounds {
+      Terminal.progress("round \(round + 1) of \(rounds)")
+      let measured = try session.measure(promptTokens: promptTokens, generatedTokens: generatedTokens)
+      prefill.append(measured.prefill)
+      decode.append(measured.decode)
+    }
+    // The program's own peak, before the roofline's buffers.
+    let peak = Machine.peakResidentBytes()
+    Terminal.progress("measuring what the machine can do")
+    let roofline = try Roofline(threads: session.plan.threads)
+    Terminal.endProgress()
+
+    let prefillRate = median(prefill)
+    let decodeRate = median(decode)
+    let output = Output(
+      model: model.name, isa: session.instructionSet, threads: session.plan.threads, promptTokens: promptTokens,
+      generatedTokens: generatedTokens, prefillTokensPerSecond: prefillRate, decodeTokensPerSecond: decodeRate,
+      readBandwidth: roofline.bytesPerSecond,
+      decodeShareOfBandwidth: decodeRate * Double(model.bytesPerToken) / roofline.bytesPerSecond,
+      int8Rate: roofline.int8OperationsPerSecond,
+      prefillShareOfInt8Rate: prefillRate * Double(model.operationsPerToken) / roofline.int8OperationsPerSecond,
+      peakMemory: peak)
+    if json {
+      try printJSON(output)
+      return
+    }
+    var table = TextTable(["", "tokens/s", "of the machine's"])
+    table.add([
+      "prefill \(promptTokens)", fixed(prefillRate, 1),
+      "\(fixed(output.prefillShareOfInt8Rate * 100, 0)) % of \(fixed(roofline.int8OperationsPerSecond / 1e12, 2)) int8 TOPS",
+    ])
+    table.add([
+      "decode \(generatedTokens)", fixed(decodeRate, 1),
+      "\(fixed(output.decodeShareOfBandwidth * 100, 0)) % of \(fixed(roofline.bytesPerSecond / 1e9, 1)) GB/s read",
+    ])
+    Terminal.write(
+      "\(model.name), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
+        + "peak memory \(mebibytes(peak))\n")
+  }
+
+  private func median(_ values: [Double]) -> Double {
+    let sorted = values.sorted()
+    return (sorted[sorted.count / 2] + sorted[(sorted.count - 1) / 2]) / 2
+  }
+}

@@ -1,0 +1,133 @@
+import ArgumentParser
+import CEdit
+import Squint
+
+struct Chat: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Holds a conversation.",
+    discussion: Chat.help)
+
+  static let help = """
+    /reset        forget the conversation
+    /save FILE    write the conversation to FILE
+    /stats        what the last answer took
+    /quit         end; so does Ctrl-D
+    Ctrl-C ends an answer. The arrow keys edit the line and bring back earlier ones.
+    """
+
+  @OptionGroup var model: ModelArgument
+
+  @Option(help: "What the model is told before the conversation.")
+  var system: String?
+
+  @OptionGroup var generation: GenerationArguments
+  @OptionGroup var machine: MachineOptions
+
+  @Flag(help: "Print what each answer took to stderr.")
+  var stats = false
+
+  func run() throws {
+    let cancellation = Interrupt.install()
+    let model = try Model(path: model.model)
+    let session = try Session(model, machine.session(beams: generation.beams), cancellation: cancellation)
+    let options = generation.options(model.sampling)
+    var conversation = Conversation(session: session, system: system, options: options)
+    if isatty(STDIN_FILENO) == 1 {
+      setlocale(LC_ALL, "")  // so that the line editor knows characters from bytes
+      Terminal.note("\(model.name): /help for help, Ctrl-D to end")
+    }
+    while let line = readLine(from: "> ") {
+      let words = line.split(separator: " ", maxSplits: 1).map(String.init)
+      switch words.first {
+      case nil: continue
+      case "/quit": return
+      case "/help": Terminal.note(Chat.help)
+      case "/reset": conversation.reset()
+      case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
+      case "/save":
+        guard words.count == 2 else {
+          Terminal.note("squint: /save needs the name of a file")
+          continue
+        }
+        report { () throws(SquintError) in try conversation.save(to: words[1]) }
+      case let word? where word.hasPrefix("/"):
+        Terminal.note("squint: there is no \(word); /help lists what there is")
+      default:
+        cancellation.reset()
+        report { () throws(SquintError) in try conversation.ask(line) }
+        if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }
+      }
+    }
+  }
+
+  /// In a conversation an error is told, and the conversation goes on.
+  private func report(_ body: () throws(SquintError) -> Void) {
+    do { try body() } catch { Terminal.note("squint: \(error.message)") }
+  }
+
+  /// A line from the terminal, edited and remembered, or from wherever stdin comes from; nil at its end.
+  private func readLine(from prompt: String) -> String? {
+    guard isatty(STDIN_FILENO) == 1 else { return Swift.readLine() }
+    guard let line = readline(prompt) else {
+      Terminal.note("")
+      return nil
+    }
+    defer { free(line) }
+    if line.pointee != 0 { add_history(line) }
+    return String(cString: line)
+  }
+}
+
+/// What has been said.
+private struct Conversation {
+  let session: Session
+  let system: String?
+  let options: GenerationOptions
+  private var messages: [ChatMessage] = []
+  private(set) var statistics: Statistics?
+
+  init(session: Session, system: String?, options: GenerationOptions) {
+    self.session = session
+    self.system = system
+    self.options = options
+    reset()
+  }
+
+  mutating func reset() {
+    messages = system.map { [ChatMessage(role: "system", $0)] } ?? []
+    session.truncate(to: 0)
+  }
+
+  /// Streams the answer to `question`. A question that fails leaves no trace.
+  mutating func ask(_ question: String) throws(SquintError) {
+    let before = messages
+    messages.append(ChatMessage(role: "user", question))
+    do {
+      // What the context holds already is not computed again.
+      try session.replace(with: session.model.prompt(messages))
+      var clock = StatisticsClock(promptTokens: session.tokens.count - session.cachedCount)
+      var answer = Generator(session, options)
+      var text = ""
+      var count = 0
+      while let piece = try answer.next() {
+        if answer.count > count { clock.token() }
+        count = answer.count
+        text += piece.text
+        Terminal.write(piece.text)
+      }
+      Terminal.write("\n")
+      statistics = clock.statistics(session.plan)
+      messages.append(ChatMessage(role: "assistant", text))
+      if answer.finishReason == .length && options.maxTokens != count {
+        Terminal.note("squint: the context of \(session.context) tokens is full; /reset, or a larger --context")
+      }
+    } catch {
+      messages = before
+      throw error
+    }
+  }
+
+  func save(to path: String) throws(SquintError) {
+    try writeFile(path, messages.map { "\($0.role): \($0.text)\n" }.joined())
+  }
+}

@@ -1,0 +1,158 @@
+import ArgumentParser
+import Squint
+
+struct Inspect: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Shows what is in the file.")
+
+  @OptionGroup var model: ModelArgument
+
+  @Flag(help: "List every tensor.")
+  var tensors = false
+
+  @Flag(help: "Print one JSON object.")
+  var json = false
+
+  struct Output: Encodable {
+    struct Module: Encodable {
+      let name: String
+      let offset: Int
+      let bytes: Int
+      let parameters: Int
+      let types: [String: Int]
+
+      enum CodingKeys: String, CodingKey {
+        case name, offset, bytes, parameters
+        case types = "tensors_by_type"
+      }
+    }
+
+    struct Tensor: Encodable {
+      let name: String
+      let type: String
+      let shape: [Int]
+      let offset: Int
+      let bytes: Int
+    }
+
+    let file: String
+    let bytes: Int
+    let metadata: [String: JSONMetadata]
+    let modules: [Module]
+    var tensors: [Tensor]?
+  }
+
+  func run() throws {
+    let file = try ModelFile(path: model.model)
+    let modules = file.modules.enumerated().map { index, module in
+      let tensors = file.tensors.filter { $0.module == index }
+      return Output.Module(
+        name: module.name, offset: module.range.lowerBound, bytes: module.range.count,
+        parameters: tensors.reduce(0) { $0 + $1.elementCount },
+        types: tensors.reduce(into: [:]) { $0[$1.type.name, default: 0] += 1 })
+    }
+    if json {
+      try printJSON(
+        Output(
+          file: file.path, bytes: file.byteCount,
+          metadata: Dictionary(uniqueKeysWithValues: file.metadata.entries.map { ($0.key, JSONMetadata($0.value)) }),
+          modules: modules,
+          tensors: tensors
+            ? file.tensors.map {
+              Output.Tensor(
+                name: $0.name, type: $0.type.name, shape: $0.shape, offset: $0.range.lowerBound, bytes: $0.range.count)
+            } : nil))
+      return
+    }
+    Terminal.write("\(file.path): \(grouped(file.byteCount)) bytes\n\n")
+    for (key, value) in file.metadata.entries { Terminal.write("\(key) = \(JSONMetadata(value).summary)\n") }
+    Terminal.write("\n")
+    var table = TextTable(["module", "parameters", "bytes", "bits per weight", "types"])
+    for module in modules {
+      table.add([
+        module.name, grouped(module.parameters), grouped(module.bytes),
+        fixed(Double(module.bytes) * 8 / Double(max(module.parameters, 1)), 2),
+        module.types.sorted { $0.key < $1.key }.map { "\($0.key) × \($0.value)" }.joined(separator: ", "),
+      ])
+    }
+    Terminal.write(table.text)
+    guard tensors else { return }
+    Terminal.write("\n")
+    var list = TextTable(["tensor", "type", "shape", "bytes", "offset"])
+    for tensor in file.tensors {
+      list.add([
+        tensor.name, tensor.type.name, tensor.shape.map(String.init).joined(separator: " × "),
+        grouped(tensor.range.count), grouped(tensor.range.lowerBound),
+      ])
+    }
+    Terminal.write(list.text)
+  }
+}
+
+/// A value of the metadata, for JSON and for people.
+struct JSONMetadata: Encodable {
+  let value: MetadataValue
+
+  init(_ value: MetadataValue) { self.value = value }
+
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch value {
+    case .bool(let value): try container.encode(value)
+    case .int(let value): try container.encode(value)
+    case .float(let value): try container.encode(value.isFinite ? value : 0)
+    case .string(let value): try container.encode(value)
+    case .bytes(let value): try container.encode(value.map { Int($0) })
+    case .ints(let value): try container.encode(value)
+    case .floats(let value): try container.encode(value.map { $0.isFinite ? $0 : 0 })
+    case .strings(let value): try container.encode(value)
+    }
+  }
+
+  /// The value on one line, cut where it is long.
+  var summary: String {
+    func list(_ items: [String]) -> String {
+      items.count > 6
+        ? "[\(items.prefix(6).joined(separator: ", ")), … \(items.count) in all]" : "[\(items.joined(separator: ", "))]"
+    }
+    switch value {
+    case .bool(let value): return value ? "true" : "false"
+    case .int(let value): return "\(value)"
+    case .float(let value): return "\(value)"
+    case .string(let value):
+      let printable = value.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? " " : String($0) }.joined()
+      return printable.count > 80 ? "\(printable.prefix(80))… (\(printable.count) characters)" : printable
+    case .bytes(let value): return "\(value.count) bytes"
+    case .ints(let value): return list(value.map { "\($0)" })
+    case .floats(let value): return list(value.map { "\($0)" })
+    case .strings(let value): return list(value)
+    }
+  }
+}
+
+/// Columns of text under a heading; columns of numbers are flush right.
+struct TextTable {
+  private var rows: [[String]]
+
+  init(_ heading: [String]) { rows = [heading] }
+
+  mutating func add(_ row: [String]) { rows.append(row) }
+
+  var text: String {
+    let columns = rows[0].indices
+    let widths = columns.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    let isNumeric = columns.map { column in
+      rows.count > 1 && rows.dropFirst().allSatisfy { $0[column].first?.isNumber ?? false && !$0[column].contains("×") }
+    }
+    var text = ""
+    for row in rows {
+      var line = ""
+      for column in columns {
+        let padding = String(repeating: " ", count: widths[column] - row[column].count)
+        line += (isNumeric[column] ? padding + row[column] : row[column] + padding) + "  "
+      }
+      while line.last == " " { line.removeLast() }
+      text += line + "\n"
+    }
+    return text
+  }
+}

@@ -1,0 +1,88 @@
+import ArgumentParser
+import Squint
+
+/// A number of bytes, written `256M`, `1.5G` or `268435456`.
+struct ByteSize: ExpressibleByArgument, Sendable {
+  let bytes: Int
+
+  init?(argument: String) {
+    let units: [Character: Double] = ["K": 0x1p10, "M": 0x1p20, "G": 0x1p30]
+    var digits = argument[...]
+    var factor = 1.0
+    if let unit = digits.last.flatMap({ units[Character($0.uppercased())] }) {
+      factor = unit
+      digits = digits.dropLast()
+    }
+    guard !digits.isEmpty, digits.allSatisfy({ $0.isASCII && ($0.isNumber || $0 == ".") }), let value = Double(digits),
+      value * factor < 1e18
+    else { return nil }
+    bytes = Int(value * factor)
+  }
+}
+
+extension KVType: ExpressibleByArgument {}
+
+/// The options that decide a session's memory and speed.
+struct MachineOptions: ParsableArguments {
+  @Option(help: "The memory that the whole process may take, such as 256M. Default: what is free.")
+  var memory: ByteSize?
+
+  @Option(help: "The positions that prompt and answer may take together. Default: at most 4096, and what fits.")
+  var context: Int?
+
+  @Option(help: "The threads to compute on. Default: one for each processor.")
+  var threads: Int?
+
+  @Option(help: "How keys and values are kept: \(KVType.allCases.map(\.rawValue).joined(separator: ", ")).")
+  var kv = KVType.int8
+
+  func session(beams: Int = 1) -> SessionOptions {
+    SessionOptions(context: context, kvType: kv, threads: threads, beams: beams, memory: memory?.bytes)
+  }
+}
+
+/// The options that decide an answer.
+struct GenerationArguments: ParsableArguments {
+  @Option(help: "The tokens that the answer may have at most. Default: until the context is full.")
+  var maxTokens: Int?
+
+  @Option(help: "How freely to choose; 0: always the most probable token.")
+  var temperature: Float?
+
+  @Option(help: "Choose from the K most probable tokens only; 0: from all.")
+  var topK: Int?
+
+  @Option(help: "Choose from the most probable tokens that make up this probability only.")
+  var topP: Float?
+
+  @Option(help: "Choose from tokens at least this many times as probable as the most probable one only.")
+  var minP: Float?
+
+  @Option(help: "Make tokens that were there already less probable; 1: do not.")
+  var repeatPenalty: Float?
+
+  @Option(help: "Follow this many sequences and answer with the best (greedy only).")
+  var beams = 1
+
+  @Option(help: "The seed of the random numbers: the same seed gives the same answer. Default: another one each time.")
+  var seed: UInt64?
+
+  @Option(help: "End the answer before this text. Repeatable.")
+  var stop: [String] = []
+
+  /// The options over `defaults`.
+  func options(_ defaults: SamplingOptions) -> GenerationOptions {
+    GenerationOptions(
+      sampling: SamplingOptions(
+        temperature: temperature ?? defaults.temperature, topK: topK ?? defaults.topK,
+        topP: topP ?? defaults.topP, minP: minP ?? defaults.minP,
+        repetitionPenalty: repeatPenalty ?? defaults.repetitionPenalty,
+        seed: seed ?? UInt64.random(in: 0...UInt64.max)),
+      maxTokens: maxTokens, stop: stop)
+  }
+}
+
+struct ModelArgument: ParsableArguments {
+  @Argument(help: "The model: a .squint file.", completion: .file(extensions: ["squint"]))
+  var model: String
+}

@@ -1,0 +1,118 @@
+import SquintFile
+
+/// The phases of answering, in the order in which they run. A buffer names those in which it must keep its contents.
+public struct Phases: OptionSet, Hashable, Sendable {
+  public let rawValue: UInt8
+
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  /// Media become features, one module after the other.
+  public static let encode = Phases(rawValue: 1)
+  /// The prompt goes through the decoder, chunk by chunk.
+  public static let prefill = Phases(rawValue: 2)
+  /// The answer comes out of the decoder, token by token.
+  public static let decode = Phases(rawValue: 4)
+
+  public static let all: [(phase: Phases, name: String)] = [
+    (.encode, "encode"), (.prefill, "prefill"), (.decode, "decode"),
+  ]
+}
+
+/// A place in the arena for `count` elements, handed out by `ArenaPlan.reserve`.
+public struct Region<Element: BitwiseCopyable>: Sendable {
+  public let count: Int
+  fileprivate let index: Int
+}
+
+/// Every buffer that a run needs, with its size and its phases: the one description from which `squint plan` prints
+/// what a run will take and from which the run itself is given its memory.
+///
+/// Buffers that share no phase share memory.
+public struct ArenaPlan: Sendable {
+  public struct Buffer: Sendable {
+    public let name: String
+    public let byteCount: Int
+    public let phases: Phases
+    /// Where the buffer is, in bytes from the start of the arena.
+    public fileprivate(set) var offset = 0
+  }
+
+  public private(set) var buffers: [Buffer] = []
+  /// The size of the arena in bytes.
+  public private(set) var byteCount = 0
+
+  /// Every buffer starts at a multiple of this many bytes: a cache line, and the widest register.
+  public static let alignment = 64
+
+  public init() {}
+
+  /// Reserves room for `count` elements that keeps its contents through `phases`.
+  ///
+  /// - Throws: `doesNotFit` where the arena would be larger than an address space.
+  public mutating func reserve<Element>(
+    _ name: String, _: Element.Type = Element.self, count: Int, phases: Phases
+  ) throws(SquintError) -> Region<Element> {
+    let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
+    guard !overflow, bytes >= 0, bytes < 1 << 46 else {
+      throw SquintError(.doesNotFit, "\(name) would take \(grouped(count)) elements, more than any machine has")
+    }
+    var buffer = Buffer(name: name, byteCount: bytes, phases: phases)
+    buffer.offset = firstFit(buffer)
+    buffers.append(buffer)
+    byteCount = max(byteCount, buffer.offset + Self.aligned(bytes))
+    return Region(count: count, index: buffers.count - 1)
+  }
+
+  /// The bytes that the buffers of `phase` take together.
+  public func byteCount(in phase: Phases) -> Int {
+    buffers.reduce(0) { $0 + ($1.phases.contains(phase) ? Self.aligned($1.byteCount) : 0) }
+  }
+
+  /// The lowest offset at which `buffer` overlaps no buffer with which it shares a phase.
+  private func firstFit(_ buffer: Buffer) -> Int {
+    let neighbours = buffers.filter { !$0.phases.isDisjoint(with: buffer.phases) }.sorted { $0.offset < $1.offset }
+    var offset = 0
+    for neighbour in neighbours {
+      if neighbour.offset - offset >= Self.aligned(buffer.byteCount) { break }
+      offset = max(offset, neighbour.offset + Self.aligned(neighbour.byteCount))
+    }
+    return offset
+  }
+
+  private static func aligned(_ bytes: Int) -> Int { (bytes + alignment - 1) / alignment * alignment }
+}
+
+/// All memory that a run writes to: one mapping, made before the first weight is read, returned when it is destroyed.
+public final class Arena: @unchecked Sendable {  // the mapping is fixed; who may write where is the plan's business
+  public let plan: ArenaPlan
+  private let base: UnsafeMutableRawPointer
+
+  /// Maps the memory that `plan` describes. Pages count from when they are first written.
+  ///
+  /// - Throws: `doesNotFit` when the system refuses.
+  public init(_ plan: ArenaPlan) throws(SquintError) {
+    self.plan = plan
+    let mapped = mmap(
+      nil, max(plan.byteCount, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | Int32(MAP_ANONYMOUS) | mapNoReserve, -1, 0)
+    guard let mapped, mapped != MAP_FAILED else {
+      throw SquintError(.doesNotFit, "cannot reserve \(grouped(plan.byteCount)) bytes: \(systemMessage(errno))")
+    }
+    base = mapped
+  }
+
+  deinit { munmap(base, max(plan.byteCount, 1)) }
+
+  /// The elements of `region`. Valid as long as this object lives.
+  public subscript<Element>(_ region: Region<Element>) -> UnsafeMutableBufferPointer<Element> {
+    let buffer = plan.buffers[region.index]
+    precondition(region.count * MemoryLayout<Element>.stride == buffer.byteCount, "a region of another plan")
+    return UnsafeMutableBufferPointer(
+      start: (base + buffer.offset).bindMemory(to: Element.self, capacity: max(region.count, 1)), count: region.count)
+  }
+}
+
+#if canImport(Darwin)
+  private let mapNoReserve: Int32 = 0
+#else
+  private let mapNoReserve = Int32(MAP_NORESERVE)
+#endif

@@ -1,0 +1,224 @@
+import CKernels
+import SquintFile
+
+/// What every computation needs: the kernels of this CPU and the threads to run them on. Passed along, never global.
+public struct Compute: Sendable {
+  public let kernels: Kernels
+  public let workers: Workers
+
+  public init(kernels: Kernels, workers: Workers) {
+    self.kernels = kernels
+    self.workers = workers
+  }
+}
+
+/// Rows of f32 in the arena: [count, width], row after row.
+public struct Rows: @unchecked Sendable {  // a view of the arena
+  public let data: UnsafeMutablePointer<Float>
+  public let width: Int
+
+  public init(data: UnsafeMutablePointer<Float>, width: Int) {
+    self.data = data
+    self.width = width
+  }
+
+  public init(_ region: Region<Float>, width: Int, in arena: Arena) {
+    self.init(data: arena[region].baseAddress!, width: width)
+  }
+
+  public subscript(_ row: Int) -> UnsafeMutablePointer<Float> { data + row * width }
+}
+
+/// Room for the int8 form of rows: what a quantized matrix is multiplied with.
+public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
+  public struct Regions: Sendable {
+    let values: Region<Int8>
+    let scales: Region<Float>
+    let sums: Region<Float>
+
+    /// Room for `rows` rows of at most `columns` columns.
+    public init(rows: Int, columns: Int, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
+      let groups = (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
+      values = try plan.reserve(
+        "int8 activations", count: rows * groups * PanelLayout.columnsPerGroup, phases: phases)
+      scales = try plan.reserve("activation scales", count: rows * groups, phases: phases)
+      sums = try plan.reserve("activation sums", count: rows * groups, phases: phases)
+    }
+  }
+
+  let values: UnsafeMutablePointer<Int8>
+  let scales: UnsafeMutablePointer<Float>
+  let sums: UnsafeMutablePointer<Float>
+
+  public init(_ regions: Regions, in arena: Arena) {
+    values = arena[regions.values].baseAddress!
+    scales = arena[regions.scales].baseAddress!
+    sums = arena[regions.sums].baseAddress!
+  }
+}
+
+// MARK: Matrix products
+
+extension Compute {
+  /// One product of a batch: y (+)= W · x + b.
+  public struct Product {
+    let matrix: Matrix
+    let output: Rows
+    let accumulate: Bool
+
+    public init(_ matrix: Matrix, into output: Rows, accumulate: Bool = false) {
+      self.matrix = matrix
+      self.output = output
+      self.accumulate = accumulate
+    }
+  }
+
+  /// y[row] (+)= W · x[row] + b for `count` rows of `x`, for up to three matrices that read the same x in one pass.
+  ///
+  /// `scratch` takes the int8 form of x where a matrix is quantized.
+  public func multiply(
+    _ x: Rows, count: Int, scratch: QuantizedRows, _ first: Product, _ second: Product? = nil, _ third: Product? = nil
+  ) {
+    if first.matrix.type.isQuantized || second?.matrix.type.isQuantized == true
+      || third?.matrix.type.isQuantized == true
+    {
+      quantize(x, columns: first.matrix.columns, count: count, into: scratch)
+    }
+    var job = ProductJob(
+      x: x, quantized: scratch, count: count, first: first, second: second, third: third, kernels: kernels,
+      panelsPerPiece: 0)
+    // Eight pieces a thread: few enough that handing them out costs nothing, many enough that a slow core is no brake.
+    job.panelsPerPiece = max(1, job.panels / (workers.count * 8))
+    let pieces = (job.panels + job.panelsPerPiece - 1) / job.panelsPerPiece
+    workers.run(&job, pieces: pieces) { job, piece, _ in
+      job.assumingMemoryBound(to: ProductJob.self).pointee.run(piece)
+    }
+  }
+
+  /// y (+)= W · x for some panels of a quantized matrix (nil: all), on the calling thread.
+  static func multiplyPanels(
+    _ matrix: Matrix, panels: Range<Int>? = nil, _ x: QuantizedRows, count: Int, into y: Rows,
+    accumulate: Bool = false, _ kernels: Kernels
+  ) {
+    let panels = panels ?? 0..<(matrix.rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel
+    var call = squint_product(
+      weights: matrix.data.assumingMemoryBound(to: UInt8.self), type: UInt32(matrix.type.rawValue),
+      rows: UInt32(matrix.rows), groups: UInt32(matrix.groups), tokens: UInt32(count), x: x.values,
+      x_scales: x.scales, x_sums: x.sums, y: y.data, y_stride: y.width, accumulate: accumulate)
+    kernels.product(&call, UInt32(panels.lowerBound), UInt32(panels.count))
+  }
+
+  /// The int8 form of the first `columns` numbers of `count` rows.
+  private func quantize(_ x: Rows, columns: Int, count: Int, into scratch: QuantizedRows) {
+    struct Job {
+      let x: Rows
+      let columns: Int
+      let output: QuantizedRows
+      let kernels: Kernels
+    }
+    var job = Job(x: x, columns: columns, output: scratch, kernels: kernels)
+    workers.run(&job, pieces: count) { job, row, _ in
+      let job = job.assumingMemoryBound(to: Job.self)
+      let groups = (job.pointee.columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
+      let output = job.pointee.output
+      job.pointee.kernels.quantize(
+        job.pointee.x[row], job.pointee.columns, output.values + row * groups * PanelLayout.columnsPerGroup,
+        output.scales + row * groups, output.sums + row * groups)
+    }
+  }
+}
+
+/// A batch of products, cut into pieces of `panelsPerPiece` panels counted through all its matrices.
+private struct ProductJob {
+  let x: Rows
+  let quantized: QuantizedRows
+  let count: Int
+  let first: Compute.Product
+  let second: Compute.Product?
+  let third: Compute.Product?
+  let kernels: Kernels
+  var panelsPerPiece: Int
+
+  var panels: Int { panels(of: first) + panels(of: second) + panels(of: third) }
+
+  private func panels(of product: Compute.Product?) -> Int {
+    guard let product else { return 0 }
+    return (product.matrix.rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel
+  }
+
+  func run(_ piece: Int) {
+    var range = piece * panelsPerPiece..<(piece + 1) * panelsPerPiece
+    run(first, &range)
+    run(second, &range)
+    run(third, &range)
+  }
+
+  /// Computes the part of `range` that lies in `product`, and leaves in `range` what lies behind it.
+  private func run(_ product: Compute.Product?, _ range: inout Range<Int>) {
+    guard let product else { return }
+    let own = range.clamped(to: 0..<panels(of: product))
+    if !own.isEmpty { run(product, own) }
+    let lower = max(range.lowerBound - panels(of: product), 0)
+    range = lower..<max(range.upperBound - panels(of: product), lower)
+  }
+
+  private func run(_ product: Compute.Product, _ panels: Range<Int>) {
+    let matrix = product.matrix
+    let rows =
+      panels.lowerBound
+      * PanelLayout.rowsPerPanel..<min(
+        panels.upperBound * PanelLayout.rowsPerPanel, matrix.rows)
+    if matrix.type.isQuantized {
+      Compute.multiplyPanels(
+        matrix, panels: panels, quantized, count: count, into: product.output, accumulate: product.accumulate, kernels)
+    } else {
+      var call = squint_plain_product(
+        weights: matrix.data, type: UInt32(matrix.type.rawValue), rows: UInt32(matrix.rows),
+        columns: UInt32(matrix.columns), tokens: UInt32(count), x: x.data, x_stride: x.width, y: product.output.data,
+        y_stride: product.output.width, accumulate: product.accumulate)
+      kernels.plainProduct(&call, UInt32(rows.lowerBound), UInt32(rows.count))
+    }
+    if let bias = matrix.bias {
+      for row in 0..<count {
+        let y = product.output[row] + rows.lowerBound
+        kernels.add(y, bias + rows.lowerBound, y, rows.count)
+      }
+    }
+  }
+}
+
+// MARK: Row by row
+
+extension Compute {
+  /// y = rms_norm(x) · weight for `count` rows (arXiv 1910.07467).
+  public func rmsNorm(_ x: Rows, _ weight: UnsafePointer<Float>, epsilon: Float, into y: Rows, count: Int) {
+    struct Job {
+      let x: Rows
+      let weight: UnsafePointer<Float>
+      let epsilon: Float
+      let y: Rows
+      let kernels: Kernels
+    }
+    var job = Job(x: x, weight: weight, epsilon: epsilon, y: y, kernels: kernels)
+    workers.run(&job, pieces: count) { job, row, _ in
+      let job = job.assumingMemoryBound(to: Job.self)
+      job.pointee.kernels.rmsNorm(
+        job.pointee.x[row], job.pointee.weight, job.pointee.y[row], job.pointee.x.width, job.pointee.epsilon)
+    }
+  }
+
+  /// gate = silu(gate) · up for `count` rows (SwiGLU, arXiv 2002.05202).
+  public func swiGLU(gate: Rows, up: Rows, count: Int) {
+    struct Job {
+      let gate: Rows
+      let up: Rows
+      let kernels: Kernels
+    }
+    var job = Job(gate: gate, up: up, kernels: kernels)
+    workers.run(&job, pieces: count) { job, row, _ in
+      let job = job.assumingMemoryBound(to: Job.self)
+      let gate = job.pointee.gate[row]
+      job.pointee.kernels.siluMultiply(gate, job.pointee.up[row], gate, job.pointee.gate.width)
+    }
+  }
+}

@@ -1,0 +1,119 @@
+import CKernels
+import SquintFile
+
+/// The arithmetic of one instruction set: functions in C, chosen once at run time (CKernels/include/kernels.h says what
+/// each computes).
+///
+/// The functions allocate nothing and keep no state; several threads may call them at once on separate outputs.
+public struct Kernels: Sendable {
+  package typealias Product = @convention(c) (UnsafePointer<squint_product>?, UInt32, UInt32) -> Void
+  package typealias Quantize =
+    @convention(c) (
+      UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<Float>?,
+      UnsafeMutablePointer<Float>?
+    ) -> Void
+  package typealias PlainProduct = @convention(c) (UnsafePointer<squint_plain_product>?, UInt32, UInt32) -> Void
+  package typealias HalfToFloat = @convention(c) (UnsafePointer<UInt16>?, UnsafeMutablePointer<Float>?, Int) -> Void
+  package typealias FloatToHalf = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<UInt16>?, Int) -> Void
+  package typealias FloatToInt8 =
+    @convention(c) (UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<UInt16>?) -> Void
+  package typealias Attention =
+    @convention(c) (UnsafePointer<squint_attention>?, UInt32, UInt32, UnsafeMutablePointer<Float>?) -> Void
+  package typealias RMSNorm =
+    @convention(c) (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int, Float) -> Void
+  package typealias Rotary =
+    @convention(c) (
+      UnsafeMutablePointer<Float>?, Int, Int, Int, UnsafePointer<Float>?, UnsafePointer<Float>?
+    ) -> Void
+  package typealias Binary =
+    @convention(c) (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
+  package typealias Softmax = @convention(c) (UnsafeMutablePointer<Float>?, Int, Float) -> Void
+  package typealias Unary = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
+
+  /// generic, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm.
+  public let name: String
+
+  // Addresses of code: they never change, and need no protection between threads.
+  /// The product of a quantized matrix and quantized activations: `(product, firstPanel, panels)`.
+  package nonisolated(unsafe) let product: Product
+  /// Activations to int8 with a scale per group: `(x, columns, q, scales, sums)`.
+  package nonisolated(unsafe) let quantize: Quantize
+  /// The product of a matrix in plain rows and f32 activations: `(product, firstRow, rows)`.
+  package nonisolated(unsafe) let plainProduct: PlainProduct
+  /// `(x, y, count)`
+  package nonisolated(unsafe) let f16ToF32: HalfToFloat
+  /// `(x, y, count)`
+  package nonisolated(unsafe) let bf16ToF32: HalfToFloat
+  /// `(x, y, count)`
+  package nonisolated(unsafe) let f32ToF16: FloatToHalf
+  /// For the KV cache: `(x, count, q, scales)`.
+  package nonisolated(unsafe) let f32ToInt8: FloatToInt8
+  /// The heads that share one KV head: `(attention, firstToken, tokens, scratch)`.
+  package nonisolated(unsafe) let attention: Attention
+  /// `(x, weight, y, count, epsilon)`
+  package nonisolated(unsafe) let rmsNorm: RMSNorm
+  /// In place: `(x, heads, headStride, pairs, cosines, sines)`.
+  package nonisolated(unsafe) let rotary: Rotary
+  /// `(gate, up, y, count)`
+  package nonisolated(unsafe) let siluMultiply: Binary
+  /// `(x, other, y, count)`
+  package nonisolated(unsafe) let add: Binary
+  /// In place: `(x, count, scale)`.
+  package nonisolated(unsafe) let softmax: Softmax
+  /// `(x, y, count)`
+  package nonisolated(unsafe) let exponential: Unary
+
+  private init(_ table: squint_kernels) {
+    name = String(cString: table.name)
+    product = table.product
+    quantize = table.quantize
+    plainProduct = table.plain_product
+    f16ToF32 = table.f16_to_f32
+    bf16ToF32 = table.bf16_to_f32
+    f32ToF16 = table.f32_to_f16
+    f32ToInt8 = table.f32_to_int8
+    attention = table.attention
+    rmsNorm = table.rms_norm
+    rotary = table.rotary
+    siluMultiply = table.silu_multiply
+    add = table.add
+    softmax = table.softmax
+    exponential = table.exponential
+  }
+
+  /// Those that this CPU can run, best first; the last is `generic`.
+  public static let available: [Kernels] = {
+    var list: [Kernels] = []
+    var index = 0
+    while let table = squint_kernels_at(index) {
+      if squint_kernels_supported(table) { list.append(Kernels(table.pointee)) }
+      index += 1
+    }
+    return list
+  }()
+
+  /// The kernels called `name`, or nil where there are none of that name or this CPU cannot run them.
+  public static func named(_ name: String) -> Kernels? { available.first { $0.name == name } }
+
+  /// The best that this CPU can run, or those that the environment variable `SQUINT_ISA` names.
+  ///
+  /// - Throws: `SquintError.usage` when `SQUINT_ISA` names none that this machine has.
+  public static func best() throws(SquintError) -> Kernels {
+    try chosen(getenv("SQUINT_ISA").map { String(cString: $0) })
+  }
+
+  /// The kernels that `name` asks for: the best where it is nil or empty.
+  package static func chosen(_ name: String?) throws(SquintError) -> Kernels {
+    guard let name, !name.isEmpty else { return available[0] }
+    guard let kernels = named(name) else {
+      let names = available.map(\.name).joined(separator: ", ")
+      throw SquintError(.usage, "SQUINT_ISA=\(name): this machine has no such instruction set; it has \(names)")
+    }
+    return kernels
+  }
+
+  /// How many floats of scratch `attention` needs for heads of this dimension.
+  package static func attentionScratch(headDimension: Int) -> Int {
+    squint_attention_scratch(UInt32(headDimension))
+  }
+}

@@ -1,0 +1,73 @@
+import SquintFile
+
+/// A weight matrix W[rows, columns], in place in the model file.
+///
+/// A view: whoever made it keeps the file open as long as the view is used.
+public struct Matrix: @unchecked Sendable {  // the file's bytes never change
+  public let type: ElementType
+  public let rows: Int
+  public let columns: Int
+  public let data: UnsafeRawPointer
+  /// b[rows], added to every product, or nil.
+  public let bias: UnsafePointer<Float>?
+
+  /// The groups of 32 columns of a row, the last one padded.
+  public var groups: Int { (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup }
+
+  init(type: ElementType, rows: Int, columns: Int, data: UnsafeRawPointer, bias: UnsafePointer<Float>? = nil) {
+    self.type = type
+    self.rows = rows
+    self.columns = columns
+    self.data = data
+    self.bias = bias
+  }
+
+  /// The tensor `name` of `file` as a matrix, with the bias `name.bias` where there is one.
+  ///
+  /// - Throws: `badData` when it is not there or not of this shape.
+  public init(_ name: String, rows: Int, columns: Int, in file: ModelFile) throws(SquintError) {
+    let tensor = try file.tensor(name, shape: [rows, columns])
+    self.init(
+      type: tensor.type, rows: rows, columns: columns, data: file.bytes(of: tensor).baseAddress!,
+      bias: file.tensor(name + ".bias") == nil ? nil : try file.vector(name + ".bias", count: rows))
+  }
+
+  /// Writes row `row` to `output` as f32.
+  public func copyRow(_ row: Int, to output: UnsafeMutableBufferPointer<Float>, _ kernels: Kernels) {
+    switch type {
+    case .f32:
+      let source = (data + row * columns * 4).assumingMemoryBound(to: Float.self)
+      output.baseAddress!.update(from: source, count: columns)
+    case .f16:
+      kernels.f16ToF32((data + row * columns * 2).assumingMemoryBound(to: UInt16.self), output.baseAddress!, columns)
+    case .bf16:
+      kernels.bf16ToF32((data + row * columns * 2).assumingMemoryBound(to: UInt16.self), output.baseAddress!, columns)
+    case .int8, .int4, .int4F16:
+      let layout = PanelLayout(type: type, rows: rows, columns: columns)!
+      PanelCodec(layout).dequantizeRow(
+        row, of: UnsafeRawBufferPointer(start: data, count: layout.byteCount), into: output)
+    }
+  }
+}
+
+extension ModelFile {
+  /// The tensor `name`, which must have the shape `shape`.
+  public func tensor(_ name: String, shape: [Int]) throws(SquintError) -> Tensor {
+    guard let tensor = tensor(name) else {
+      throw .badData(path, "tensor \(name) is missing; convert the model again")
+    }
+    guard tensor.shape == shape else {
+      throw .badData(path, "tensor \(name) has shape \(tensor.shape), and its configuration says \(shape)")
+    }
+    return tensor
+  }
+
+  /// The f32 vector `name`[count], in place.
+  public func vector(_ name: String, count: Int) throws(SquintError) -> UnsafePointer<Float> {
+    let tensor = try tensor(name, shape: [count])
+    guard tensor.type == .f32 else {
+      throw .badData(path, "tensor \(name) is \(tensor.type.name), and norms and biases must be f32")
+    }
+    return bytes(of: tensor).baseAddress!.assumingMemoryBound(to: Float.self)
+  }
+}

@@ -1,0 +1,182 @@
+import CKernels
+import SquintFile
+import Synchronization
+
+/// A pool of threads that run one job together and then wait for the next.
+///
+/// A waiting thread spins for some microseconds, so that the barrier between two matrices costs next to nothing, and
+/// then sleeps, so that an idle program costs no CPU. The pieces of a job are handed out one by one: a slow core takes
+/// fewer. Nothing is allocated per job.
+public final class Workers: @unchecked Sendable {  // the fields below are published by `generation`, see `run`
+  /// A piece of a job: the job's own data, the number of the piece, and which thread works on it (for scratch memory).
+  public typealias Body = @convention(c) (_ job: UnsafeMutableRawPointer, _ piece: Int, _ thread: Int) -> Void
+
+  /// The threads that work on a job, the caller's among them.
+  public let count: Int
+
+  private var body: Body?
+  private var job: UnsafeMutableRawPointer?
+  private var pieces = 0
+  private let nextPiece = Atomic<Int>(0)
+  private let finished = Atomic<Int>(0)
+  /// Counts the jobs; its change publishes the fields above.
+  private let generation = Atomic<Int>(0)
+  private let isStopping = Atomic<Bool>(false)
+  private let sleepers = Atomic<Int>(0)
+  /// Numbers the threads of the pool from 1; the caller is thread 0.
+  private let started = Atomic<Int>(0)
+  private let monitor = Monitor()
+  private var threads: [pthread_t] = []
+
+  /// About 50 µs on the machines that this was measured on: longer than the serial work between two matrices, shorter than
+  /// anyone notices.
+  private static let spins = 4000
+
+  /// Starts `count - 1` threads.
+  ///
+  /// - Throws: `usage` where `count` is not 1 to 256; `internalError` where the system gives no thread.
+  public init(count: Int) throws(SquintError) {
+    guard (1...256).contains(count) else {
+      throw SquintError(.usage, "\(count) threads; choose 1 to 256")
+    }
+    self.count = count
+    for _ in 1..<count {
+      let reference = Unmanaged.passUnretained(self).toOpaque()
+      #if canImport(Darwin)
+        var thread: pthread_t?
+      #else
+        var thread = pthread_t()
+      #endif
+      var attributes = pthread_attr_t()
+      pthread_attr_init(&attributes)
+      // Kernels keep their tiles on the stack, a few KiB; the default of 8 MiB would be counted against small boards.
+      pthread_attr_setstacksize(&attributes, Self.stackBytes)
+      let code = pthread_create(
+        &thread, &attributes,
+        { reference in
+          #if canImport(Darwin)
+            Unmanaged<Workers>.fromOpaque(reference).takeUnretainedValue().work()
+          #else
+            Unmanaged<Workers>.fromOpaque(reference!).takeUnretainedValue().work()
+          #endif
+          return nil
+        }, reference)
+      pthread_attr_destroy(&attributes)
+      guard code == 0 else {
+        stop()
+        throw SquintError(.internalError, "cannot start \(count) threads: \(systemMessage(code)); try --threads 1")
+      }
+      #if canImport(Darwin)
+        threads.append(thread!)
+      #else
+        threads.append(thread)
+      #endif
+    }
+  }
+
+  /// The stack of each thread of the pool, in bytes.
+  public static let stackBytes = 256 << 10
+
+  deinit { stop() }
+
+  private func stop() {
+    isStopping.store(true, ordering: .releasing)
+    generation.wrappingAdd(1, ordering: .releasing)
+    monitor.wakeAll()
+    for thread in threads { pthread_join(thread, nil) }
+    threads = []
+  }
+
+  /// Runs `body(job, piece)` for every piece in `0..<pieces`, on all threads, and returns when all are done.
+  ///
+  /// Pieces run in no particular order. Call it from one thread at a time.
+  public func run<Job>(_ job: inout Job, pieces: Int, _ body: Body) {
+    withUnsafeMutablePointer(to: &job) { pointer in
+      let job = UnsafeMutableRawPointer(pointer)
+      if count == 1 || pieces <= 1 {
+        for piece in 0..<pieces { body(job, piece, 0) }
+        return
+      }
+      self.body = body
+      self.job = job
+      self.pieces = pieces
+      nextPiece.store(0, ordering: .relaxed)
+      finished.store(0, ordering: .relaxed)
+      generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      if sleepers.load(ordering: .sequentiallyConsistent) > 0 { monitor.wakeAll() }
+      takePieces(as: 0)
+      // Every thread has to report, also one that came too late for a piece: only then may the fields change again.
+      var spins = 0
+      while finished.load(ordering: .acquiring) < count - 1 {
+        spins += 1
+        if spins < Self.spins { squint_spin_hint() } else { sched_yield() }
+      }
+    }
+  }
+
+  private func takePieces(as thread: Int) {
+    guard let body, let job else { return }
+    while true {
+      let piece = nextPiece.wrappingAdd(1, ordering: .relaxed).oldValue
+      guard piece < pieces else { return }
+      body(job, piece, thread)
+    }
+  }
+
+  /// The life of a thread of the pool.
+  private func work() {
+    let number = started.wrappingAdd(1, ordering: .relaxed).newValue
+    var seen = 0
+    while true {
+      seen = waitForChange(of: seen)
+      if isStopping.load(ordering: .acquiring) { return }
+      takePieces(as: number)
+      finished.wrappingAdd(1, ordering: .releasing)
+    }
+  }
+
+  private func waitForChange(of seen: Int) -> Int {
+    for _ in 0..<Self.spins {
+      let current = generation.load(ordering: .acquiring)
+      if current != seen { return current }
+      squint_spin_hint()
+    }
+    sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    defer { sleepers.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
+    monitor.wait { generation.load(ordering: .sequentiallyConsistent) != seen }
+    return generation.load(ordering: .acquiring)
+  }
+
+}
+
+/// A mutex and a condition, at a fixed address.
+private final class Monitor: @unchecked Sendable {  // POSIX synchronizes it
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+
+  init() {
+    pthread_mutex_init(mutex, nil)
+    pthread_cond_init(condition, nil)
+  }
+
+  deinit {
+    pthread_cond_destroy(condition)
+    pthread_mutex_destroy(mutex)
+    condition.deallocate()
+    mutex.deallocate()
+  }
+
+  /// Sleeps until `isReady`, which is asked with the mutex held.
+  func wait(until isReady: () -> Bool) {
+    pthread_mutex_lock(mutex)
+    while !isReady() { pthread_cond_wait(condition, mutex) }
+    pthread_mutex_unlock(mutex)
+  }
+
+  func wakeAll() {
+    // Taking the mutex orders the wake-up after a sleeper's last look.
+    pthread_mutex_lock(mutex)
+    pthread_cond_broadcast(condition)
+    pthread_mutex_unlock(mutex)
+  }
+}

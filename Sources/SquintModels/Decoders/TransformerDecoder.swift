@@ -1,0 +1,273 @@
+import SquintCompute
+import SquintFile
+
+/// The text decoder of the Llama, Mistral, Qwen2 and Qwen3 families: a pre-norm transformer with rotary positions,
+/// grouped queries and SwiGLU. What distinguishes the families is in `Configuration` (formats/decoder.md).
+///
+/// Sources: LLaMA (arXiv 2302.13971), Qwen2 (2407.10671), Qwen3 (2505.09388); the reference is transformers'
+/// modeling_llama.py, modeling_qwen2.py, modeling_qwen3.py.
+public struct TransformerDecoder {
+
+  // MARK: Configuration
+
+  /// The blueprint.
+  public struct Configuration: Sendable {
+    public let architecture: String
+    public let vocabulary: Int
+    /// The positions that the model was trained for.
+    public let context: Int
+    public let layers: Int
+    public let width: Int
+    public let ffnWidth: Int
+    public let heads: Int
+    public let kvHeads: Int
+    public let headWidth: Int
+    public let normEpsilon: Float
+    /// A position attends to this many positions at most; 0 for all.
+    public let window: Int
+    /// The layers that have the window; nil for all.
+    public let windowLayers: Set<Int>?
+    /// [rope_width / 2], radians per position.
+    public let ropeFrequencies: [Float]
+    public let ropeMagnitude: Float
+
+    /// Reads the keys `decoder.*`.
+    ///
+    /// - Throws: `badData` where one is missing or impossible.
+    public init(_ metadata: Metadata) throws(SquintError) {
+      let size = 1...1 << 24
+      architecture = try metadata.string("decoder.architecture")
+      vocabulary = try metadata.int("decoder.vocabulary", in: size)
+      context = try metadata.int("decoder.context", in: 1...1 << 30)
+      layers = try metadata.int("decoder.layers", in: 1...4096)
+      width = try metadata.int("decoder.width", in: size)
+      ffnWidth = try metadata.int("decoder.ffn_width", in: size)
+      heads = try metadata.int("decoder.heads", in: 1...4096)
+      kvHeads = try metadata.int("decoder.kv_heads", in: 1...heads)
+      headWidth = try metadata.int("decoder.head_width", in: 2...512)
+      guard heads % kvHeads == 0 else {
+        throw SquintError(.badData, "metadata decoder.kv_heads is \(kvHeads), which does not divide \(heads) heads")
+      }
+      normEpsilon = Float(try metadata.float("decoder.norm_epsilon"))
+      window = try metadata.int("decoder.window", in: 0...Int(Int32.max), default: 0)
+      windowLayers =
+        metadata["decoder.window_layers"] == nil
+        ? nil : Set(try metadata.ints("decoder.window_layers").map { Int(clamping: $0) })
+      ropeFrequencies = try metadata.floats("decoder.rope_frequencies").map { Float($0) }
+      guard ropeFrequencies.count <= headWidth / 2 else {
+        throw SquintError(
+          .badData, "metadata decoder.rope_frequencies has \(ropeFrequencies.count) numbers for heads of \(headWidth)")
+      }
+      ropeMagnitude = Float(try metadata.float("decoder.rope_magnitude", default: 1))
+    }
+
+    /// How many positions layer `layer` sees; 0 for all.
+    func window(ofLayer layer: Int) -> Int { windowLayers?.contains(layer) ?? true ? window : 0 }
+  }
+
+  // MARK: Weights
+
+  /// The tensors of the file, in place.
+  public struct Weights: Sendable {
+    struct Layer: @unchecked Sendable {  // views of the file
+      let attentionNorm: UnsafePointer<Float>  // [width]
+      let q: Matrix  // [heads · head_width, width]
+      let k: Matrix  // [kv_heads · head_width, width]
+      let v: Matrix  // [kv_heads · head_width, width]
+      let qNorm: Compute.HeadNorm?  // [head_width]
+      let kNorm: Compute.HeadNorm?  // [head_width]
+      let o: Matrix  // [width, heads · head_width]
+      let ffnNorm: UnsafePointer<Float>  // [width]
+      let gate: Matrix  // [ffn_width, width]
+      let up: Matrix  // [ffn_width, width]
+      let down: Matrix  // [width, ffn_width]
+    }
+
+    let embedding: Matrix  // [vocabulary, width]
+    let layers: [Layer]
+    nonisolated(unsafe) let norm: UnsafePointer<Float>  // [width]
+    let head: Matrix  // [vocabulary, width]; the embedding where they are tied
+    /// Keeps the file mapped for the views above.
+    private let file: ModelFile
+
+    /// Finds the tensors of module `decoder` and checks their shapes.
+    ///
+    /// - Throws: `badData` naming the tensor that is missing or has another shape.
+    public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
+      self.file = file
+      embedding = try Matrix("decoder.embedding", rows: c.vocabulary, columns: c.width, in: file)
+      var layers: [Layer] = []
+      layers.reserveCapacity(c.layers)
+      for index in 0..<c.layers {
+        let name = "decoder.\(index)"
+        func headNorm(_ name: String) throws(SquintError) -> Compute.HeadNorm? {
+          guard file.tensor(name) != nil else { return nil }
+          return Compute.HeadNorm(weight: try file.vector(name, count: c.headWidth), epsilon: c.normEpsilon)
+        }
+        layers.append(
+          Layer(
+            attentionNorm: try file.vector("\(name).attention.norm", count: c.width),
+            q: try Matrix("\(name).attention.q", rows: c.heads * c.headWidth, columns: c.width, in: file),
+            k: try Matrix("\(name).attention.k", rows: c.kvHeads * c.headWidth, columns: c.width, in: file),
+            v: try Matrix("\(name).attention.v", rows: c.kvHeads * c.headWidth, columns: c.width, in: file),
+            qNorm: try headNorm("\(name).attention.q_norm"),
+            kNorm: try headNorm("\(name).attention.k_norm"),
+            o: try Matrix("\(name).attention.o", rows: c.width, columns: c.heads * c.headWidth, in: file),
+            ffnNorm: try file.vector("\(name).ffn.norm", count: c.width),
+            gate: try Matrix("\(name).ffn.gate", rows: c.ffnWidth, columns: c.width, in: file),
+            up: try Matrix("\(name).ffn.up", rows: c.ffnWidth, columns: c.width, in: file),
+            down: try Matrix("\(name).ffn.down", rows: c.width, columns: c.ffnWidth, in: file)))
+      }
+      self.layers = layers
+      norm = try file.vector("decoder.norm", count: c.width)
+      head =
+        file.tensor("decoder.head") == nil
+        ? embedding : try Matrix("decoder.head", rows: c.vocabulary, columns: c.width, in: file)
+    }
+  }
+
+  // MARK: State
+
+  /// Every buffer there is, for steps of at most `rows` rows.
+  public struct Regions: Sendable {
+    let rows: Int
+    let cache: KVCache.Regions
+    let x: Region<Float>
+    let h: Region<Float>
+    let q: Region<Float>
+    let k: Region<Float>
+    let v: Region<Float>
+    let gate: Region<Float>
+    let up: Region<Float>
+    let quantized: QuantizedRows.Regions
+    let cosines: Region<Float>
+    let sines: Region<Float>
+    let frequencies: Region<Float>
+    let scratch: Region<Float>
+    let logits: Region<Float>
+
+    /// Reserves the decoder's buffers.
+    ///
+    /// - Parameters:
+    ///   - rows: the rows of the largest step: a chunk of the prompt, or the beams.
+    ///   - logitRows: the rows whose logits are kept at a time.
+    public init(
+      _ c: Configuration, cache: KVShape, rows: Int, logitRows: Int, threads: Int, in plan: inout ArenaPlan
+    ) throws(SquintError) {
+      let phases: Phases = [.prefill, .decode]
+      self.rows = rows
+      self.cache = try KVCache.Regions(cache, in: &plan)
+      func reserve(_ name: String, _ width: Int) throws(SquintError) -> Region<Float> {
+        try plan.reserve(name, count: rows * width, phases: phases)
+      }
+      x = try reserve("residual stream", c.width)
+      // Holds the normalized rows, and then the heads' outputs, which are not needed at the same time.
+      h = try reserve("normalized rows", max(c.width, c.heads * c.headWidth))
+      q = try reserve("queries", c.heads * c.headWidth)
+      k = try reserve("keys of the step", c.kvHeads * c.headWidth)
+      v = try reserve("values of the step", c.kvHeads * c.headWidth)
+      gate = try reserve("feed-forward gate", c.ffnWidth)
+      up = try reserve("feed-forward up", c.ffnWidth)
+      quantized = try QuantizedRows.Regions(
+        rows: rows, columns: max(c.width, c.ffnWidth, c.heads * c.headWidth), phases: phases, in: &plan)
+      cosines = try reserve("cosines", c.ropeFrequencies.count)
+      sines = try reserve("sines", c.ropeFrequencies.count)
+      frequencies = try plan.reserve("rotary frequencies", count: c.ropeFrequencies.count, phases: phases)
+      scratch = try plan.reserve(
+        "attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
+      logits = try plan.reserve("logits", count: logitRows * c.vocabulary, phases: phases)
+    }
+  }
+
+  public let configuration: Configuration
+  /// The instruction set whose kernels run.
+  public var instructionSet: String { compute.kernels.name }
+  private let weights: Weights
+  private let compute: Compute
+  public let cache: KVCache
+  /// The largest number of rows of a step.
+  public let rows: Int
+  /// The rows that go through the layers: [rows, width]. Encoders' features are written here, too.
+  public let x: Rows
+  private let h: Rows
+  private let attended: Rows
+  private let q: Rows
+  private let k: Rows
+  private let v: Rows
+  private let gate: Rows
+  private let up: Rows
+  private let quantized: QuantizedRows
+  private let angles: RotaryAngles
+  private let frequencies: UnsafeMutablePointer<Float>
+  private let scratch: Rows
+  /// [logit rows, vocabulary]
+  public let logits: Rows
+
+  public init(
+    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
+  ) {
+    let c = configuration
+    self.configuration = c
+    self.weights = weights
+    self.compute = compute
+    cache = KVCache(regions.cache, in: arena)
+    rows = regions.rows
+    x = Rows(regions.x, width: c.width, in: arena)
+    h = Rows(regions.h, width: c.width, in: arena)
+    attended = Rows(regions.h, width: c.heads * c.headWidth, in: arena)
+    q = Rows(regions.q, width: c.heads * c.headWidth, in: arena)
+    k = Rows(regions.k, width: c.kvHeads * c.headWidth, in: arena)
+    v = Rows(regions.v, width: c.kvHeads * c.headWidth, in: arena)
+    gate = Rows(regions.gate, width: c.ffnWidth, in: arena)
+    up = Rows(regions.up, width: c.ffnWidth, in: arena)
+    quantized = QuantizedRows(regions.quantized, in: arena)
+    angles = RotaryAngles(
+      cosines: Rows(regions.cosines, width: c.ropeFrequencies.count, in: arena),
+      sines: Rows(regions.sines, width: c.ropeFrequencies.count, in: arena))
+    frequencies = arena[regions.frequencies].baseAddress!
+    frequencies.update(from: c.ropeFrequencies, count: c.ropeFrequencies.count)
+    scratch = Rows(regions.scratch, width: Compute.attentionScratch(headWidth: c.headWidth), in: arena)
+    logits = Rows(regions.logits, width: c.vocabulary, in: arena)
+  }
+}
+
+// MARK: Forward
+
+extension TransformerDecoder {
+  /// Writes the embedding of `token` to row `row` of `x`. The token must be less than the vocabulary.
+  public func embed(_ token: Int, row: Int) {
+    weights.embedding.copyRow(
+      token, to: UnsafeMutableBufferPointer(start: x[row], count: configuration.width), compute.kernels)
+  }
+
+  /// Sends the first `count` rows of `x` through all layers, in place, and adds them to the cache.
+  public func forward(count: Int, _ placement: Placement) {
+    let c = configuration
+    angles.fill(placement, count: count, frequencies: frequencies, magnitude: c.ropeMagnitude)
+    for index in 0..<c.layers {
+      let layer = weights.layers[index]
+      compute.rmsNorm(x, layer.attentionNorm, epsilon: c.normEpsilon, into: h, count: count)
+      compute.multiply(
+        h, count: count, scratch: quantized, .init(layer.q, into: q), .init(layer.k, into: k), .init(layer.v, into: v))
+      compute.rotateAndStore(
+        q: q, k: k, v: v, count: count, angles, qNorm: layer.qNorm, kNorm: layer.kNorm, cache: cache, layer: index,
+        placement)
+      compute.attend(
+        q: q, into: attended, count: count, cache: cache, layer: index, window: c.window(ofLayer: index), placement,
+        scratch: scratch)
+      compute.multiply(attended, count: count, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+
+      compute.rmsNorm(x, layer.ffnNorm, epsilon: c.normEpsilon, into: h, count: count)
+      compute.multiply(h, count: count, scratch: quantized, .init(layer.gate, into: gate), .init(layer.up, into: up))
+      compute.swiGLU(gate: gate, up: up, count: count)
+      compute.multiply(gate, count: count, scratch: quantized, .init(layer.down, into: x, accumulate: true))
+    }
+  }
+
+  /// Computes the logits [vocabulary] of the `count` rows of `x` from `first` on, into the first rows of `logits`.
+  public func project(first: Int, count: Int) {
+    let input = Rows(data: x[first], width: x.width)
+    compute.rmsNorm(input, weights.norm, epsilon: configuration.normEpsilon, into: h, count: count)
+    compute.multiply(h, count: count, scratch: quantized, .init(weights.head, into: logits))
+  }
+}

@@ -1,0 +1,441 @@
+/// A Python `str`: UTF-8 bytes that are compared, ordered and indexed by code point.
+///
+/// Swift's `String` compares by canonical equivalence and counts grapheme clusters; a template must see what
+/// Python sees, where "é" has two spellings that differ and "\r\n" is two characters.
+struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
+  var bytes: [UInt8]
+
+  init(bytes: [UInt8] = []) { self.bytes = bytes }
+  init(_ string: String) { bytes = Array(string.utf8) }
+  init(stringLiteral value: StaticString) {
+    bytes = value.withUTF8Buffer { Array($0) }
+  }
+  init(_ scalars: some Sequence<Unicode.Scalar>) {
+    bytes = []
+    for scalar in scalars { append(scalar) }
+  }
+
+  var string: String { String(decoding: bytes, as: UTF8.self) }
+  var isEmpty: Bool { bytes.isEmpty }
+
+  /// The number of code points: Python's `len`.
+  var count: Int {
+    var total = 0
+    for byte in bytes where byte & 0xC0 != 0x80 { total += 1 }
+    return total
+  }
+
+  var scalars: [Unicode.Scalar] {
+    var result: [Unicode.Scalar] = []
+    result.reserveCapacity(bytes.count)
+    var index = 0
+    while index < bytes.count {
+      let (scalar, length) = scalar(at: index)
+      result.append(scalar)
+      index += length
+    }
+    return result
+  }
+
+  static func < (left: PythonText, right: PythonText) -> Bool {
+    // The order of UTF-8 bytes is the order of code points.
+    left.bytes.lexicographicallyPrecedes(right.bytes)
+  }
+
+  mutating func append(_ scalar: Unicode.Scalar) {
+    if scalar.value < 0x80 {
+      bytes.append(UInt8(truncatingIfNeeded: scalar.value))
+    } else {
+      bytes.append(contentsOf: UTF8.encode(scalar)!)
+    }
+  }
+
+  mutating func append(_ text: PythonText) { bytes.append(contentsOf: text.bytes) }
+
+  static func + (left: PythonText, right: PythonText) -> PythonText {
+    PythonText(bytes: left.bytes + right.bytes)
+  }
+
+  /// The code point that begins at byte `index`, and its length in bytes. The bytes are valid UTF-8 by construction.
+  func scalar(at index: Int) -> (Unicode.Scalar, Int) {
+    let first = UInt32(bytes[index])
+    if first < 0x80 { return (Unicode.Scalar(UInt8(first)), 1) }
+    let length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2
+    guard index + length <= bytes.count else { return ("\u{FFFD}", bytes.count - index) }
+    var value = length == 4 ? first & 0x07 : length == 3 ? first & 0x0F : first & 0x1F
+    for offset in 1..<length { value = value << 6 | UInt32(bytes[index + offset] & 0x3F) }
+    return (Unicode.Scalar(value) ?? "\u{FFFD}", length)
+  }
+
+  /// The code point that ends before byte `index` (> 0), and its length in bytes.
+  func scalar(before index: Int) -> (Unicode.Scalar, Int) {
+    var start = index - 1
+    while start > 0 && bytes[start] & 0xC0 == 0x80 { start -= 1 }
+    let (value, _) = scalar(at: start)
+    return (value, index - start)
+  }
+
+  subscript(range: Range<Int>) -> PythonText { PythonText(bytes: Array(bytes[range])) }
+
+  /// The code point at position `index`, counted in code points; nil past the end.
+  func character(at index: Int) -> PythonText? {
+    guard index >= 0 else { return nil }
+    var position = 0
+    var offset = 0
+    while offset < bytes.count {
+      let length = scalar(at: offset).1
+      if position == index { return self[offset..<offset + length] }
+      position += 1
+      offset += length
+    }
+    return nil
+  }
+
+  // MARK: Searching
+
+  func hasPrefix(_ prefix: PythonText) -> Bool { matches(prefix, at: 0) }
+
+  func hasSuffix(_ suffix: PythonText) -> Bool {
+    matches(suffix, at: bytes.count - suffix.bytes.count)
+  }
+
+  func matches(_ other: PythonText, at index: Int) -> Bool {
+    guard index >= 0, other.bytes.count <= bytes.count - index else { return false }
+    for offset in 0..<other.bytes.count where bytes[index + offset] != other.bytes[offset] { return false }
+    return true
+  }
+
+  /// The byte offsets at which `needle` occurs, from left to right without overlap, at most `limit` of them.
+  ///
+  /// Knuth-Morris-Pratt for long needles, so that the cost stays linear whatever the texts are.
+  func occurrences(of needle: PythonText, limit: Int = .max) -> [Int] {
+    let count = needle.bytes.count
+    guard count > 0, count <= bytes.count, limit > 0 else { return [] }
+    var found: [Int] = []
+    if count <= 16 {
+      var index = 0
+      let first = needle.bytes[0]
+      while index <= bytes.count - count {
+        if bytes[index] == first && matches(needle, at: index) {
+          found.append(index)
+          if found.count == limit { break }
+          index += count
+        } else {
+          index += 1
+        }
+      }
+      return found
+    }
+    var borders = [Int32](repeating: 0, count: count)
+    var length = 0
+    for index in 1..<count {
+      while length > 0 && needle.bytes[index] != needle.bytes[length] { length = Int(borders[length - 1]) }
+      if needle.bytes[index] == needle.bytes[length] { length += 1 }
+      borders[index] = Int32(truncatingIfNeeded: length)
+    }
+    length = 0
+    for index in 0..<bytes.count {
+      while length > 0 && bytes[index] != needle.bytes[length] { length = Int(borders[length - 1]) }
+      if bytes[index] == needle.bytes[length] { length += 1 }
+      if length == count {
+        found.append(index - count + 1)
+        if found.count == limit { break }
+        length = 0
+      }
+    }
+    return found
+  }
+
+  func contains(_ needle: PythonText) -> Bool {
+    needle.isEmpty || !occurrences(of: needle, limit: 1).isEmpty
+  }
+
+  /// The number of code points before byte `offset`.
+  func position(ofByte offset: Int) -> Int {
+    var total = 0
+    for byte in bytes[..<offset] where byte & 0xC0 != 0x80 { total += 1 }
+    return total
+  }
+
+  // MARK: Python's str methods
+
+  /// The text without the code points at its ends that `set` holds, or without white space where `set` is nil.
+  func stripped(_ set: PythonText? = nil, left: Bool = true, right: Bool = true) -> PythonText {
+    let members = set.map { Set($0.scalars) }
+    func drops(_ scalar: Unicode.Scalar) -> Bool { members?.contains(scalar) ?? scalar.isPythonSpace }
+    var start = 0
+    var end = bytes.count
+    while left && start < end {
+      let (value, length) = scalar(at: start)
+      guard drops(value) else { break }
+      start += length
+    }
+    while right && end > start {
+      let (value, length) = scalar(before: end)
+      guard drops(value) else { break }
+      end -= length
+    }
+    return start == 0 && end == bytes.count ? self : self[start..<end]
+  }
+
+  /// Replaces the first `limit` occurrences of `old`. An empty `old` matches before every code point and at the end.
+  func replacing(_ old: PythonText, with new: PythonText, limit: Int = .max) -> PythonText {
+    var result = PythonText()
+    if old.isEmpty {
+      var done = 0
+      for scalar in scalars {
+        if done < limit {
+          result.append(new)
+          done += 1
+        }
+        result.append(scalar)
+      }
+      if done < limit { result.append(new) }
+      return result
+    }
+    let found = occurrences(of: old, limit: limit)
+    if found.isEmpty { return self }
+    var start = 0
+    for index in found {
+      result.bytes.append(contentsOf: bytes[start..<index])
+      result.append(new)
+      start = index + old.bytes.count
+    }
+    result.bytes.append(contentsOf: bytes[start...])
+    return result
+  }
+
+  /// Splits at `separator` (not empty), at most `limit` times, from the left.
+  func split(separator: PythonText, limit: Int = .max) -> [PythonText] {
+    var pieces: [PythonText] = []
+    var start = 0
+    for index in occurrences(of: separator, limit: limit) {
+      pieces.append(self[start..<index])
+      start = index + separator.bytes.count
+    }
+    pieces.append(self[start..<bytes.count])
+    return pieces
+  }
+
+  /// Splits at `separator` (not empty), at most `limit` times, from the right.
+  func splitFromRight(separator: PythonText, limit: Int) -> [PythonText] {
+    if limit == .max { return split(separator: separator) }
+    let mirrored = PythonText(bytes: bytes.reversed())
+    let found = mirrored.occurrences(of: PythonText(bytes: separator.bytes.reversed()), limit: limit)
+    var pieces: [PythonText] = []
+    var end = bytes.count
+    for index in found {
+      let start = bytes.count - index
+      pieces.append(self[start..<end])
+      end = start - separator.bytes.count
+    }
+    pieces.append(self[0..<end])
+    return pieces.reversed()
+  }
+
+  /// Splits at runs of white space, at most `limit` times, dropping empty pieces.
+  func splitWhitespace(limit: Int = .max, fromRight: Bool = false) -> [PythonText] {
+    var pieces: [PythonText] = []
+    if fromRight {
+      var rest = stripped(left: false)
+      while !rest.isEmpty {
+        if pieces.count == limit {
+          pieces.append(rest)
+          break
+        }
+        var start = rest.bytes.count
+        while start > 0 {
+          let (value, length) = rest.scalar(before: start)
+          if value.isPythonSpace { break }
+          start -= length
+        }
+        pieces.append(rest[start..<rest.bytes.count])
+        rest = rest[0..<start].stripped(left: false)
+      }
+      return pieces.reversed()
+    }
+    var index = 0
+    while true {
+      while index < bytes.count {
+        let (value, length) = scalar(at: index)
+        guard value.isPythonSpace else { break }
+        index += length
+      }
+      guard index < bytes.count else { return pieces }
+      if pieces.count == limit {
+        pieces.append(self[index..<bytes.count])
+        return pieces
+      }
+      let start = index
+      while index < bytes.count {
+        let (value, length) = scalar(at: index)
+        if value.isPythonSpace { break }
+        index += length
+      }
+      pieces.append(self[start..<index])
+    }
+  }
+
+  func lines(keepingEnds: Bool = false) -> [PythonText] {
+    var result: [PythonText] = []
+    var start = 0
+    var index = 0
+    while index < bytes.count {
+      let (value, length) = scalar(at: index)
+      guard value.isPythonLineBreak else {
+        index += length
+        continue
+      }
+      var end = index + length
+      if value == "\r" && end < bytes.count && bytes[end] == 0x0A { end += 1 }
+      result.append(self[start..<(keepingEnds ? end : index)])
+      start = end
+      index = end
+    }
+    if start < bytes.count { result.append(self[start..<bytes.count]) }
+    return result
+  }
+
+  var uppercased: PythonText { mapped { $0.properties.uppercaseMapping } }
+
+  var lowercased: PythonText {
+    let all = scalars
+    guard all.contains("\u{3A3}") else { return mapped { $0.properties.lowercaseMapping } }
+    // The one mapping that depends on its neighbours: a sigma that ends a word.
+    var result = PythonText()
+    for (index, scalar) in all.enumerated() {
+      if scalar == "\u{3A3}" {
+        let before = all[..<index].last { !$0.properties.isCaseIgnorable }
+        let after = all[(index + 1)...].first { !$0.properties.isCaseIgnorable }
+        let isFinal = before?.properties.isCased == true && after?.properties.isCased != true
+        result.append((isFinal ? "\u{3C2}" : "\u{3C3}") as Unicode.Scalar)
+      } else {
+        result.bytes.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
+      }
+    }
+    return result
+  }
+
+  var capitalized: PythonText {
+    guard !bytes.isEmpty else { return self }
+    let (first, length) = scalar(at: 0)
+    return PythonText(first.properties.titlecaseMapping) + self[length..<bytes.count].lowercased
+  }
+
+  var swappedCase: PythonText {
+    mapped { $0.properties.isUppercase ? $0.properties.lowercaseMapping : $0.properties.uppercaseMapping }
+  }
+
+  /// Python's `str.title`: a letter after a caseless character begins a word.
+  var titlecased: PythonText {
+    var result = PythonText()
+    var afterCased = false
+    for scalar in scalars {
+      let properties = scalar.properties
+      result.bytes.append(
+        contentsOf: (afterCased ? properties.lowercaseMapping : properties.titlecaseMapping).utf8)
+      afterCased = properties.isCased
+    }
+    return result
+  }
+
+  private func mapped(_ mapping: (Unicode.Scalar) -> String) -> PythonText {
+    var result = PythonText()
+    result.bytes.reserveCapacity(bytes.count)
+    for scalar in scalars { result.bytes.append(contentsOf: mapping(scalar).utf8) }
+    return result
+  }
+
+  /// Whether every code point satisfies `predicate`, and there is at least one.
+  func allScalars(_ predicate: (Unicode.Scalar) -> Bool) -> Bool {
+    !isEmpty && scalars.allSatisfy(predicate)
+  }
+
+  /// Whether there is a cased code point and all of them are `upper` (or lower) case.
+  func hasOnlyCase(upper: Bool) -> Bool {
+    var found = false
+    for scalar in scalars {
+      let properties = scalar.properties
+      if properties.generalCategory == .titlecaseLetter { return false }
+      if upper ? properties.isLowercase : properties.isUppercase { return false }
+      if upper ? properties.isUppercase : properties.isLowercase { found = true }
+    }
+    return found
+  }
+
+  /// Python's `repr` of a str.
+  var quoted: PythonText {
+    let quote: UInt8 = bytes.contains(0x27) && !bytes.contains(0x22) ? 0x22 : 0x27
+    var result = PythonText(bytes: [quote])
+    for scalar in scalars {
+      switch scalar {
+      case "\\": result.bytes.append(contentsOf: [0x5C, 0x5C])
+      case "\n": result.append("\\n" as PythonText)
+      case "\r": result.append("\\r" as PythonText)
+      case "\t": result.append("\\t" as PythonText)
+      default:
+        if scalar.value == UInt32(quote) {
+          result.bytes.append(contentsOf: [0x5C, quote])
+        } else if scalar.isPythonPrintable {
+          result.append(scalar)
+        } else if scalar.value <= 0xFF {
+          result.append(PythonText("\\x" + hexadecimal(scalar.value, digits: 2)))
+        } else if scalar.value <= 0xFFFF {
+          result.append(PythonText("\\u" + hexadecimal(scalar.value, digits: 4)))
+        } else {
+          result.append(PythonText("\\U" + hexadecimal(scalar.value, digits: 8)))
+        }
+      }
+    }
+    result.bytes.append(quote)
+    return result
+  }
+}
+
+func hexadecimal(_ value: UInt32, digits: Int) -> String {
+  let text = String(value, radix: 16)
+  return String(repeating: "0", count: max(0, digits - text.utf8.count)) + text
+}
+
+extension Unicode.Scalar {
+  /// Python's `str.isspace` for one code point.
+  var isPythonSpace: Bool {
+    switch value {
+    case 9...13, 28...32, 0x85, 0xA0, 0x1680, 0x2000...0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000: true
+    default: false
+    }
+  }
+
+  /// The code points at which Python's `str.splitlines` breaks.
+  var isPythonLineBreak: Bool {
+    switch value {
+    case 10...13, 28...30, 0x85, 0x2028, 0x2029: true
+    default: false
+    }
+  }
+
+  var isPythonPrintable: Bool {
+    if value >= 0x20 && value < 0x7F { return true }
+    switch properties.generalCategory {
+    case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator,
+      .spaceSeparator:
+      return false
+    default: return true
+    }
+  }
+
+  var isPythonAlphabetic: Bool {
+    switch properties.generalCategory {
+    case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter: true
+    default: false
+    }
+  }
+
+  var isPythonDecimal: Bool { properties.generalCategory == .decimalNumber }
+
+  var isPythonDigit: Bool {
+    isPythonDecimal || properties.numericType == .digit
+  }
+
+  var isPythonNumeric: Bool { properties.numericType != nil }
+}

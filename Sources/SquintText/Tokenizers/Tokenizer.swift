@@ -1,0 +1,316 @@
+import SquintFile
+import Synchronization
+
+/// Turns text into ids and ids into text, as PyPI `tokenizers` does for the same checkpoint.
+///
+/// Safe to share between threads; texts that are encoded at the same time each take about 300 KB of working memory,
+/// one after the other they share it.
+public final class Tokenizer: Sendable {
+  /// The number of ids: every id is less.
+  public let vocabularySize: Int
+  public let bosToken: Int32?
+  public let eosToken: Int32?
+  public let padToken: Int32?
+
+  let tables: TokenTables
+  let decoder: TokenizerDefinition.Decoder
+  /// `<0xNN>` tokens by byte, for the decoder and, where the model falls back to bytes, the encoder.
+  private let settings: TokenizerDefinition
+  private let fallbackTokens: [Int32]?
+  private let specialBits: [UInt64]
+  private let usedBits: [UInt64]
+  private let rawTokens: AddedTokenMatcher
+  private let normalizedTokens: AddedTokenMatcher
+  /// SentencePiece without a pre-tokenizer: whether a token joins ▁ to a scalar that ends in this byte. Where none
+  /// does, the text is cut before the ▁ without changing the result. Nil where it must not be cut.
+  private let joinsSpace: [Bool]?
+  private let idle: Mutex<WordEncoder?>
+
+  static let metaspace: [UInt8] = [0xE2, 0x96, 0x81]  // ▁
+
+  /// Builds the tables; about 10 ms per 100,000 tokens.
+  ///
+  /// - Throws: `SquintError.badData` where the definition contradicts itself.
+  public init(_ definition: TokenizerDefinition) throws(SquintError) {
+    try definition.validate()
+    tables = try TokenTables(definition)
+    vocabularySize = definition.vocabularySize
+    bosToken = definition.bosToken
+    eosToken = definition.eosToken
+    padToken = definition.padToken
+    decoder = definition.decoder
+    var settings = definition
+    settings.tokenBytes = []
+    settings.tokenLengths = []
+    settings.tokenKinds = []
+    settings.merges = []
+    settings.addedTokens = []
+    self.settings = settings
+
+    var special = [UInt64](repeating: 0, count: (vocabularySize + 63) / 64)
+    for token in definition.addedTokens where token.isSpecial { special[Int(token.id) / 64] |= 1 << (token.id % 64) }
+    specialBits = special
+    var used = [UInt64](repeating: 0, count: (vocabularySize + 63) / 64)
+    for (id, kind) in definition.tokenKinds.enumerated() where kind != TokenizerDefinition.TokenKind.unused.rawValue {
+      used[id / 64] |= 1 << (id % 64)
+    }
+    usedBits = used
+
+    if definition.byteFallback {
+      let tables = tables
+      fallbackTokens = (0..<256).map { byte in
+        let digits = Array("0123456789ABCDEF".utf8)
+        let name = Array("<0x".utf8) + [digits[byte / 16], digits[byte % 16]] + [UInt8(ascii: ">")]
+        return name.withUnsafeBufferPointer {
+          tables.token($0.baseAddress!, $0.count, hash: tables.hash($0.baseAddress!, $0.count)).map(Int32.init) ?? -1
+        }
+      }
+    } else {
+      fallbackTokens = nil
+    }
+    rawTokens = AddedTokenMatcher(
+      definition.addedTokens.filter { !$0.isNormalized }.map { ($0, Array($0.content.utf8)) })
+    normalizedTokens = AddedTokenMatcher(
+      definition.addedTokens.filter(\.isNormalized).map {
+        ($0, TextNormalizer.normalized($0.content, by: definition.normalizers))
+      })
+    joinsSpace = Self.spaceJoins(definition, tables)
+    idle = Mutex(nil)
+  }
+
+  private static func spaceJoins(_ definition: TokenizerDefinition, _ tables: TokenTables) -> [Bool]? {
+    guard definition.model == .sentencePiece, !definition.ignoresMerges else { return nil }
+    // Without a token for ▁ an unknown token could reach across.
+    let known = metaspace.withUnsafeBufferPointer {
+      tables.token($0.baseAddress!, 3, hash: tables.hash($0.baseAddress!, 3)) != nil
+    }
+    guard known else { return nil }
+    var joins = [Bool](repeating: false, count: 256)
+    for id in 0..<definition.vocabularySize {
+      let token = tables.token(id)
+      var index = 1
+      while index + 3 <= token.count {
+        if token[index] == 0xE2 && token[index + 1] == 0x96 && token[index + 2] == 0x81 {
+          joins[Int(token[index - 1])] = true
+        }
+        index += 1
+      }
+    }
+    return joins
+  }
+
+  // MARK: Encoding
+
+  /// The ids of `text`.
+  ///
+  /// - Parameters:
+  ///   - addSpecialTokens: puts the tokens around it that the checkpoint's tokenizer puts there.
+  ///   - parseAddedTokens: whether special tokens that are spelled out in the text become those tokens. False for
+  ///     what a user typed, who must not be able to write control tokens.
+  public func encode(_ text: String, addSpecialTokens: Bool, parseAddedTokens: Bool = true) -> [Int32] {
+    var text = text
+    return text.withUTF8 {
+      encode(validated: $0, addSpecialTokens: addSpecialTokens, parseAddedTokens: parseAddedTokens)
+    }
+  }
+
+  /// The ids of `bytes`, read as UTF-8 with U+FFFD in place of what is none.
+  public func encode(
+    _ bytes: UnsafeRawBufferPointer, addSpecialTokens: Bool, parseAddedTokens: Bool = true
+  ) -> [Int32] {
+    if UTF8Text.validPrefix(bytes) == bytes.count {
+      return encode(
+        validated: bytes.assumingMemoryBound(to: UInt8.self), addSpecialTokens: addSpecialTokens,
+        parseAddedTokens: parseAddedTokens)
+    }
+    var repaired: [UInt8] = []
+    repaired.reserveCapacity(bytes.count + bytes.count / 8)
+    UTF8Text.appendRepaired(bytes, to: &repaired)
+    return repaired.withUnsafeBufferPointer {
+      encode(validated: $0, addSpecialTokens: addSpecialTokens, parseAddedTokens: parseAddedTokens)
+    }
+  }
+
+  private func encode(
+    validated text: UnsafeBufferPointer<UInt8>, addSpecialTokens: Bool, parseAddedTokens: Bool
+  ) -> [Int32] {
+    let encoder = takeEncoder()
+    defer { idle.withLock { $0 = encoder } }
+    if addSpecialTokens { for id in settings.prefix { encoder.append(id) } }
+    if let base = text.baseAddress {
+      let view = TextView(base: base, end: text.count, categories: .shared)
+      if rawTokens.isEmpty {
+        encode(piece: view, isStart: true, parseAddedTokens, encoder)
+      } else {
+        rawTokens.split(view, skipsSpecial: !parseAddedTokens) { id, start, end in
+          if id >= 0 {
+            encoder.append(id)
+          } else {
+            let piece = TextView(base: base + start, end: end - start, categories: view.categories)
+            encode(piece: piece, isStart: start == 0, parseAddedTokens, encoder)
+          }
+        }
+      }
+    }
+    if addSpecialTokens { for id in settings.suffix { encoder.append(id) } }
+    return encoder.takeOutput()
+  }
+
+  private func takeEncoder() -> WordEncoder {
+    let kept = idle.withLock { slot in
+      let kept = slot
+      slot = nil
+      return kept
+    }
+    return kept ?? WordEncoder(tables, settings, fallbackTokens: fallbackTokens)
+  }
+
+  /// Text between added tokens that are not normalized.
+  private func encode(piece: TextView, isStart: Bool, _ parseAddedTokens: Bool, _ encoder: WordEncoder) {
+    var text = piece
+    if !settings.normalizers.isEmpty {
+      TextNormalizer.normalize(piece, by: settings.normalizers, into: &encoder.normalized, &encoder.spaced)
+      text = TextView(
+        base: UnsafePointer(encoder.normalized.base), end: encoder.normalized.count, categories: piece.categories)
+    }
+    if normalizedTokens.isEmpty {
+      encode(words: text, isStart: isStart, encoder)
+    } else {
+      normalizedTokens.split(text, skipsSpecial: !parseAddedTokens) { id, start, end in
+        if id >= 0 {
+          encoder.append(id)
+        } else {
+          let words = TextView(base: text.base + start, end: end - start, categories: text.categories)
+          encode(words: words, isStart: isStart && start == 0, encoder)
+        }
+      }
+    }
+  }
+
+  /// Normalized text between added tokens.
+  private func encode(words: TextView, isStart: Bool, _ encoder: WordEncoder) {
+    var text = words
+    guard text.end > 0 else { return }
+    if settings.addsPrefixSpace && text.base[0] != UInt8(ascii: " ") {
+      encoder.spaced.count = 0
+      encoder.spaced.append([UInt8(ascii: " ")])
+      encoder.spaced.append(text.base, text.end)
+      text = TextView(
+        base: UnsafePointer(encoder.spaced.base), end: encoder.spaced.count, categories: text.categories)
+    }
+    switch settings.preTokenizer {
+    case .none:
+      if settings.model == .sentencePiece { encode(spaced: text, encoder) } else { encoder.encode(text.base, text.end) }
+    case .gpt2: encode(text, GPT2Pattern.self, from: 0, encoder)
+    case .llama3: encode(text, Llama3Pattern<ThreeNumbers>.self, from: 0, encoder)
+    case .qwen2: encode(text, Llama3Pattern<OneNumber>.self, from: 0, encoder)
+    case .gpt2Digits: encodeDigits(text, encoder)
+    case .metaspace:
+      encoder.spaced.count = 0
+      let startsSpaced =
+        text.base[0] == UInt8(ascii: " ")
+        || (text.end >= 3 && text.base[0] == 0xE2 && text.base[1] == 0x96 && text.base[2] == 0x81)
+      let prepends = settings.metaspacePrepend == .always || (settings.metaspacePrepend == .first && isStart)
+      if prepends && !startsSpaced { encoder.spaced.append(Self.metaspace) }
+      TextNormalizer.replace([UInt8(ascii: " ")], with: Self.metaspace, in: text, into: &encoder.spaced)
+      text = TextView(
+        base: UnsafePointer(encoder.spaced.base), end: encoder.spaced.count, categories: text.categories)
+      encode(spaced: text, encoder)
+    }
+  }
+
+  @inline(__always)
+  private func encode<Pattern: WordPattern>(
+    _ text: TextView, _: Pattern.Type, from start: Int, _ encoder: WordEncoder
+  ) {
+    var start = start
+    while start < text.end {
+      let end = Pattern.end(of: start, in: text)
+      encoder.encode(text.base + start, end - start)
+      start = end
+    }
+  }
+
+  /// Each digit is a text of its own for GPT-2's expression, and so is what stands between two.
+  private func encodeDigits(_ text: TextView, _ encoder: WordEncoder) {
+    var start = 0
+    while start < text.end {
+      var end = start
+      while end < text.end {
+        let (bits, length) = text.category(at: end)
+        if bits & UnicodeCategories.numeric != 0 {
+          if end == start { end += length }
+          break
+        }
+        end += length
+      }
+      encode(
+        TextView(base: text.base, end: end, categories: text.categories), GPT2Pattern.self, from: start, encoder)
+      start = end
+    }
+  }
+
+  /// Text whose spaces are ▁, cut before each ▁ where the pre-tokenizer or the vocabulary lets it.
+  private func encode(spaced text: TextView, _ encoder: WordEncoder) {
+    let base = text.base
+    let splits = settings.preTokenizer == .metaspace && settings.metaspaceSplits
+    guard splits || joinsSpace != nil else {
+      encoder.encode(base, text.end)
+      return
+    }
+    let never = [Bool](repeating: false, count: 256)
+    (splits ? never : joinsSpace ?? never).withUnsafeBufferPointer { joins in
+      var start = 0
+      var index = 1
+      while index + 3 <= text.end {
+        if base[index] == 0xE2, base[index + 1] == 0x96, base[index + 2] == 0x81, !joins[Int(base[index - 1])] {
+          encoder.encode(base + start, index - start)
+          start = index
+        }
+        index += 1
+      }
+      encoder.encode(base + start, text.end - start)
+    }
+  }
+
+  // MARK: Decoding
+
+  /// The text of `ids`; ids that the vocabulary does not have are left out.
+  ///
+  /// - Parameter skipSpecialTokens: leaves special tokens out.
+  public func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool) -> String {
+    var stream = DecodingStream(self, skipSpecialTokens: skipSpecialTokens)
+    var out: [UInt8] = []
+    for id in ids { stream.append(id, to: &out) }
+    stream.finish(to: &out)
+    return String(decoding: out, as: UTF8.self)
+  }
+
+  // MARK: The vocabulary
+
+  /// The bytes of token `id`: what it stands for, before the decoder's rules for spaces and bytes. Empty for an id
+  /// that the vocabulary does not have.
+  public func bytes(of id: Int32) -> [UInt8] { contains(id) ? [UInt8](tables.token(Int(id))) : [] }
+
+  /// The id of the added token or, failing that, the token whose bytes are those of `token`.
+  public func id(of token: String) -> Int32? {
+    var token = token
+    return token.withUTF8 { bytes in
+      guard let base = bytes.baseAddress, bytes.count > 0 else { return nil }
+      for matcher in [rawTokens, normalizedTokens] {
+        if let id = matcher.id(of: bytes) { return id }
+      }
+      return tables.token(base, bytes.count, hash: tables.hash(base, bytes.count)).map(Int32.init)
+    }
+  }
+
+  /// Whether `id` is a special token: one that controls the model rather than being text.
+  public func isSpecial(_ id: Int32) -> Bool {
+    id >= 0 && Int(id) < vocabularySize && specialBits[Int(id) / 64] >> (id % 64) & 1 == 1
+  }
+
+  /// Whether the vocabulary has a token `id`.
+  public func contains(_ id: Int32) -> Bool {
+    id >= 0 && Int(id) < vocabularySize && usedBits[Int(id) / 64] >> (id % 64) & 1 == 1
+  }
+}

@@ -1,0 +1,240 @@
+import SquintFile
+
+/// Everything a tokenizer needs, as a model file holds it (formats/tokenizer.md). `Tokenizer` runs it.
+public struct TokenizerDefinition: Sendable, Equatable {
+  /// What the merges work on.
+  public enum Model: String, Sendable {
+    /// Bytes: GPT-2 and its successors. Tokens are bytes as they stand in the text.
+    case byteLevel = "byte_level_bpe"
+    /// Unicode scalars, spaces written as ▁ (U+2581): SentencePiece's BPE, as in Llama 2.
+    case sentencePiece = "sentencepiece_bpe"
+  }
+
+  /// What an id is.
+  public enum TokenKind: UInt8, Sendable {
+    /// A token that merges produce, or that they start from.
+    case normal = 0
+    /// A token that only `addedTokens`, `prefix` and `suffix` produce.
+    case literal = 1
+    /// A hole in the vocabulary; its bytes are empty and it decodes to nothing.
+    case unused = 2
+  }
+
+  /// A step that changes the text before it is cut into words.
+  public enum Normalizer: Sendable, Equatable {
+    /// Unicode's normalization form C.
+    case nfc
+    /// Puts a text in front of every text that is not empty.
+    case prepend(String)
+    /// Replaces every occurrence of `pattern`, which is not empty, by `content`.
+    case replace(pattern: String, content: String)
+  }
+
+  /// How a text is cut into words; merges never cross from one into the next.
+  public enum PreTokenizer: String, Sendable {
+    /// Not at all.
+    case none
+    /// GPT-2's expression: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
+    case gpt2
+    /// Every digit by itself, then GPT-2's expression between them: SmolLM.
+    case gpt2Digits = "gpt2_digits"
+    /// Llama 3's expression: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|`
+    /// `?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`.
+    case llama3
+    /// Qwen2's expression: Llama 3's with `\p{N}` in place of `\p{N}{1,3}`.
+    case qwen2
+    /// Spaces become ▁, and one is put in front as `metaspacePrepend` says; words start at each ▁ where
+    /// `metaspaceSplits`.
+    case metaspace
+  }
+
+  /// Which texts `PreTokenizer.metaspace` puts a ▁ in front of, unless they start with one.
+  public enum MetaspacePrepend: String, Sendable {
+    case never
+    /// The text between two added tokens only where it starts the whole text.
+    case first
+    /// Each text between two added tokens.
+    case always
+  }
+
+  /// A token that is found in the text before anything else happens to it.
+  public struct AddedToken: Sendable, Equatable {
+    public var id: Int32
+    public var content: String
+    /// Controls the model rather than being text: `decode` can leave it out.
+    public var isSpecial: Bool
+    /// Takes the white space before it.
+    public var stripsLeft: Bool
+    /// Takes the white space after it.
+    public var stripsRight: Bool
+    /// Is found only where no word character is beside it.
+    public var isSingleWord: Bool
+    /// Is looked for, in normalized form, in the normalized text.
+    public var isNormalized: Bool
+
+    public init(
+      id: Int32, content: String, isSpecial: Bool = false, stripsLeft: Bool = false, stripsRight: Bool = false,
+      isSingleWord: Bool = false, isNormalized: Bool = false
+    ) {
+      self.id = id
+      self.content = content
+      self.isSpecial = isSpecial
+      self.stripsLeft = stripsLeft
+      self.stripsRight = stripsRight
+      self.isSingleWord = isSingleWord
+      self.isNormalized = isNormalized
+    }
+  }
+
+  /// How ids become text again.
+  public enum Decoder: Sendable, Equatable {
+    /// The tokens' bytes, one after the other, read as UTF-8.
+    case byteLevel
+    /// ▁ becomes a space and, with `byteFallback`, runs of `<0xNN>` tokens become the bytes they name; then up to
+    /// `strippedSpaces` spaces at the start go.
+    case sentencePiece(byteFallback: Bool, strippedSpaces: Int)
+  }
+
+  public var model: Model
+  /// The bytes of all tokens, in the order of their ids.
+  public var tokenBytes: [UInt8] = []
+  /// The length of each token in `tokenBytes`.
+  public var tokenLengths: [UInt16] = []
+  /// What each token is: raw values of `TokenKind`.
+  public var tokenKinds: [UInt8] = []
+  /// left, right, left, right, …: the ids of each merge's parts, best merge first.
+  public var merges: [UInt32] = []
+  /// A word that is a token as a whole becomes that token, whatever the merges say.
+  public var ignoresMerges = false
+  /// A character without a token becomes the `<0xNN>` tokens of its bytes.
+  public var byteFallback = false
+  /// The token of a character that has none; nil leaves such characters out.
+  public var unknownToken: Int32?
+  /// A run of unknown characters becomes one unknown token.
+  public var fusesUnknown = false
+  public var normalizers: [Normalizer] = []
+  public var preTokenizer = PreTokenizer.none
+  /// Byte-level: a space is put in front of each text between added tokens that does not start with one.
+  public var addsPrefixSpace = false
+  public var metaspacePrepend = MetaspacePrepend.never
+  public var metaspaceSplits = false
+  public var addedTokens: [AddedToken] = []
+  /// The ids put before and after a text that is encoded with special tokens.
+  public var prefix: [Int32] = []
+  public var suffix: [Int32] = []
+  public var decoder: Decoder
+  public var bosToken: Int32?
+  public var eosToken: Int32?
+  public var padToken: Int32?
+
+  public init(model: Model, decoder: Decoder) {
+    self.model = model
+    self.decoder = decoder
+  }
+
+  /// The number of ids.
+  public var vocabularySize: Int { tokenLengths.count }
+
+  /// Adds a token under the next id.
+  ///
+  /// - Throws: `SquintError.badData` where it is longer than 65,535 bytes.
+  public mutating func appendToken(_ bytes: some Collection<UInt8>, kind: TokenKind) throws(SquintError) {
+    guard let length = UInt16(exactly: bytes.count) else {
+      throw SquintError(
+        .badData, "tokenizer: token \(grouped(vocabularySize)) is \(grouped(bytes.count)) bytes long; 65,535 at most")
+    }
+    tokenBytes.append(contentsOf: bytes)
+    tokenLengths.append(length)
+    tokenKinds.append(kind.rawValue)
+  }
+}
+
+// MARK: Validation
+
+extension TokenizerDefinition {
+  /// Ids fit 24 bits, so that a table's slot holds one with eight bits of its hash.
+  package static let maximumVocabularySize = (1 << 24) - 1
+  /// Longer added tokens would let a text make the search for them slow.
+  package static let maximumAddedTokenBytes = 1024
+  /// The longest text a normalizer puts in place of another.
+  package static let maximumNormalizerBytes = 64
+
+  /// Throws where a part contradicts another; everything that `Tokenizer` relies on but the results of merges, which
+  /// it looks up itself.
+  package func validate() throws(SquintError) {
+    let count = vocabularySize
+    guard count > 0 else { throw bad("the vocabulary is empty") }
+    guard count <= Self.maximumVocabularySize else {
+      throw bad("\(grouped(count)) tokens; \(grouped(Self.maximumVocabularySize)) at most")
+    }
+    guard tokenKinds.count == count else {
+      throw bad("\(grouped(tokenKinds.count)) kinds for \(grouped(count)) tokens")
+    }
+    var total = 0
+    for length in tokenLengths { total += Int(length) }
+    guard total == tokenBytes.count else {
+      throw bad("the tokens' lengths add up to \(grouped(total)) bytes, there are \(grouped(tokenBytes.count))")
+    }
+    if let kind = tokenKinds.first(where: { TokenKind(rawValue: $0) == nil }) {
+      throw bad("a token is of kind \(kind), which this version does not know")
+    }
+    guard merges.count % 2 == 0, merges.count / 2 <= Self.maximumVocabularySize else {
+      throw bad("\(grouped(merges.count / 2)) merges; \(grouped(Self.maximumVocabularySize)) at most")
+    }
+    if let id = merges.first(where: { $0 >= UInt32(count) }) {
+      throw bad("a merge names token \(grouped(id)) of \(grouped(count))")
+    }
+    for (name, ids) in [
+      ("prefix", prefix), ("suffix", suffix), ("added token", addedTokens.map(\.id)),
+      ("bos, eos, pad or unknown token", [bosToken, eosToken, padToken, unknownToken].compactMap { $0 })
+    ] {
+      if let id = ids.first(where: { $0 < 0 || Int($0) >= count }) {
+        throw bad("the \(name) \(id) is not one of \(grouped(count)) ids")
+      }
+    }
+    guard prefix.count <= 64, suffix.count <= 64 else { throw bad("more than 64 tokens around a text") }
+    for token in addedTokens {
+      guard (1...Self.maximumAddedTokenBytes).contains(token.content.utf8.count) else {
+        throw bad(
+          "added token \(token.id) is \(grouped(token.content.utf8.count)) bytes long; 1 to "
+            + "\(grouped(Self.maximumAddedTokenBytes)) are allowed")
+      }
+    }
+    try validateSteps()
+  }
+
+  private func validateSteps() throws(SquintError) {
+    guard normalizers.count <= 8 else { throw bad("more than 8 normalizers") }
+    for normalizer in normalizers {
+      switch normalizer {
+      case .nfc: break
+      case .prepend(let content):
+        guard content.utf8.count <= Self.maximumNormalizerBytes else { throw bad("a normalizer's text is too long") }
+      case .replace(let pattern, let content):
+        guard (1...Self.maximumNormalizerBytes).contains(pattern.utf8.count),
+          content.utf8.count <= Self.maximumNormalizerBytes
+        else { throw bad("a normalizer's text is empty or too long") }
+      }
+    }
+    // Each step may multiply the length of the text; together they must not be a bomb.
+    var growth = 1.0
+    for case .replace(let pattern, let content) in normalizers {
+      growth *= max(1, Double(content.utf8.count) / Double(pattern.utf8.count))
+    }
+    guard growth <= 64 else { throw bad("the normalizers make a text up to \(growth) times as long; 64 at most") }
+    switch (model, preTokenizer) {
+    case (_, .none), (.sentencePiece, .metaspace): break
+    case (.byteLevel, .gpt2), (.byteLevel, .gpt2Digits), (.byteLevel, .llama3), (.byteLevel, .qwen2): break
+    default: throw bad("the pre-tokenizer \(preTokenizer.rawValue) does not go with \(model.rawValue)")
+    }
+    guard !addsPrefixSpace || preTokenizer == .gpt2 || preTokenizer == .none else {
+      throw bad("a space in front does not go with the pre-tokenizer \(preTokenizer.rawValue)")
+    }
+    guard model == .byteLevel || decoder != .byteLevel else { throw bad("the decoder does not go with the model") }
+    if case .sentencePiece(_, let spaces) = decoder {
+      guard (0...1024).contains(spaces) else { throw bad("the decoder strips \(spaces) spaces; 0 to 1,024 are allowed") }
+    }
+  }
+
+  func bad(_ message: String) -> SquintError { .badData("tokenizer", message) }
+}

@@ -1,0 +1,235 @@
+import SquintFile
+
+// The tokenizer as the model file holds it: formats/tokenizer.md.
+
+extension TokenizerDefinition {
+  private enum Key {
+    static let model = "tokenizer.model"
+    static let tokens = "tokenizer.tokens"
+    static let lengths = "tokenizer.token_lengths"
+    static let kinds = "tokenizer.token_kinds"
+    static let merges = "tokenizer.merges"
+    static let ignoresMerges = "tokenizer.ignore_merges"
+    static let byteFallback = "tokenizer.byte_fallback"
+    static let fusesUnknown = "tokenizer.fuse_unknown"
+    static let unknown = "tokenizer.unknown_id"
+    static let bos = "tokenizer.bos_id"
+    static let eos = "tokenizer.eos_id"
+    static let pad = "tokenizer.pad_id"
+    static let normalizers = "tokenizer.normalizers"
+    static let preTokenizer = "tokenizer.pre_tokenizer"
+    static let addsPrefixSpace = "tokenizer.add_prefix_space"
+    static let metaspacePrepend = "tokenizer.metaspace.prepend"
+    static let metaspaceSplits = "tokenizer.metaspace.split"
+    static let decoder = "tokenizer.decoder"
+    static let decoderByteFallback = "tokenizer.decoder.byte_fallback"
+    static let decoderStrip = "tokenizer.decoder.strip"
+    static let addedIDs = "tokenizer.added.ids"
+    static let addedContents = "tokenizer.added.contents"
+    static let addedFlags = "tokenizer.added.flags"
+    static let prefix = "tokenizer.prefix"
+    static let suffix = "tokenizer.suffix"
+  }
+
+  /// Whether `metadata` holds a tokenizer at all.
+  public static func isPresent(in metadata: Metadata) -> Bool { metadata[Key.model] != nil }
+
+  /// Writes every `tokenizer.*` key that differs from its default, in a fixed order.
+  public func write(to metadata: inout Metadata) {
+    metadata[Key.model] = .string(model.rawValue)
+    metadata[Key.tokens] = .bytes(tokenBytes)
+    metadata[Key.lengths] = .bytes(littleEndianBytes(tokenLengths))
+    metadata[Key.kinds] = .bytes(tokenKinds)
+    metadata[Key.merges] = .bytes(littleEndianBytes(merges))
+    metadata[Key.ignoresMerges] = ignoresMerges ? .bool(true) : nil
+    metadata[Key.byteFallback] = byteFallback ? .bool(true) : nil
+    metadata[Key.fusesUnknown] = fusesUnknown ? .bool(true) : nil
+    metadata[Key.unknown] = unknownToken.map { .int(Int64($0)) }
+    metadata[Key.bos] = bosToken.map { .int(Int64($0)) }
+    metadata[Key.eos] = eosToken.map { .int(Int64($0)) }
+    metadata[Key.pad] = padToken.map { .int(Int64($0)) }
+    var steps: [String] = []
+    for normalizer in normalizers {
+      switch normalizer {
+      case .nfc: steps.append("nfc")
+      case .prepend(let content): steps += ["prepend", content]
+      case .replace(let pattern, let content): steps += ["replace", pattern, content]
+      }
+    }
+    metadata[Key.normalizers] = steps.isEmpty ? nil : .strings(steps)
+    metadata[Key.preTokenizer] = .string(preTokenizer.rawValue)
+    metadata[Key.addsPrefixSpace] = addsPrefixSpace ? .bool(true) : nil
+    metadata[Key.metaspacePrepend] = metaspacePrepend == .never ? nil : .string(metaspacePrepend.rawValue)
+    metadata[Key.metaspaceSplits] = metaspaceSplits ? .bool(true) : nil
+    switch decoder {
+    case .byteLevel:
+      metadata[Key.decoder] = .string("byte_level")
+      metadata[Key.decoderByteFallback] = nil
+      metadata[Key.decoderStrip] = nil
+    case .sentencePiece(let byteFallback, let strippedSpaces):
+      metadata[Key.decoder] = .string("sentencepiece")
+      metadata[Key.decoderByteFallback] = byteFallback ? .bool(true) : nil
+      metadata[Key.decoderStrip] = strippedSpaces == 0 ? nil : .int(Int64(strippedSpaces))
+    }
+    let hasAdded = !addedTokens.isEmpty
+    metadata[Key.addedIDs] = hasAdded ? .ints(addedTokens.map { Int64($0.id) }) : nil
+    metadata[Key.addedContents] = hasAdded ? .strings(addedTokens.map(\.content)) : nil
+    metadata[Key.addedFlags] = hasAdded ? .bytes(addedTokens.map(\.flags)) : nil
+    metadata[Key.prefix] = prefix.isEmpty ? nil : .ints(prefix.map(Int64.init))
+    metadata[Key.suffix] = suffix.isEmpty ? nil : .ints(suffix.map(Int64.init))
+  }
+
+  /// Reads the `tokenizer.*` keys.
+  ///
+  /// - Throws: `SquintError.badData` where a key is missing or its value contradicts another.
+  public init(metadata: Metadata) throws(SquintError) {
+    let modelName = try metadata.string(Key.model)
+    guard let model = Model(rawValue: modelName) else { throw Self.unknown(Key.model, modelName) }
+    let decoderName = try metadata.string(Key.decoder)
+    switch decoderName {
+    case "byte_level": self.init(model: model, decoder: .byteLevel)
+    case "sentencepiece":
+      let byteFallback = try metadata.bool(Key.decoderByteFallback, default: false)
+      let strip = try metadata.int(Key.decoderStrip, in: 0...1024, default: 0)
+      self.init(model: model, decoder: .sentencePiece(byteFallback: byteFallback, strippedSpaces: strip))
+    default: throw Self.unknown(Key.decoder, decoderName)
+    }
+    tokenBytes = try metadata.bytes(Key.tokens)
+    tokenLengths = try Self.integers(metadata, Key.lengths)
+    tokenKinds = try metadata.bytes(Key.kinds)
+    merges = try Self.integers(metadata, Key.merges)
+    ignoresMerges = try metadata.bool(Key.ignoresMerges, default: false)
+    byteFallback = try metadata.bool(Key.byteFallback, default: false)
+    fusesUnknown = try metadata.bool(Key.fusesUnknown, default: false)
+    unknownToken = try Self.id(metadata, Key.unknown)
+    bosToken = try Self.id(metadata, Key.bos)
+    eosToken = try Self.id(metadata, Key.eos)
+    padToken = try Self.id(metadata, Key.pad)
+    normalizers = try Self.normalizers(try metadata.strings(Key.normalizers))
+    let preTokenizerName = try metadata.string(Key.preTokenizer)
+    guard let preTokenizer = PreTokenizer(rawValue: preTokenizerName) else {
+      throw Self.unknown(Key.preTokenizer, preTokenizerName)
+    }
+    self.preTokenizer = preTokenizer
+    addsPrefixSpace = try metadata.bool(Key.addsPrefixSpace, default: false)
+    let prependName = try metadata.string(Key.metaspacePrepend, default: "never")
+    guard let prepend = MetaspacePrepend(rawValue: prependName) else {
+      throw Self.unknown(Key.metaspacePrepend, prependName)
+    }
+    metaspacePrepend = prepend
+    metaspaceSplits = try metadata.bool(Key.metaspaceSplits, default: false)
+    addedTokens = try Self.addedTokens(metadata)
+    prefix = try Self.ids(metadata, Key.prefix)
+    suffix = try Self.ids(metadata, Key.suffix)
+    try validate()
+  }
+
+  private static func unknown(_ key: String, _ value: String) -> SquintError {
+    SquintError(.badData, "metadata \(key) is '\(value)', which this version does not know; update Squint")
+  }
+
+  private static func id(_ metadata: Metadata, _ key: String) throws(SquintError) -> Int32? {
+    metadata[key] == nil ? nil : Int32(try metadata.int(key, in: 0...maximumVocabularySize))
+  }
+
+  private static func ids(_ metadata: Metadata, _ key: String) throws(SquintError) -> [Int32] {
+    var out: [Int32] = []
+    for value in try metadata.ints(key) {
+      guard (0...Int64(maximumVocabularySize)).contains(value) else {
+        throw SquintError(.badData, "metadata \(key) holds \(value), which is no id")
+      }
+      out.append(Int32(value))
+    }
+    return out
+  }
+
+  private static func integers<T: FixedWidthInteger>(
+    _ metadata: Metadata, _ key: String
+  ) throws(SquintError) -> [T] {
+    let bytes = try metadata.bytes(key)
+    let size = MemoryLayout<T>.size
+    guard bytes.count % size == 0 else {
+      throw SquintError(.badData, "metadata \(key) has \(grouped(bytes.count)) bytes, not a multiple of \(size)")
+    }
+    return bytes.withUnsafeBytes { source in
+      [T](unsafeUninitializedCapacity: bytes.count / size) { target, count in
+        for index in target.indices {
+          let value = T(littleEndian: source.loadUnaligned(fromByteOffset: index * size, as: T.self))
+          target.initializeElement(at: index, to: value)
+        }
+        count = target.count
+      }
+    }
+  }
+
+  private static func normalizers(_ steps: [String]) throws(SquintError) -> [Normalizer] {
+    var out: [Normalizer] = []
+    var index = 0
+    func argument(_ offset: Int) throws(SquintError) -> String {
+      guard index + offset < steps.count else {
+        throw SquintError(.badData, "metadata \(Key.normalizers) ends within '\(steps[index])'")
+      }
+      return steps[index + offset]
+    }
+    while index < steps.count {
+      switch steps[index] {
+      case "nfc":
+        out.append(.nfc)
+        index += 1
+      case "prepend":
+        out.append(.prepend(try argument(1)))
+        index += 2
+      case "replace":
+        out.append(.replace(pattern: try argument(1), content: try argument(2)))
+        index += 3
+      default: throw unknown(Key.normalizers, steps[index])
+      }
+    }
+    return out
+  }
+
+  private static func addedTokens(_ metadata: Metadata) throws(SquintError) -> [AddedToken] {
+    let ids = try ids(metadata, Key.addedIDs)
+    guard !ids.isEmpty else { return [] }
+    let contents = try metadata.strings(Key.addedContents)
+    let flags = try metadata.bytes(Key.addedFlags)
+    guard contents.count == ids.count, flags.count == ids.count else {
+      throw SquintError(
+        .badData,
+        "metadata tokenizer.added: \(grouped(ids.count)) ids, \(grouped(contents.count)) texts, "
+          + "\(grouped(flags.count)) flags")
+    }
+    var out: [AddedToken] = []
+    for index in ids.indices {
+      guard flags[index] < 32 else {
+        throw SquintError(.badData, "metadata \(Key.addedFlags) holds \(flags[index]); update Squint")
+      }
+      out.append(AddedToken(id: ids[index], content: contents[index], flags: flags[index]))
+    }
+    return out
+  }
+}
+
+extension TokenizerDefinition.AddedToken {
+  fileprivate var flags: UInt8 {
+    (isSpecial ? 1 : 0) | (stripsLeft ? 2 : 0) | (stripsRight ? 4 : 0) | (isSingleWord ? 8 : 0)
+      | (isNormalized ? 16 : 0)
+  }
+
+  fileprivate init(id: Int32, content: String, flags: UInt8) {
+    self.init(
+      id: id, content: content, isSpecial: flags & 1 != 0, stripsLeft: flags & 2 != 0, stripsRight: flags & 4 != 0,
+      isSingleWord: flags & 8 != 0, isNormalized: flags & 16 != 0)
+  }
+}
+
+private func littleEndianBytes<T: FixedWidthInteger>(_ values: [T]) -> [UInt8] {
+  let size = MemoryLayout<T>.size
+  return [UInt8](unsafeUninitializedCapacity: values.count * size) { target, count in
+    let raw = UnsafeMutableRawBufferPointer(target)
+    for (index, value) in values.enumerated() {
+      raw.storeBytes(of: value.littleEndian, toByteOffset: index * size, as: T.self)
+    }
+    count = raw.count
+  }
+}

@@ -1,0 +1,149 @@
+import CKernels
+import Foundation
+import SquintCompute
+import SquintFile
+
+/// Cases of attention, against softmax(scale · q·Kᵀ)·V in double precision.
+struct AttentionShape {
+  var type = ElementType.f32
+  var headDimension = 64
+  var heads = 3
+  var tokens = 1
+  var positions = 1
+  var firstPosition = 0
+  var window = 0
+  var causal = true
+  /// The tokens that are asked for.
+  var range: Range<Int>?
+  /// Numbers between what the strides span.
+  var gap = 0
+}
+
+func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UInt64) -> KernelCase {
+  var random = Random(seed)
+  let (dimension, heads, tokens, positions) = (shape.headDimension, shape.heads, shape.tokens, shape.positions)
+  let headStride = dimension + shape.gap
+  let tokenStride = heads * headStride + shape.gap
+  let cacheStride = dimension + shape.gap
+  let scaleStride = (dimension + 31) / 32 + shape.gap
+  let q = random.normals(tokens * tokenStride).map { largeScores ? $0 * 30 : $0 }
+
+  /// A cache as it is stored, its scales, and the numbers that it stands for.
+  func cache() -> (stored: [UInt8], scales: [UInt16], exact: [Double]) {
+    let numbers = random.normals(positions * cacheStride)
+    switch shape.type {
+    case .f16:
+      let halves = numbers.map(halfBits)
+      return (bytes(halves), [], halves.map(half))
+    case .int8:
+      let q = numbers.map { _ in Int8.random(in: -127...127, using: &random) }
+      let scales = (0..<positions * scaleStride).map { _ in halfBits(Float.random(in: 0...0.02, using: &random)) }
+      let exact = q.indices.map { index in
+        let element = min(index % cacheStride, dimension - 1)
+        return Double(q[index]) * half(scales[index / cacheStride * scaleStride + element / 32])
+      }
+      return (bytes(q), scales, exact)
+    default: return (bytes(numbers), [], numbers.map(Double.init))
+    }
+  }
+  let (keys, keyScales, k) = cache()
+  let (values_, valueScales, v) = cache()
+  let scale = 1 / Float(dimension).squareRoot()
+  let range = shape.range ?? 0..<tokens
+  let before = [Float](repeating: canary, count: tokens * tokenStride + 16)
+  let scratch = [Float](repeating: canary, count: Kernels.attentionScratch(headDimension: dimension) + 16)
+  return KernelCase(
+    name: "attention \(shape)", operation: .attention,
+    parameters: [
+      UInt32(tokenStride), UInt32(headStride), UInt32(heads), UInt32(dimension), UInt32(cacheStride),
+      UInt32(scaleStride), UInt32(shape.type.rawValue), UInt32(positions), UInt32(shape.firstPosition),
+      UInt32(shape.window), shape.causal ? 1 : 0, scale.bitPattern, UInt32(tokenStride), UInt32(headStride),
+      UInt32(range.lowerBound), UInt32(range.count),
+    ],
+    inputs: [bytes(q), keys, values_, bytes(keyScales), bytes(valueScales)],
+    outputs: [bytes(before), bytes(scratch)]
+  ) { outputs in
+    var expected: [Int: (value: Double, tolerance: Double)] = [:]
+    for token in range {
+      let position = shape.firstPosition + token
+      let seen = (0..<positions).filter {
+        !shape.causal || ($0 <= position && (shape.window == 0 || $0 > position - shape.window))
+      }
+      for head in 0..<heads {
+        let start = token * tokenStride + head * headStride
+        var scores: [Double] = []
+        var scoreError = 0.0
+        for p in seen {
+          var score = 0.0
+          var magnitude = 0.0
+          for d in 0..<dimension {
+            let term = Double(q[start + d]) * Double(scale) * k[p * cacheStride + d]
+            score += term
+            magnitude += abs(term)
+          }
+          scores.append(score)
+          // The scaled query and the dequantized key are rounded, then each product and sum.
+          scoreError = max(scoreError, Double(2 * dimension + 4) * 0x1p-24 * magnitude)
+        }
+        let largest = scores.max() ?? 0
+        let weights = scores.map { exp($0 - largest) }
+        let sum = weights.reduce(0, +)
+        // An error e in a score changes its weight, and the sum, by a factor 1 ± e; besides the exponential's error
+        // (in a weight, in the sum, and once more for each tile of 32 positions that the maximum rises in), the
+        // rounding of the difference, and of each product and sum over the positions.
+        let tiles = Double(seen.count) / 32 + 2
+        let spread = (scores.map(abs).max() ?? 0) * 0x1p-22
+        let relative =
+          2 * (scoreError + spread) + 2 * tiles * 0x1p-22 + Double(4 * seen.count + 8) * 0x1p-24
+        for d in 0..<dimension {
+          var value = 0.0
+          var magnitude = 0.0
+          for (p, weight) in zip(seen, weights) {
+            value += weight / sum * v[p * cacheStride + d]
+            magnitude += weight / sum * abs(v[p * cacheStride + d])
+          }
+          expected[start + d] = (value, relative * magnitude + 1e-35)
+        }
+      }
+    }
+    let after: [Float] = values(outputs[1])
+    guard after.suffix(16).allSatisfy({ $0.bitPattern == canary.bitPattern }) else { return "wrote beyond the scratch" }
+    return firstDifference(values(outputs[0]), before, expected)
+  }
+}
+
+func attentionCases() -> [KernelCase] {
+  var cases: [KernelCase] = []
+  func add(_ shape: AttentionShape, largeScores: Bool = false) {
+    cases.append(attentionCase(shape, largeScores: largeScores, seed: UInt64(cases.count)))
+  }
+  for type in [ElementType.f32, .f16, .int8] {
+    for dimension in [1, 5, 16, 31, 33, 48, 64, 80, 128] {
+      // Decode: one token, which sees all that there is.
+      for positions in [1, 2, 31, 33, 100] {
+        add(
+          AttentionShape(
+            type: type, headDimension: dimension, heads: 1 + positions % 4, positions: positions,
+            firstPosition: positions - 1, gap: positions % 2))
+      }
+      // Prefill, after nothing and after earlier positions, in several blocks of query rows.
+      add(AttentionShape(type: type, headDimension: dimension, tokens: 33, positions: 33, gap: 3))
+      add(AttentionShape(type: type, headDimension: dimension, tokens: 9, positions: 50, firstPosition: 41))
+      for window in [1, 5, 40] {
+        add(
+          AttentionShape(
+            type: type, headDimension: dimension, heads: 2, tokens: 20, positions: 90, firstPosition: 70,
+            window: window))
+      }
+      add(AttentionShape(type: type, headDimension: dimension, heads: 1, tokens: 19, positions: 37, causal: false))
+      add(AttentionShape(type: type, headDimension: dimension, tokens: 30, positions: 30, range: 7..<12))
+    }
+    add(AttentionShape(type: type, headDimension: 512, heads: 2, tokens: 3, positions: 40, firstPosition: 37))
+    // Scores of hundreds: all weight on few positions, and the maximum rises from tile to tile.
+    add(AttentionShape(type: type, tokens: 5, positions: 200, firstPosition: 195), largeScores: true)
+    // Positions that the cache does not hold, and a token that sees none of those it holds.
+    add(AttentionShape(type: type, tokens: 6, positions: 4, firstPosition: 2, window: 3))
+    add(AttentionShape(type: type, tokens: 3, positions: 4, firstPosition: 1000))
+  }
+  return cases
+}
