@@ -43,6 +43,7 @@ public struct ConversionProgress: Sendable {
 /// - Returns: what was converted, into what, and how well.
 /// - Throws: `badData` which names what is wrong in the source, `noInput` where it cannot be read, `cannotCreate` and
 ///   `inputOutput` for the output.
+@discardableResult
 public func convert(
   source: String, to path: String, options: ConversionOptions = ConversionOptions(),
   progress: @escaping @Sendable (ConversionProgress) -> Void = { _ in }
