@@ -44,9 +44,16 @@ static void *run(void *argument) {
     const matrix *a = &w->matrices[m];
     const uint32_t panels = a->rows / PANEL_ROWS;
     const uint32_t from = panels * w->thread / w->threads, to = panels * (w->thread + 1) / w->threads;
-    squint_product product = {.weights = a->weights, .type = w->type, .rows = a->rows,
-                              .groups = a->columns / GROUP_COLUMNS, .tokens = w->tokens, .x = w->x,
-                              .x_scales = w->scales, .x_sums = w->scales, .y = w->y, .y_stride = a->rows};
+    squint_product product = {.weights = a->weights,
+                              .type = w->type,
+                              .rows = a->rows,
+                              .groups = a->columns / GROUP_COLUMNS,
+                              .tokens = w->tokens,
+                              .x = w->x,
+                              .x_scales = w->scales,
+                              .x_sums = w->scales,
+                              .y = w->y,
+                              .y_stride = a->rows};
     w->kernels->product(&product, from, to - from);
   }
   w->seconds = now(CLOCK_THREAD_CPUTIME_ID) - start;
