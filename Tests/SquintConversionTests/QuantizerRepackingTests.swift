@@ -98,7 +98,7 @@ import Testing
       let offset = (3 * perRow + 1) * block.bytes
       blocks[offset] = UInt8(truncatingIfNeeded: bits)
       blocks[offset + 1] = UInt8(bits >> 8)
-      let error = #expect(throws: SquintError.self) { try repack(blocks, block) }
+      let error = squintError { _ = try repack(blocks, block) }
       #expect(error?.kind == .badData)
       #expect(error?.message.hasPrefix("row 35, column \(block.columns): ") == true)
     }

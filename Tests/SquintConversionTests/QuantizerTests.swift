@@ -278,8 +278,8 @@ import Testing
     ] {
       var weights = [Float](repeating: 1, count: 20 * 40)
       weights[18 * 40 + 7] = value
-      let error = #expect(throws: SquintError.self) {
-        try QuantizedMatrix(weights, rows: 20, columns: 40, type: type)
+      let error = squintError {
+        _ = try QuantizedMatrix(weights, rows: 20, columns: 40, type: type)
       }
       #expect(error?.kind == .badData)
       #expect(error?.message.contains("row 18, column 7: ") == true)
@@ -289,8 +289,8 @@ import Testing
     for value: Float in [.nan, .infinity, -1] {
       var importance = [Float](repeating: 1, count: 40)
       importance[9] = value
-      let error = #expect(throws: SquintError.self) {
-        try QuantizedMatrix(weights, rows: 1, columns: 40, type: type, importance: importance)
+      let error = squintError {
+        _ = try QuantizedMatrix(weights, rows: 1, columns: 40, type: type, importance: importance)
       }
       #expect(error?.message.contains("column 9") == true)
     }
@@ -338,7 +338,7 @@ import Testing
     for (type, value) in [
       (ElementType.f32, Float.nan), (.f16, .infinity), (.bf16, .nan), (.f16, 65520), (.bf16, .greatestFiniteMagnitude),
     ] {
-      let error = #expect(throws: SquintError.self) { try convert([1, 2, 3, 4, 5, value], type) }
+      let error = squintError { _ = try convert([1, 2, 3, 4, 5, value], type) }
       #expect(error?.kind == .badData)
       #expect(error?.message.contains("row 101, column 1: ") == true)
     }
