@@ -374,11 +374,15 @@ private func fuzz(_ template: String, _ variables: TemplateDictionary) -> Bool {
   return (try? ChatTemplate(source: template).render(variables: variables, date: oracleDate, limits: limits)) != nil
 }
 
-/// Runs `body` on a thread with a stack of 512 KiB.
+/// Runs `body` on a thread with a stack of 512 KiB, as those of macOS; unoptimized and instrumented code takes more.
 private func onSmallStack<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
   await withCheckedContinuation { continuation in
     let thread = Thread { continuation.resume(returning: body()) }
-    thread.stackSize = 512 << 10
+    var isLarge = dlsym(nil, "__asan_init") != nil
+    #if DEBUG
+      isLarge = true
+    #endif
+    thread.stackSize = isLarge ? 16 << 20 : 512 << 10
     thread.start()
   }
 }

@@ -437,7 +437,8 @@ extension TemplateInterpreter {
   private func padded(_ text: PythonText, _ name: String, _ call: TemplateCall) throws(SquintError) -> PythonValue {
     let function = "str.\(name)"
     let values = try bind(
-      call, name == "zfill" || name == "expandtabs" ? ["width"] : ["width", "fillchar"], of: function)
+      call, name == "zfill" || name == "expandtabs" ? ["width"] : ["width", "fillchar"],
+      required: name == "expandtabs" ? 0 : 1, of: function)
     let width = try wholeNumber(values[0], name == "expandtabs" ? 8 : 0, of: function)
     if name == "expandtabs" { return try made(try expandedTabs(text, width)) }
     let (missing, overflow) = width.subtractingReportingOverflow(text.count)
