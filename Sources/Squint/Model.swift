@@ -98,12 +98,13 @@ public final class Model: Sendable {
     guard let chatTemplate else {
       return try tokens(messages.map(\.text).joined(separator: "\n"))
     }
+    let text: String
     do {
-      let text = try chatTemplate.render(
+      text = try chatTemplate.render(
         messages: messages, addGenerationPrompt: true, variables: templateVariables)
-      // The template writes the special tokens itself.
-      return try tokens(text, addSpecialTokens: false)
     } catch { throw SquintError(error.kind, "\(file.path): \(error.message)") }
+    // The template writes the special tokens itself.
+    return try tokens(text, addSpecialTokens: false)
   }
 }
 

@@ -41,11 +41,11 @@ private func withTemporaryFolder<R>(_ body: (String) throws -> R) throws -> R {
 }
 
 /// The error that `body` throws, or nil.
-private func caught(_ body: () throws(SquintError) -> Void) -> SquintError? {
+private func caught(_ body: () throws -> Void) -> SquintError? {
   do {
     try body()
     return nil
-  } catch { return error }
+  } catch { return error as? SquintError }
 }
 
 @Suite struct ModelFileTests {

@@ -21,8 +21,8 @@ import Testing
       for test in cases {
         let session = try Session(model, SessionOptions(kvType: .f32, threads: 1, beams: test.beams))
         try session.append(promptIDs(name))
-        let answer = session.bestBeam(length: test.length, stops: Set(test.stops))
-        #expect(try answer == test.answer, "\(name), \(test.beams) beams, \(test.length) tokens, stops \(test.stops)")
+        let answer = try session.bestBeam(length: test.length, stops: Set(test.stops))
+        #expect(answer == test.answer, "\(name), \(test.beams) beams, \(test.length) tokens, stops \(test.stops)")
       }
     }
   }
@@ -52,9 +52,10 @@ import Testing
       #expect(Set(counts.keys).isSubset(of: Set(test.probabilities.keys.map { Int32($0)! })))
       for (token, probability) in test.probabilities {
         let share = Double(counts[Int32(token)!] ?? 0) / Double(draws)
-        // Five standard deviations of a binomial share: fewer than one false alarm in a million.
+        // Five standard deviations of a binomial share, and five draws more for the rare tokens, whose counts are not
+        // normally distributed: fewer than one false alarm in a million.
         let deviation = (probability * (1 - probability) / Double(draws)).squareRoot()
-        #expect(abs(share - probability) <= 5 * deviation + 1e-5)
+        #expect(abs(share - probability) <= 5 * deviation + 5 / Double(draws))
       }
     }
   }
@@ -136,13 +137,13 @@ import Testing
     // The last token needs no position of its own.
     #expect(count == 4)
     #expect(generator.finishReason == .length)
-    #expect(caught { () throws(SquintError) in try session.append(ids) }?.kind == .usage)
+    #expect(caught { try session.append(ids) }?.kind == .usage)
   }
 
   @Test func anEmptyPromptIsRefused() throws {
     let session = try Session(model("llama-gqa", .int8), SessionOptions(threads: 1))
     var generator = Generator(session)
-    #expect(caught { () throws(SquintError) in _ = try generator.next() }?.kind == .usage)
+    #expect(caught { _ = try generator.next() }?.kind == .usage)
   }
 
   @Test func stopTextsAreFoundAcrossPieces() {

@@ -26,7 +26,7 @@ func model(_ name: String, _ type: ElementType) throws -> Model {
   var options = ConversionOptions()
   options.type = type
   options.jobs = 1
-  _ = try convert(fixtures.appendingPathComponent("models/\(name)").path, to: path, options: options)
+  _ = try convert(source: fixtures.appendingPathComponent("models/\(name)").path, to: path, options: options)
   return try Model(path: path)
 }
 
@@ -61,11 +61,11 @@ func numpyRows(_ path: String) throws -> [[Float]] {
 }
 
 /// The error that `body` throws, or nil.
-func caught(_ body: () throws(SquintError) -> Void) -> SquintError? {
+func caught(_ body: () throws -> Void) -> SquintError? {
   do {
     try body()
     return nil
-  } catch { return error }
+  } catch { return error as? SquintError }
 }
 
 /// The cosine of the angle between `a` and `b`.
