@@ -42,7 +42,6 @@ let package = Package(
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
-    .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion"]),
     .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion"]),
     .testTarget(
       name: "CommandLineTests",

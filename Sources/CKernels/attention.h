@@ -1,7 +1,11 @@
 // Attention with the running softmax, in the vector vocabulary: for a block of query rows (token, head), tile by tile
 // of positions: scores = q·Kᵀ, weights = exp(scores - maximum), out = factor · out + weights·V.
+//
+// Scores are computed in one of two ways. Few rows (decode): dot products along head_dim, scores[row][position]. Many
+// (prefill): a lane for each row, from q[dim][row], which needs no sums across lanes: scores[position][row].
 
-// A tile of the cache as floats: [count][dim], dim being head_dim rounded up with zeros; zero rows up to a multiple of 4.
+// A tile of the cache as floats: [count][dim], dim being head_dim rounded up with zeros; zero rows up to a multiple
+// of 8.
 INLINE void load_tile(const uint32_t type, const void *rows, const uint16_t *scales, const squint_attention *a,
                       size_t first, size_t count, size_t dim, float *tile) {
   for (size_t p = 0; p < count; p++, tile += dim) {
@@ -18,7 +22,7 @@ INLINE void load_tile(const uint32_t type, const void *rows, const uint16_t *sca
       vf_store(tile + d, v);
     }
   }
-  memset(tile, 0, ((4 - count % 4) & 3) * dim * sizeof(float));
+  memset(tile, 0, ((8 - count % 8) & 7) * dim * sizeof(float));
 }
 
 // scores[r][p] = Σ_d q[r][d] · tile[p][d] for n rows
@@ -34,9 +38,76 @@ INLINE void score_rows(const int n, const float *q, const float *tile, size_t di
   }
 }
 
-// out[r][d] = factors[r] · out[r][d] + Σ_p weights[r][p] · tile[p][d] for n rows and width · LANES columns
-INLINE void weigh_columns(const int n, const int width, const float *weights, const float *factors, const float *tile,
-                          size_t dim, size_t count, float *out) {
+// The softmax of few rows: scores[r][0..<count] become weights, of which from..<to are seen; updates the row's maximum
+// and sum, and gives the factor by which what was summed before has to shrink.
+INLINE void soften_row(float *scores, size_t from, size_t to, size_t count, float *maximum, float *sum, float *factor) {
+  *factor = 1;
+  if (from >= to) { // nothing of this tile is seen
+    memset(scores, 0, count * sizeof(float));
+    return;
+  }
+  const float tile_maximum = maximum_of(scores + from, to - from);
+  if (tile_maximum > *maximum) {
+    float lanes[LANES];
+    vf_store(lanes, vf_exponential(vf_set(*maximum - tile_maximum)));
+    *factor = lanes[0];
+    *maximum = tile_maximum;
+  }
+  *sum = *sum * *factor + exponential_in_place(scores + from, to - from, 1, *maximum);
+  memset(scores, 0, from * sizeof(float));
+  memset(scores + to, 0, (count - to) * sizeof(float));
+}
+
+// scores[p][r] = Σ_d q[d][r] · tile[p][d] for the rows up to a multiple of LANES
+INLINE void score_lanes(const float *q, const float *tile, size_t head_dim, size_t dim, size_t count, size_t rows,
+                        float *scores) {
+  for (size_t r = 0; r < rows; r += LANES)
+    for (size_t p = 0; p < count; p += 8) {
+      vf acc[8];
+      for (int i = 0; i < 8; i++)
+        acc[i] = vf_set(0);
+      for (size_t d = 0; d < head_dim; d++) {
+        vf row = vf_load(q + d * ROW_BLOCK + r);
+        for (int i = 0; i < 8; i++)
+          acc[i] = vf_fma(vf_set(tile[(p + i) * dim + d]), row, acc[i]);
+      }
+      for (int i = 0; i < 8; i++)
+        vf_store(scores + (p + i) * ROW_BLOCK + r, acc[i]);
+    }
+}
+
+// The softmax of many rows, as soften_row.
+INLINE void soften_lanes(float *scores, size_t count, size_t rows, float *maxima, float *sums, float *factors) {
+  for (size_t r = 0; r < rows; r += LANES) {
+    const vf before = vf_load(maxima + r);
+    vf maximum = before, sum = vf_set(0);
+    for (size_t p = 0; p < count; p++)
+      maximum = vf_max(maximum, vf_load(scores + p * ROW_BLOCK + r));
+    for (size_t p = 0; p < count; p++) {
+      vf weight = vf_exponential(vf_sub(vf_load(scores + p * ROW_BLOCK + r), maximum));
+      vf_store(scores + p * ROW_BLOCK + r, weight);
+      sum = vf_add(sum, weight);
+    }
+    const vf factor = vf_exponential(vf_sub(before, maximum));
+    vf_store(maxima + r, maximum);
+    vf_store(factors + r, factor);
+    vf_store(sums + r, vf_fma(vf_load(sums + r), factor, sum));
+  }
+}
+
+// scores[p][r] = value where row r does not see position p
+INLINE void set_unseen(float *scores, float value, const size_t *from, const size_t *to, size_t rows, size_t count) {
+  for (size_t r = 0; r < rows; r++) {
+    for (size_t p = 0; p < count; p++)
+      if (p < from[r] || p >= to[r])
+        scores[p * ROW_BLOCK + r] = value;
+  }
+}
+
+// out[r][d] = factors[r] · out[r][d] + Σ_p weights[r][p] · tile[p][d] for n rows and width · LANES columns; the strides
+// are those of the weights.
+INLINE void weigh_columns(const int n, const int width, const float *weights, size_t row_stride, size_t position_stride,
+                          const float *factors, const float *tile, size_t dim, size_t count, float *out) {
   vf acc[DOT_TILE][2];
   for (int r = 0; r < n; r++)
     for (int w = 0; w < width; w++)
@@ -46,7 +117,7 @@ INLINE void weigh_columns(const int n, const int width, const float *weights, co
     for (int w = 0; w < width; w++)
       v[w] = vf_load(tile + p * dim + w * LANES);
     for (int r = 0; r < n; r++) {
-      vf weight = vf_set(weights[r * POSITION_TILE + p]);
+      vf weight = vf_set(weights[r * row_stride + p * position_stride]);
       for (int w = 0; w < width; w++)
         acc[r][w] = vf_fma(weight, v[w], acc[r][w]);
     }
@@ -55,19 +126,19 @@ INLINE void weigh_columns(const int n, const int width, const float *weights, co
     for (int w = 0; w < width; w++)
       vf_store(out + r * dim + w * LANES, acc[r][w]);
 }
-INLINE void weigh_rows(const int n, const float *weights, const float *factors, const float *tile, size_t dim,
-                       size_t count, float *out) {
+INLINE void weigh_rows(const int n, const float *weights, size_t row_stride, size_t position_stride,
+                       const float *factors, const float *tile, size_t dim, size_t count, float *out) {
   size_t d = 0;
   for (; d + 2 * LANES <= dim; d += 2 * LANES)
-    weigh_columns(n, 2, weights, factors, tile + d, dim, count, out + d);
+    weigh_columns(n, 2, weights, row_stride, position_stride, factors, tile + d, dim, count, out + d);
   if (d < dim)
-    weigh_columns(n, 1, weights, factors, tile + d, dim, count, out + d);
+    weigh_columns(n, 1, weights, row_stride, position_stride, factors, tile + d, dim, count, out + d);
 }
 
-// Calls `function`(n, …) with n a constant, for all rows: DOT_TILE at a time, then what is left.
+// Calls a function of n rows, n a constant, for all rows r: DOT_TILE at a time, then what is left.
 #define FOR_ROWS(rows, call)                                                                                           \
   for (size_t r = 0; r < (rows);) {                                                                                    \
-    size_t left = (rows) - r;                                                                                          \
+    size_t left = (rows)-r;                                                                                            \
     if (left >= DOT_TILE) {                                                                                            \
       enum { n = DOT_TILE };                                                                                           \
       call;                                                                                                            \
@@ -87,25 +158,35 @@ INLINE void weigh_rows(const int n, const float *weights, const float *factors, 
     }                                                                                                                  \
   }
 
+// Below any score, and the score of what is not seen, below that: a weight of nothing.
+static const float lowest_maximum = -1e30f, unseen_score = -2e30f;
+
 INLINE void attention_of_type(const uint32_t type, const squint_attention *a, uint32_t first_token, uint32_t tokens,
                               float *scratch) {
   const size_t dim = padded_head_dim(a->head_dim), rows = (size_t)tokens * a->heads;
   float *q = scratch, *out = q + ROW_BLOCK * dim, *tile = out + ROW_BLOCK * dim;
-  float scores[ROW_BLOCK * POSITION_TILE], factors[ROW_BLOCK], maxima[ROW_BLOCK], sums[ROW_BLOCK];
+  float scores[ROW_BLOCK * POSITION_TILE] __attribute__((aligned(64)));
+  float factors[ROW_BLOCK], maxima[ROW_BLOCK], sums[ROW_BLOCK];
   size_t begins[ROW_BLOCK], ends[ROW_BLOCK];
   for (size_t first_row = 0; first_row < rows; first_row += ROW_BLOCK) {
     const size_t block = rows - first_row < ROW_BLOCK ? rows - first_row : ROW_BLOCK;
+    const bool in_lanes = block >= ROW_BLOCK / 2; // about where the second way becomes the faster one
     size_t begin = SIZE_MAX, end = 0;
-    memset(q, 0, block * dim * sizeof(float));
+    memset(q, 0, ROW_BLOCK * dim * sizeof(float));
     memset(out, 0, block * dim * sizeof(float));
+    for (size_t r = 0; r < ROW_BLOCK; r++) {
+      sums[r] = 0;
+      maxima[r] = lowest_maximum;
+    }
     for (size_t r = 0; r < block; r++) {
       const size_t token = first_token + (first_row + r) / a->heads, head = (first_row + r) % a->heads;
       const float *from = a->q + token * a->q_token_stride + head * a->q_head_stride;
-      size_t d = 0;
-      for (; d + LANES <= a->head_dim; d += LANES)
-        vf_store(q + r * dim + d, vf_mul(vf_load(from + d), vf_set(a->scale)));
-      for (; d < a->head_dim; d++)
-        q[r * dim + d] = from[d] * a->scale;
+      if (in_lanes)
+        for (size_t d = 0; d < a->head_dim; d++)
+          q[d * ROW_BLOCK + r] = from[d] * a->scale;
+      else
+        for (size_t d = 0; d < a->head_dim; d++)
+          q[r * dim + d] = from[d] * a->scale;
       begins[r] = 0;
       ends[r] = a->positions;
       if (a->causal) {
@@ -115,8 +196,6 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
         if (a->window > 0 && next > a->window)
           begins[r] = next - a->window;
       }
-      sums[r] = 0;
-      maxima[r] = 0;
       if (begins[r] < ends[r]) {
         begin = begins[r] < begin ? begins[r] : begin;
         end = ends[r] > end ? ends[r] : end;
@@ -125,37 +204,36 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
     for (size_t first = begin; first < end; first += POSITION_TILE) {
       const size_t count = end - first < POSITION_TILE ? end - first : POSITION_TILE;
       load_tile(type, a->k, a->k_scales, a, first, count, dim, tile);
-      FOR_ROWS(block, score_rows(n, q + r * dim, tile, dim, count, scores + r * POSITION_TILE));
+      size_t from[ROW_BLOCK], to[ROW_BLOCK]; // what each row sees of the tile
+      bool all_seen = true;
       for (size_t r = 0; r < block; r++) {
-        float *row = scores + r * POSITION_TILE;
-        const size_t from = begins[r] > first ? begins[r] - first : 0;
-        const size_t to = ends[r] < first + count ? (ends[r] > first ? ends[r] - first : 0) : count;
-        factors[r] = 1;
-        if (from >= to) { // nothing of this tile is seen
-          memset(row, 0, count * sizeof(float));
-          continue;
-        }
-        const float tile_maximum = maximum_of(row + from, to - from);
-        if (sums[r] == 0) {
-          factors[r] = 0;
-          maxima[r] = tile_maximum;
-        } else if (tile_maximum > maxima[r]) {
-          float lanes[LANES];
-          vf_store(lanes, vf_exponential(vf_set(maxima[r] - tile_maximum)));
-          factors[r] = lanes[0];
-          maxima[r] = tile_maximum;
-        }
-        sums[r] = sums[r] * factors[r] + exponential_in_place(row + from, to - from, 1, maxima[r]);
-        memset(row, 0, from * sizeof(float));
-        memset(row + to, 0, (count - to) * sizeof(float));
+        from[r] = begins[r] <= first ? 0 : begins[r] - first < count ? begins[r] - first : count;
+        to[r] = ends[r] <= first ? 0 : ends[r] - first < count ? ends[r] - first : count;
+        all_seen = all_seen && from[r] == 0 && to[r] == count;
+      }
+      if (in_lanes) {
+        score_lanes(q, tile, a->head_dim, dim, count, block, scores);
+        if (!all_seen)
+          set_unseen(scores, unseen_score, from, to, block, count);
+        soften_lanes(scores, count, block, maxima, sums, factors);
+        if (!all_seen)
+          set_unseen(scores, 0, from, to, block, count);
+      } else {
+        FOR_ROWS(block, score_rows(n, q + r * dim, tile, dim, count, scores + r * POSITION_TILE));
+        for (size_t r = 0; r < block; r++)
+          soften_row(scores + r * POSITION_TILE, from[r], to[r], count, &maxima[r], &sums[r], &factors[r]);
       }
       load_tile(type, a->v, a->v_scales, a, first, count, dim, tile);
-      FOR_ROWS(block, weigh_rows(n, scores + r * POSITION_TILE, factors + r, tile, dim, count, out + r * dim));
+      if (in_lanes)
+        FOR_ROWS(block, weigh_rows(n, scores + r, 1, ROW_BLOCK, factors + r, tile, dim, count, out + r * dim))
+      else
+        FOR_ROWS(block, weigh_rows(n, scores + r * POSITION_TILE, POSITION_TILE, 1, factors + r, tile, dim, count,
+                                   out + r * dim))
     }
     for (size_t r = 0; r < block; r++) {
       const size_t token = first_token + (first_row + r) / a->heads, head = (first_row + r) % a->heads;
       float *to = a->out + token * a->out_token_stride + head * a->out_head_stride;
-      const float reciprocal = sums[r] == 0 ? 0 : 1 / sums[r];
+      const float reciprocal = begins[r] < ends[r] ? 1 / sums[r] : 0;
       size_t d = 0;
       for (; d + LANES <= a->head_dim; d += LANES)
         vf_store(to + d, vf_mul(vf_load(out + r * dim + d), vf_set(reciprocal)));

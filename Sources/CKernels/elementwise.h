@@ -109,8 +109,8 @@ TARGET static void f32_to_f16(const float *x, uint16_t *y, size_t count) {
 }
 
 // exp(x) by exp(n·ln 2 + r) = 2^n · exp(r), |r| <= ln 2 / 2, with the first terms of exp's own series corrected to the
-// minimax polynomial of degree 5 for (exp(r) - 1 - r) / r² (Cephes' expf has the same shape). x is clamped to a range in
-// which 2^n is a normal number.
+// minimax polynomial of degree 5 for (exp(r) - 1 - r) / r² (Cephes' expf has the same shape). x is clamped to a range
+// in which 2^n is a normal number.
 INLINE vf vf_exponential(vf x) {
   x = vf_max(vf_set(-87.33f), vf_min(vf_set(88.37f), x));
   vf n = vf_round(vf_mul(x, vf_set(1.44269504088896341f)));

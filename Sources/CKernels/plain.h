@@ -1,4 +1,5 @@
-// The product with plain rows, in the vector vocabulary. DOT_TILE: vectors of x in the register tile of 4 × DOT_TILE sums.
+// The product with plain rows, in the vector vocabulary. DOT_TILE: vectors of x in the register tile of 4 × DOT_TILE
+// sums.
 
 // out[t][i] = Σ_c w[i][c] · x[t][c] for i in 0...3 and n vectors of x; w: four rows of `type`.
 INLINE void dot_4(const int n, const uint32_t type, const uint8_t *const w[4], const float *x, size_t x_stride,

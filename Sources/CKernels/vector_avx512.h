@@ -22,8 +22,7 @@ INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE float vf_sum(vf v) { return _mm512_reduce_add_ps(v); }
 INLINE float vf_maximum(vf v) { return _mm512_reduce_max_ps(v); }
 INLINE __m256 vf_halves_sum(vf v) {
-  return _mm256_add_ps(_mm512_castps512_ps256(v),
-                       _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+  return _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
 }
 INLINE void vf_sum4(const vf v[4], float *out) {
   __m256 a = _mm256_hadd_ps(vf_halves_sum(v[0]), vf_halves_sum(v[1]));

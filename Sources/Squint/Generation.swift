@@ -77,7 +77,8 @@ public struct Generator {
   private let options: GenerationOptions
   private let stopTokens: Set<Int32>
   private var sampler: Sampler
-  private var decoding: DecodingStream
+  /// nil where the model has no tokenizer: then tokens come without text.
+  private var decoding: DecodingStream?
   private var stops: StopTexts
   private var state = State.notStarted
   /// The tokens of the answer so far, stop tokens not counted.
@@ -99,7 +100,7 @@ public struct Generator {
     self.options = options
     stopTokens = options.stopsAtStopTokens ? session.model.stopTokens : []
     sampler = Sampler(options.sampling, session.plan.sampler, in: session.arena)
-    decoding = DecodingStream(session.model.tokenizer, skipSpecialTokens: true)
+    decoding = session.model.tokenizer.map { DecodingStream($0, skipSpecialTokens: true) }
     stops = StopTexts(options.stop)
   }
 
@@ -188,7 +189,7 @@ public struct Generator {
 
   private mutating func hand(_ token: Int32) -> GeneratedToken {
     count += 1
-    let text = stops.add(decoding.append(token))
+    let text = stops.add(decoding?.append(token) ?? "")
     if stops.isFound { end(.stop) }
     return GeneratedToken(id: token, text: text)
   }
@@ -202,21 +203,21 @@ public struct Generator {
 
   /// The text that was held back, as a last element without a token of its own.
   private mutating func finishText() -> GeneratedToken? {
-    let rest = stops.add(decoding.finish()) + stops.finish()
+    let rest = stops.add(decoding?.finish() ?? "") + stops.finish()
     return rest.isEmpty ? nil : GeneratedToken(id: pending, text: rest)
   }
 }
 
 /// Finds the texts that end an answer, and holds back what could be the beginning of one.
-struct StopTexts {
+package struct StopTexts {
   private let texts: [[UInt8]]
   private var held: [UInt8] = []
-  private(set) var isFound = false
+  package private(set) var isFound = false
 
-  init(_ texts: [String]) { self.texts = texts.map { Array($0.utf8) } }
+  package init(_ texts: [String]) { self.texts = texts.map { Array($0.utf8) } }
 
   /// The part of the answer that is certain after `more`.
-  mutating func add(_ more: String) -> String {
+  package mutating func add(_ more: String) -> String {
     guard !isFound else { return "" }
     guard !texts.isEmpty else { return more }
     held += more.utf8
@@ -242,7 +243,7 @@ struct StopTexts {
   }
 
   /// What was held back and turned out to be no stop text.
-  mutating func finish() -> String {
+  package mutating func finish() -> String {
     defer { held = [] }
     return isFound ? "" : String(decoding: held, as: UTF8.self)
   }

@@ -9,7 +9,8 @@ import SquintText
 public final class Model: Sendable {
   public let file: ModelFile
   public let decoder: TransformerDecoder.Configuration
-  public let tokenizer: Tokenizer
+  /// nil for a checkpoint that came without one; then prompts and answers are tokens.
+  public let tokenizer: Tokenizer?
   /// How a conversation becomes a prompt; nil for a model that was not made for conversation.
   public let chatTemplate: ChatTemplate?
   /// The tokens that end an answer.
@@ -35,7 +36,7 @@ public final class Model: Sendable {
       let template = try metadata.string("chat.template", default: "")
       chatTemplate = template.isEmpty ? nil : try ChatTemplate(source: template)
       let residentBefore = Machine.residentBytes()
-      tokenizer = try Self.tokenizer(of: file)
+      tokenizer = try Self.storedTokenizer(in: file)
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = decoder.vocabulary
       stopTokens = Set(
@@ -64,13 +65,24 @@ public final class Model: Sendable {
   ///
   /// - Throws: `badData` where it has none or it is corrupt.
   public static func tokenizer(of file: ModelFile) throws(SquintError) -> Tokenizer {
-    try Tokenizer(TokenizerDefinition(metadata: file.bulkMetadata()))
+    guard let tokenizer = try storedTokenizer(in: file) else { throw noTokenizer(file) }
+    return tokenizer
+  }
+
+  private static func storedTokenizer(in file: ModelFile) throws(SquintError) -> Tokenizer? {
+    let metadata = try file.bulkMetadata()
+    return TokenizerDefinition.isPresent(in: metadata) ? try Tokenizer(TokenizerDefinition(metadata: metadata)) : nil
+  }
+
+  private static func noTokenizer(_ file: ModelFile) -> SquintError {
+    .badData(file.path, "it has no tokenizer; convert the checkpoint together with its tokenizer files")
   }
 
   /// The tokens of `text` as the decoder takes them.
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.
   public func tokens(_ text: String, addSpecialTokens: Bool = true) throws(SquintError) -> [Int32] {
+    guard let tokenizer else { throw Self.noTokenizer(file) }
     let tokens = tokenizer.encode(text, addSpecialTokens: addSpecialTokens)
     if let stranger = tokens.first(where: { $0 < 0 || $0 >= decoder.vocabulary }) {
       throw .badData(
@@ -99,6 +111,7 @@ extension Model {
   /// What chat templates ask about the tokenizer.
   private var templateVariables: [String: TemplateValue] {
     var variables: [String: TemplateValue] = [:]
+    guard let tokenizer else { return variables }
     for (name, token) in [("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken)] {
       guard let token else { continue }
       variables[name] = .string(String(decoding: tokenizer.bytes(of: token), as: UTF8.self))

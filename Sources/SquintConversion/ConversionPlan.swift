@@ -68,10 +68,17 @@ package struct TypeChoice: Sendable {
 extension SourceType {
   /// The type of ours that holds every block of this one exactly (formats/squint.md, "Panels"); nil where there is none.
   package func exactType(columns: Int) -> ElementType? {
+    guard let repackable, columns % repackable.columns == 0 else { return nil }
+    return repackable.elementType
+  }
+
+  /// The kind of block, where a panel can hold it.
+  package var repackable: RepackableBlock? {
     switch self {
-    case .q80: .int8
-    case .q40, .q41: .int4F16
-    case .q4k: columns % 256 == 0 ? .int4 : nil
+    case .q80: .q80
+    case .q40: .q40
+    case .q41: .q41
+    case .q4k: .q4K
     default: nil
     }
   }

@@ -41,17 +41,18 @@ public struct ConversionReport: Sendable {
     public var quantizing = 0.0
     public var writing = 0.0
 
-    /// What took most of the time that it could have had: writing has one thread, the others have all.
-    public var bound: (work: String, share: Double) {
-      guard seconds > 0 else { return ("nothing", 0) }
-      let available = seconds * Double(threads)
-      // Whoever writes is one of the threads, so all three are shares of the same time, except that a writer that is
-      // always busy holds up the others.
-      let shares = [
-        ("reading", reading / available), ("quantizing", quantizing / available),
-        ("writing", max(writing / available, writing / seconds > 0.9 ? writing / seconds : 0)),
-      ]
-      return shares.max { $0.1 < $1.1 } ?? ("nothing", 0)
+    /// How busy each kind of work was: reading and quantizing as shares of the time of all threads, writing, which one
+    /// thread does at a time, of the time.
+    public var shares: (reading: Double, quantizing: Double, writing: Double) {
+      guard seconds > 0 else { return (0, 0, 0) }
+      let all = seconds * Double(threads)
+      return (reading / all, quantizing / all, writing / seconds)
+    }
+
+    /// The work that was busiest, and so bounded the speed.
+    public var bound: String {
+      let (reading, quantizing, writing) = shares
+      return reading >= max(quantizing, writing) ? "reading" : quantizing >= writing ? "quantizing" : "writing"
     }
   }
 

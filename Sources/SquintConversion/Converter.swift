@@ -43,6 +43,7 @@ public struct ConversionProgress: Sendable {
 /// - Returns: what was converted, into what, and how well.
 /// - Throws: `badData` which names what is wrong in the source, `noInput` where it cannot be read, `cannotCreate` and
 ///   `inputOutput` for the output.
+@discardableResult
 public func convert(
   source: String, to path: String, options: ConversionOptions = ConversionOptions(),
   progress: @escaping @Sendable (ConversionProgress) -> Void = { _ in }
@@ -118,7 +119,6 @@ private struct Conversion {
     errors: [ElementType: ErrorSums] = [:], timings: ConversionReport.Timings = .init(), fileBytes: Int? = nil
   ) -> ConversionReport {
     var types: [ElementType: ConversionReport.TypeShare] = [:]
-    var sums = errors
     var moduleShares: [ConversionReport.Module] = []
     for module in modules {
       var share = ConversionReport.Module(name: module.name)
@@ -133,10 +133,7 @@ private struct Conversion {
       }
       moduleShares.append(share)
     }
-    for type in types.keys {
-      guard let sum = sums.removeValue(forKey: type), sum.count > 0 else { continue }
-      types[type]?.relativeRMSE = sum.squaredWeight > 0 ? (sum.squaredError / sum.squaredWeight).squareRoot() : 0
-    }
+    for (type, sums) in errors { types[type]?.relativeRMSE = sums.relativeRMSE }
     return ConversionReport(
       modules: moduleShares, types: types.values.sorted { $0.type.rawValue < $1.type.rawValue },
       tensors: tensors.map { tensor in

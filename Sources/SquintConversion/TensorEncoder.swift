@@ -1,6 +1,6 @@
 import SquintFile
 
-/// Makes a run of rows of an output tensor from the source: reads, reorders, quantizes, and measures the error.
+/// Makes a run of rows of an output tensor from the source: reads, reorders, converts, and measures the error.
 struct TensorEncoder {
   /// Rows of a tensor that are made in one go, so that memory does not depend on the tensor's size.
   struct Chunk {
@@ -10,7 +10,8 @@ struct TensorEncoder {
 
   /// What a chunk became.
   struct Output {
-    var bytes: UnsafeMutableRawBufferPointer
+    let bytes: UnsafeMutableRawBufferPointer
+    /// Empty where blocks were taken over.
     var error = ErrorSums()
     var readingNanoseconds: UInt64 = 0
     var quantizingNanoseconds: UInt64 = 0
@@ -22,7 +23,7 @@ struct TensorEncoder {
   /// The chunks of `tensor`, in order.
   static func chunks(of tensor: PlannedTensor, index: Int) -> [Chunk] {
     let step = tensor.type.isQuantized ? PanelLayout.rowsPerPanel : 1
-    let rows = max(1, chunkBytes / (4 * tensor.columns) / step) * step
+    let rows = max(1, chunkBytes / 4 / tensor.columns / step) * step
     return stride(from: 0, to: tensor.rows, by: rows).map { first in
       Chunk(tensor: index, rows: first..<min(first + rows, tensor.rows))
     }
@@ -31,88 +32,124 @@ struct TensorEncoder {
   let source: any TensorSource
 
   /// Makes the bytes of `rows` of `tensor`; the caller deallocates them.
+  ///
+  /// - Throws: `SquintError.badData` where the source has a number that is not finite or that the type cannot hold, or
+  ///   ends too early; `.inputOutput` where reading fails.
   func encode(_ tensor: PlannedTensor, rows: Range<Int>) throws(SquintError) -> Output {
-    let start = nanoseconds()
-    if tensor.isKept { return try keep(tensor, rows: rows, start: start) }
-    let numbers = UnsafeMutableBufferPointer<Float>.allocate(capacity: rows.count * tensor.columns)
-    defer { numbers.deallocate() }
-    try read(tensor, rows: rows, into: numbers)
-    guard numbers.allSatisfy(\.isFinite) else {
-      throw .badData(
-        source.path(of: tensor.source),
-        "tensor \(printable(tensor.source.name)) has a number that is infinite or not a number; the checkpoint is broken"
-      )
-    }
-    let read = nanoseconds()
-    var output = Output(bytes: Self.allocate(tensor, rows: rows), readingNanoseconds: read - start)
-    let result = Result { () throws(SquintError) in
-      switch tensor.type {
-      case .f32: memcpy(output.bytes.baseAddress!, numbers.baseAddress!, output.bytes.count)
-      case .f16: try encodeF16(tensor, numbers, &output)
-      case .bf16: encodeBF16(numbers, &output)
-      case .int8, .int4, .int4F16: quantize(tensor, rows: rows, numbers, &output)
+    let shape = tensor.shape.count == 2 ? [rows.count, tensor.columns] : [rows.count]
+    guard let byteCount = tensor.type.byteCount(shape: shape) else { preconditionFailure("the plan was checked") }
+    var output = Output(bytes: .allocate(byteCount: byteCount, alignment: PanelLayout.alignment))
+    do throws(SquintError) {
+      if tensor.isKept {
+        try repack(tensor, rows: rows, into: &output)
+      } else {
+        try convert(tensor, rows: rows, into: &output)
       }
-    }
-    if case .failure(let error) = result {
+      return output
+    } catch {
       output.bytes.deallocate()
       throw error
     }
-    output.error.count += numbers.count
-    output.quantizingNanoseconds = nanoseconds() - read
-    return output
   }
 
-  private static func allocate(_ tensor: PlannedTensor, rows: Range<Int>) -> UnsafeMutableRawBufferPointer {
-    let shape = tensor.shape.count == 2 ? [rows.count, tensor.columns] : [rows.count]
-    guard let count = tensor.type.byteCount(shape: shape) else { preconditionFailure("the plan was checked") }
-    return .allocate(byteCount: count, alignment: PanelLayout.alignment)
-  }
+  // MARK: By way of f32
 
-  /// Reads `rows` of the output's order.
-  private func read(
-    _ tensor: PlannedTensor, rows: Range<Int>, into numbers: UnsafeMutableBufferPointer<Float>
-  ) throws(SquintError) {
-    guard tensor.rowOrder != .same else {
-      try source.read(tensor.source, rows: rows, into: numbers)
-      return
+  private func convert(_ tensor: PlannedTensor, rows: Range<Int>, into output: inout Output) throws(SquintError) {
+    let start = nanoseconds()
+    let numbers = UnsafeMutableBufferPointer<Float>.allocate(capacity: rows.count * tensor.columns)
+    defer { numbers.deallocate() }
+    try forEachRun(of: tensor, rows: rows) { (run, first) throws(SquintError) in
+      let part = numbers[first * tensor.columns..<(first + run.count) * tensor.columns]
+      try source.read(tensor.source, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
     }
+    let read = nanoseconds()
+    let weights = UnsafeBufferPointer(numbers)
+    if tensor.type.isQuantized {
+      try forEachPanel(of: tensor, rows: rows, output: output) { (layout, range, panel) throws(SquintError) in
+        output.error += try quantizePanel(
+          weights: UnsafeBufferPointer(
+            rebasing: weights[range.lowerBound * tensor.columns..<range.upperBound * tensor.columns]),
+          rowsUsed: range.count, layout: layout, importance: nil, into: panel,
+          firstRow: rows.lowerBound + range.lowerBound)
+      }
+    } else {
+      try named(tensor) { () throws(SquintError) in
+        output.error += try convertPlain(
+          weights, columns: tensor.columns, to: tensor.type, into: output.bytes, firstRow: rows.lowerBound)
+      }
+    }
+    output.error.count += numbers.count
+    output.readingNanoseconds = read - start
+    output.quantizingNanoseconds = nanoseconds() - read
+  }
+
+  // MARK: Bit for bit
+
+  private func repack(_ tensor: PlannedTensor, rows: Range<Int>, into output: inout Output) throws(SquintError) {
+    guard let block = tensor.source.type.repackable else { preconditionFailure("the plan keeps what can be kept") }
+    let start = nanoseconds()
+    let rowBytes = tensor.columns / block.columns * block.bytes
+    let blocks = UnsafeMutableRawBufferPointer.allocate(byteCount: rows.count * rowBytes, alignment: 16)
+    defer { blocks.deallocate() }
+    try forEachRun(of: tensor, rows: rows) { (run, first) throws(SquintError) in
+      let part = blocks[first * rowBytes..<(first + run.count) * rowBytes]
+      try source.readRaw(tensor.source, rows: run, into: UnsafeMutableRawBufferPointer(rebasing: part))
+    }
+    let read = nanoseconds()
+    try forEachPanel(of: tensor, rows: rows, output: output) { (layout, range, panel) throws(SquintError) in
+      let result = try repackPanel(
+        blocks: UnsafeRawBufferPointer(rebasing: blocks[range.lowerBound * rowBytes..<range.upperBound * rowBytes]),
+        block: block, rowsUsed: range.count, layout: layout, into: panel,
+        firstRow: rows.lowerBound + range.lowerBound)
+      if case .scaleTooLarge(let row, let column) = result {
+        throw SquintError(
+          .badData,
+          "row \(grouped(row)), column \(grouped(column)): the scale of the block is too large to be kept; use --no-keep "
+            + "with --type f32")
+      }
+    }
+    output.readingNanoseconds = read - start
+    output.quantizingNanoseconds = nanoseconds() - read
+  }
+
+  // MARK: Rows and panels
+
+  /// Calls `body` with runs of the source's rows and the place of each in the output, counted from the first of `rows`.
+  private func forEachRun(
+    of tensor: PlannedTensor, rows: Range<Int>, _ body: (Range<Int>, Int) throws(SquintError) -> Void
+  ) throws(SquintError) {
+    guard tensor.rowOrder != .same else { return try body(rows, 0) }
     for (index, row) in rows.enumerated() {
       let from = tensor.rowOrder.sourceRow(row)
-      let start = index * tensor.columns
-      try source.read(
-        tensor.source, rows: from..<from + 1,
-        into: UnsafeMutableBufferPointer(rebasing: numbers[start..<start + tensor.columns]))
+      try body(from..<from + 1, index)
     }
   }
 
-  // MARK: Plain types
-
-  private func encodeF16(
-    _ tensor: PlannedTensor, _ numbers: UnsafeMutableBufferPointer<Float>, _ output: inout Output
+  /// Calls `body` with each panel of `rows`: the matrix's layout, the rows counted from the first of `rows`, the bytes.
+  private func forEachPanel(
+    of tensor: PlannedTensor, rows: Range<Int>, output: Output,
+    _ body: (PanelLayout, Range<Int>, UnsafeMutableRawBufferPointer) throws(SquintError) -> Void
   ) throws(SquintError) {
-    let halves = output.bytes.bindMemory(to: UInt16.self)
-    for i in numbers.indices {
-      let bits = HalfPrecision.bits(numbers[i])
-      guard bits & 0x7FFF != 0x7C00 else {
-        throw .badData(
-          source.path(of: tensor.source),
-          "tensor \(printable(tensor.source.name)) has the number \(numbers[i]), which is too large for f16; use bf16 or f32"
-        )
+    guard let layout = PanelLayout(type: tensor.type, rows: tensor.rows, columns: tensor.columns) else {
+      preconditionFailure("the plan was checked")
+    }
+    try named(tensor) { () throws(SquintError) in
+      for (index, first) in stride(from: 0, to: rows.count, by: PanelLayout.rowsPerPanel).enumerated() {
+        try body(
+          layout, first..<min(first + PanelLayout.rowsPerPanel, rows.count),
+          UnsafeMutableRawBufferPointer(
+            rebasing: output.bytes[index * layout.panelBytes..<(index + 1) * layout.panelBytes]))
       }
-      halves[i] = bits.littleEndian
-      output.error.add(numbers[i], HalfPrecision.float(bits))
     }
   }
 
-  private func encodeBF16(_ numbers: UnsafeMutableBufferPointer<Float>, _ output: inout Output) {
-    let halves = output.bytes.bindMemory(to: UInt16.self)
-    for i in numbers.indices {
-      let bits = numbers[i].bitPattern
-      // To the nearest, ties to even; not beyond the largest finite number, which is no further away.
-      let rounded = (bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16
-      let half = rounded & 0x7F80 == 0x7F80 ? bits >> 16 : rounded
-      halves[i] = UInt16(truncatingIfNeeded: half).littleEndian
-      output.error.add(numbers[i], Float(bitPattern: half << 16))
+  /// Adds the file and the tensor to the errors of `body`, which say only the row and column.
+  private func named(_ tensor: PlannedTensor, _ body: () throws(SquintError) -> Void) throws(SquintError) {
+    do throws(SquintError) {
+      try body()
+    } catch {
+      throw SquintError(
+        error.kind, "\(source.path(of: tensor.source)): tensor \(printable(tensor.source.name)): \(error.message)")
     }
   }
 }
@@ -121,19 +158,21 @@ struct TensorEncoder {
 struct ErrorSums {
   var count = 0
   var squaredError = 0.0
-  var squaredWeight = 0.0
+  var squaredNorm = 0.0
 
-  @inline(__always)
-  mutating func add(_ weight: Float, _ stored: Float) {
-    let difference = Double(weight - stored)
-    squaredError += difference * difference
-    squaredWeight += Double(weight) * Double(weight)
+  /// √(Σ(stored − source)² / Σ source²); nil where nothing was measured.
+  var relativeRMSE: Double? {
+    count == 0 ? nil : squaredNorm > 0 ? (squaredError / squaredNorm).squareRoot() : 0
   }
 
   static func += (left: inout ErrorSums, right: ErrorSums) {
     left.count += right.count
+    left += (right.squaredError, right.squaredNorm)
+  }
+
+  static func += (left: inout ErrorSums, right: (squaredError: Double, squaredNorm: Double)) {
     left.squaredError += right.squaredError
-    left.squaredWeight += right.squaredWeight
+    left.squaredNorm += right.squaredNorm
   }
 }
 

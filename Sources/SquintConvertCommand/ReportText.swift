@@ -44,14 +44,12 @@ extension ConversionReport {
   /// What bounded the speed.
   private var speed: String {
     let megabytes = Double(modules.reduce(0) { $0 + $1.bytes }) / 1e6
-    let bound = timings.bound
-    func share(_ seconds: Double) -> String {
-      percent(seconds / max(timings.seconds * Double(timings.threads), 1e-9), digits: 0)
-    }
+    let shares = timings.shares
     return
       "\(decimal(timings.seconds, digits: 1)) s, \(decimal(megabytes / max(timings.seconds, 1e-9), digits: 1)) MB/s "
-      + "written; bounded by \(bound.work): of the time of \(timings.threads) threads, reading took "
-      + "\(share(timings.reading)), quantizing \(share(timings.quantizing)), writing \(share(timings.writing))"
+      + "written, bounded by \(timings.bound): \(timings.threads) threads spent \(percent(shares.reading, digits: 0)) of "
+      + "their time reading and \(percent(shares.quantizing, digits: 0)) quantizing; writing was busy "
+      + "\(percent(shares.writing, digits: 0)) of the time"
   }
 
   private func aligned(_ rows: [[String]]) -> String {
@@ -116,7 +114,7 @@ extension ConversionReport {
           object([
             ("seconds", String(timings.seconds)), ("threads", String(timings.threads)),
             ("reading", String(timings.reading)), ("quantizing", String(timings.quantizing)),
-            ("writing", String(timings.writing)), ("bounded_by", text(timings.bound.work)),
+            ("writing", String(timings.writing)), ("bounded_by", text(timings.bound)),
           ])
         ))
     } else {

@@ -20,13 +20,18 @@ struct TemplateCase: CustomStringConvertible {
 
   var description: String { name }
 
+  /// Reads what tools/fixtures/templates_generate.py writes.
   static func read(_ file: URL) throws -> [TemplateCase] {
     let value = try TemplateValue(json: Data(contentsOf: file), place: file.lastPathComponent)
-    guard case .list(let items) = value else { return [] }
+    guard case .dictionary(let content) = value, case .dictionary(let templates) = content["templates"],
+      case .dictionary(let inputs) = content["inputs"], case .list(let items) = content["cases"]
+    else { return [] }
     return items.compactMap { item in
       guard case .dictionary(let fields) = item, case .string(let name) = fields["name"],
-        case .string(let template) = fields["template"], case .dictionary(let variables) = fields["variables"]
+        case .string(var template) = fields["template"], case .string(let input) = fields["input"],
+        case .dictionary(let variables) = inputs[input]
       else { return nil }
+      if case .string(let text) = templates[template] { template = text }
       var expected: String?
       if case .string(let text) = fields["expected"] { expected = text }
       return TemplateCase(name: name, template: template, variables: variables, expected: expected)
@@ -79,5 +84,305 @@ struct TemplateCase: CustomStringConvertible {
       for difference in differences.prefix(3) { print("    \(difference.prefix(1500))") }
       #expect(differences.isEmpty, "\(name)")
     }
+  }
+}
+
+// MARK: - The public interface
+
+extension TemplateTests {
+  private static let conversation = [
+    ChatMessage(role: "system", "Be brief."), ChatMessage(role: "user", "Hi"),
+    ChatMessage(role: "assistant", "Hello!"), ChatMessage(role: "user", " Why? "),
+  ]
+  private static let tokens: [String: TemplateValue] = ["bos_token": "<s>", "eos_token": "</s>"]
+
+  @Test func namedTemplatesPrintTheirFormats() throws {
+    func prompt(_ name: String, _ messages: [ChatMessage]) throws -> String {
+      let template = try #require(ChatTemplate.named(name))
+      return try template.render(messages: messages, addGenerationPrompt: true, variables: Self.tokens)
+    }
+    #expect(
+      try prompt("chatml", Self.conversation) == """
+        <|im_start|>system
+        Be brief.<|im_end|>
+        <|im_start|>user
+        Hi<|im_end|>
+        <|im_start|>assistant
+        Hello!<|im_end|>
+        <|im_start|>user
+         Why? <|im_end|>
+        <|im_start|>assistant
+
+        """)
+    #expect(
+      try prompt("llama2", Self.conversation)
+        == "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello! </s><s>[INST] Why? [/INST]")
+    #expect(
+      try prompt("vicuna", Self.conversation)
+        == "<s>Be brief. USER: Hi ASSISTANT: Hello!</s>USER:  Why?  ASSISTANT:")
+    let picture = ChatMessage(role: "user", content: .parts([.text("What is this?"), .image]))
+    #expect(try prompt("vicuna", [picture]).hasSuffix("questions. USER: <image>\nWhat is this? ASSISTANT:"))
+    #expect(ChatTemplate.names.allSatisfy { ChatTemplate.named($0) != nil })
+    #expect(ChatTemplate.named("nosuch") == nil)
+  }
+
+  @Test func messagesCarryPartsAndFields() throws {
+    let template = try ChatTemplate(
+      source: """
+        {% for message in messages %}{{ message.role }}({% for part in message.content or [] %}{{ part.type }}:\
+        {{ part.text or part.url or part.keys()|list }};{% endfor %}){{ message.tool_calls|tojson if message.tool_calls }}
+        {{ message.reasoning_content }}{{ message.thinking }}{% endfor %}{{ add_generation_prompt }}
+        """.replacingOccurrences(of: "\\\n", with: ""))
+    let messages = [
+      ChatMessage(
+        role: "user",
+        content: .parts([.text("a"), .image, .video, .audio, .other(["type": "series", "url": "b.csv"])])),
+      ChatMessage(
+        role: "assistant", content: .none,
+        fields: ["tool_calls": [["name": "f", "arguments": ["x": 1, "y": 2.5]]], "reasoning": "because"]),
+    ]
+    let text = try template.render(messages: messages, addGenerationPrompt: false)
+    #expect(
+      text == """
+        user(text:a;image:['type'];video:['type'];audio:['type'];series:b.csv;)
+        assistant()[{"name": "f", "arguments": {"x": 1, "y": 2.5}}]
+        becausebecauseFalse
+        """)
+  }
+
+  @Test func errorsNameTheLineAndTheReason() throws {
+    func message(_ source: String) -> String? {
+      do {
+        _ = try ChatTemplate(source: source).render(messages: Self.conversation, addGenerationPrompt: true)
+        return nil
+      } catch {
+        #expect(error.kind == .badData)
+        return error.message
+      }
+    }
+    #expect(message("{{ raise_exception('Roles must alternate') }}") == "chat template, line 1: Roles must alternate")
+    #expect(
+      message("a\nb\n{{ messages | xmlattr }}")
+        == "chat template, line 3: the filter 'xmlattr' is not supported; the template has to do without it")
+    #expect(
+      message("\n{% include 'x' %}")
+        == "chat template, line 2: the statement 'include' is not supported; a chat template has to stand alone")
+    #expect(message("\n\n{{ nosuch.field }}") == "chat template, line 3: 'nosuch' is undefined")
+    #expect(message("{% if x %}") == "chat template, line 1: the template ends before '{% endif %}'")
+    #expect(message("{{ messages[0].content + 1 }}")?.contains("type str and int") == true)
+  }
+
+  @Test func dateIsThatOfTheCallerOrOfToday() throws {
+    let template = try ChatTemplate(source: "{{ strftime_now('%A %d %b %Y %H:%M') }}")
+    let text = try template.render(
+      messages: [], addGenerationPrompt: false, date: TemplateDate(year: 2000, month: 2, day: 29, hour: 23))
+    #expect(text == "Tuesday 29 Feb 2000 23:00")
+    let year = try ChatTemplate(source: "{{ strftime_now('%Y') }}").render(messages: [], addGenerationPrompt: false)
+    #expect(try #require(Int(year)) >= 2024)
+  }
+
+  @Test func valuesReadJSON() throws {
+    let value = try TemplateValue(
+      json: Array(#" {"b": [1, -2.5e1, "\u00e9\ud83d\udc27\n"], "a": {}, "b2": [true, null, false], "a": []} "#.utf8))
+    #expect(value == ["b": [1, -25.0, "é🐧\n"], "a": [], "b2": [true, nil, false]])
+    for bad in [
+      "", "{", "[1,]", "{\"a\" 1}", "\"\\ud83d\"", "\"a", "nul", "1 2", "[1", "--1", "\"\\x\"", "[\"a\u{1}\"]",
+    ] {
+      #expect(throws: SquintError.self, "\(bad)") { try TemplateValue(json: Array(bad.utf8)) }
+    }
+    let deep = String(repeating: "[", count: 100_000)
+    #expect(throws: SquintError.self) { try TemplateValue(json: Array(deep.utf8)) }
+  }
+}
+
+// MARK: - Bounds
+
+extension TemplateTests {
+  /// Each of these would run for ever, fill the memory, overflow an integer or overflow the stack.
+  static let hostile: [String] = [
+    "{{ range(10 ** 12) | list }}", "{{ 'x' * 10 ** 9 }}", "{{ 'x' * 10 ** 18 }}", "{{ [1] * 10 ** 12 }}",
+    "{{ 10 ** 19 }}", "{{ 2 ** 63 }}", "{{ 9223372036854775807 + 1 }}", "{{ -9223372036854775807 - 2 }}",
+    "{{ (-9223372036854775807 - 1) // -1 }}", "{{ (-9223372036854775807 - 1) | abs }}",
+    "{{ -(-9223372036854775807 - 1) }}", "{{ 99999999999999999999 }}", "{{ 1e300 | int }}", "{{ '1e300' | int }}",
+    "{{ 1 % 0 }}", "{{ 'a'.center(10 ** 12) }}", "{{ 'a'.zfill(9223372036854775807) }}",
+    "{{ 'a'.ljust(-9223372036854775807 - 1) ~ 1 // 0 }}", "{{ '%999999999d' % 1 }}", "{{ '%.999999999f' % 1 }}",
+    "{{ '%*d' % (999999999, 1) }}", "{{ '{:999999999}'.format(1) }}", "{{ 'a\tb'.expandtabs(10 ** 9) }}",
+    "{{ 'ab' | indent(10 ** 9) }}", "{{ [1] | batch(10 ** 12, 'x') | list }}", "{{ [1] | slice(10 ** 12) | list }}",
+    "{{ {} | tojson(indent=10 ** 9) }}", "{{ range(-9223372036854775807, 9223372036854775807) | length }}",
+    "{{ range(0, 9223372036854775807, -9223372036854775807 - 1)[5] }}{{ 1 // 0 }}",
+    "{{ 'abc'[::-9223372036854775807 - 1] }}{{ 'abc'[-9223372036854775807 - 1:9223372036854775807] }}{{ 1 // 0 }}",
+    "{% set ns = namespace(x='ab') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "{% set ns = namespace(x='ab') %}{% for i in range(100) %}{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}",
+    "{% set ns = namespace(x='ab') %}{% for i in range(100) %}{% set ns.x = ns.x | join(ns.x) %}{% endfor %}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(100000) %}{% set ns.x = ns.x | batch(1) %}{% endfor %}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(45) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(45) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(45) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+    "{% set ns = namespace() %}{% set ns.x = ns %}", "{% set ns = namespace() %}{% set ns.x = [ns] %}",
+    "{% set ns = namespace() %}{% for i in range(100000) %}{% set ns.x = namespace(y=ns.x) %}{% endfor %}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{% macro m(n) %}{% for i in [1] %}{% if true %}{{ [[m(n + 1)]] }}{% endif %}{% endfor %}{% endmacro %}{{ m(0) }}",
+    "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{{ caller() }}{% endmacro %}{% call m() %}{% endcall %}",
+    "{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+    "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+    "{% for a in range(100000) %}{{ 'a long line of text that is printed again and again' * 100 }}{% endfor %}",
+    "{% for a in range(100000) %}{% macro m() %}{% endmacro %}{{ range(1000) | list | length }}{% endfor %}",
+    "{% set x = 'a' * 10000000 %}{% for a in range(100000) %}{{ x.count('ab') }}{% endfor %}",
+    "{% set x = 'a' * 10000000 %}{% for a in range(100000) %}{{ x == x ~ '' }}{% endfor %}",
+    "{{ ('a' * 10000000) | list | length }}", "{{ ('a ' * 5000000).split() | length }}",
+    "{{ ('%s' * 1000000) % 1 }}", "{{ '\u{0}' * 5 ~ 1 // 0 }}",
+    "{{ " + String(repeating: "(", count: 100_000),
+    "{{ " + String(repeating: "[", count: 5000) + String(repeating: "]", count: 5000) + " }}",
+    "{{ " + String(repeating: "{1:", count: 5000), "{{ x" + String(repeating: "[x", count: 5000),
+    "{{ x" + String(repeating: "(x", count: 5000), "{{ x" + String(repeating: "|f(x", count: 5000),
+    "{{ " + String(repeating: "-", count: 100_000) + "1 }}", "{{ " + String(repeating: "not ", count: 100_000) + "1 }}",
+    "{{ 1" + String(repeating: "+1", count: 100_000) + " }}", "{{ x" + String(repeating: ".x", count: 100_000) + " }}",
+    "{{ x" + String(repeating: "|f", count: 100_000) + " }}", "{{ 1" + String(repeating: " if 1", count: 100_000),
+    "{{ 1" + String(repeating: " if 1 else 1", count: 100_000), "{{ 1" + String(repeating: " and 1", count: 100_000),
+    "{{ 1" + String(repeating: "**1", count: 100_000), String(repeating: "{% if x %}", count: 100_000),
+    String(repeating: "{% for x in y %}", count: 5000), "{% set " + String(repeating: "(", count: 100_000),
+    String(repeating: "{% macro m() %}", count: 5000),
+  ]
+
+  @Test func boundsHostileTemplates() async throws {
+    // On a stack as small as that of a thread on macOS.
+    let messages = await onSmallStack { Self.hostile.map(outcome) }
+    for (template, message) in zip(Self.hostile, messages) {
+      #expect(message?.hasPrefix("chat template, line 1: ") == true, "\(template.prefix(100)): \(message ?? "prints")")
+    }
+  }
+
+  @Test func deepButLegalTemplatesFitASmallStack() async throws {
+    let deep = [
+      "{{ " + String(repeating: "[", count: 90) + "1" + String(repeating: "]", count: 90) + " | tojson }}",
+      "{{ 1" + String(repeating: " + 1", count: 95) + " }}",
+      "{{ " + String(repeating: "(", count: 45) + "1"
+        + String(repeating: ")", count: 45) + " }}",
+      String(repeating: "{% if true %}", count: 48) + "x" + String(repeating: "{% endif %}", count: 48),
+      "{{ 'a'" + String(repeating: " ~ 'a'", count: 5000) + " }}",
+      "{% if false %}" + String(repeating: "{% elif false %}", count: 5000) + "{% else %}x{% endif %}",
+      "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}x{% endmacro %}{{ m(40) }}",
+    ]
+    let messages = await onSmallStack { deep.map(outcome) }
+    for (template, message) in zip(deep, messages) { #expect(message == nil, "\(template.prefix(60))") }
+  }
+
+  // MARK: Fuzzing
+
+  /// Random sequences of the language's own tokens, and published-like templates with pieces cut out, doubled and
+  /// swapped: whatever they are, the outcome is text or an error.
+  @Test func survivesTokenSoup() async throws {
+    let vocabulary = """
+      {{ }} {% %} {%- -%} {{- -}} {# #} if elif else endif for in endfor set endset macro endmacro call endcall filter \
+      endfilter with endwith raw endraw break continue generation endgeneration recursive is not and or true false \
+      none loop namespace ns ns.x range dict messages message tools m x y ( ) [ ] { } , : . | ~ + - * / // % ** == != \
+      < <= > >= = 'a' "b" '%s' '{}' 0 1 -1 2.5 9223372036854775807 1e308 ( ) . | join length list map select reject \
+      selectattr first last sort unique tojson string int float abs round items dictsort batch slice replace indent \
+      default trim upper title reverse sum min max groupby format center truncate attr escape wordcount .x ['role'] \
+      .content .items() .split('a') .strip() .format( .replace( .find( .join( [0] [-1] [::-1] [1:] loop.last \
+      loop.index loop.nextitem loop.cycle( caller() varargs kwargs strftime_now('%d') raise_exception('x') joiner() \
+      cycler(1) defined odd mapping string eq
+      """.split(whereSeparator: \.isWhitespace).map(String.init)
+    var generator = SeededGenerator(state: 20_240_706)
+    var soups: [String] = []
+    for _ in 0..<4000 {
+      var soup = ""
+      var isInside = false
+      for _ in 0..<Int.random(in: 1...40, using: &generator) {
+        // Mostly well-formed tags, so that the soup gets past the lexer.
+        if !isInside || Int.random(in: 0..<8, using: &generator) == 0 {
+          soup +=
+            isInside
+            ? ["}}", "%}"].randomElement(using: &generator)! : ["{{ ", "{% "].randomElement(using: &generator)!
+          isInside.toggle()
+        }
+        soup += vocabulary.randomElement(using: &generator)!
+        if Bool.random(using: &generator) { soup += " " }
+      }
+      soups.append(soup)
+    }
+    let finished = await onSmallStack { [soups] in soups.map { (text) -> Bool in fuzz(text, [:]) } }
+    #expect(finished.count == 4000)
+  }
+
+  @Test func survivesMutatedTemplates() async throws {
+    let expressions = try TemplateCase.read(fixtures.appendingPathComponent("expressions.json"))
+    let models = try TemplateCase.read(fixtures.appendingPathComponent("models.json"))
+    var generator = SeededGenerator(state: 42)
+    var cases: [(String, TemplateDictionary)] = []
+    for index in 0..<8000 {
+      let source = (index % 2 == 0 ? expressions : models).randomElement(using: &generator)!
+      let other = (index % 3 == 0 ? models : expressions).randomElement(using: &generator)!
+      var bytes = Array(source.template.utf8)
+      for _ in 0..<Int.random(in: 1...4, using: &generator) where !bytes.isEmpty {
+        let start = Int.random(in: 0..<bytes.count, using: &generator)
+        let end = min(bytes.count, start + Int.random(in: 1...12, using: &generator))
+        switch Int.random(in: 0..<5, using: &generator) {
+        case 0: bytes.removeSubrange(start..<end)
+        case 1: bytes.insert(contentsOf: bytes[start..<end], at: Int.random(in: 0...bytes.count, using: &generator))
+        case 2: bytes[start] = UInt8.random(in: 0...255, using: &generator)
+        case 3: bytes.swapAt(start, Int.random(in: 0..<bytes.count, using: &generator))
+        default:
+          let piece = Array(other.template.utf8)
+          let from = piece.isEmpty ? 0 : Int.random(in: 0..<piece.count, using: &generator)
+          bytes.insert(contentsOf: piece[from..<min(piece.count, from + 20)], at: start)
+        }
+      }
+      cases.append((String(decoding: bytes, as: UTF8.self), source.variables))
+    }
+    let finished = await onSmallStack { [cases] in cases.map { fuzz($0.0, $0.1) } }
+    #expect(finished.count == 8000)
+    // Mutations that leave a template whole are what reaches the interpreter; a share of them has to.
+    #expect(finished.count { $0 } > 800)
+  }
+}
+
+/// A small generator of random numbers that is the same everywhere (Steele, Lea and Flood's SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var mixed = state
+    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+    return mixed ^ (mixed >> 31)
+  }
+}
+
+/// The message of the error that a template ends in; nil where it prints.
+private func outcome(_ template: String) -> String? {
+  var limits = TemplateLimits()
+  // Fewer than in use, to keep the test short; the limits of texts and nesting are those in use.
+  limits.steps = 400_000
+  do {
+    _ = try ChatTemplate(source: template).render(variables: [:], date: oracleDate, limits: limits)
+    return nil
+  } catch {
+    return error.message
+  }
+}
+
+/// Whether `template` printed; an error is as good.
+private func fuzz(_ template: String, _ variables: TemplateDictionary) -> Bool {
+  var limits = TemplateLimits()
+  limits.steps = 20_000
+  limits.output = 1 << 16
+  limits.text = 1 << 18
+  return (try? ChatTemplate(source: template).render(variables: variables, date: oracleDate, limits: limits)) != nil
+}
+
+/// Runs `body` on a thread with a stack of 512 KiB, as those of macOS; unoptimized and instrumented code takes more.
+private func onSmallStack<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+  await withCheckedContinuation { continuation in
+    let thread = Thread { continuation.resume(returning: body()) }
+    var isLarge = dlsym(nil, "__asan_init") != nil
+    #if DEBUG
+      isLarge = true
+    #endif
+    thread.stackSize = isLarge ? 16 << 20 : 512 << 10
+    thread.start()
   }
 }

@@ -47,15 +47,32 @@ static float float_of(uint32_t bits) {
 static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, void *const *in, void *const *out) {
   switch (operation) {
   case 0: {
-    squint_product product = {.weights = in[0], .type = p[0], .rows = p[1], .groups = p[2], .tokens = p[3], .x = in[1],
-                              .x_scales = in[2], .x_sums = in[3], .y = out[0], .y_stride = p[4], .accumulate = p[5]};
+    squint_product product = {.weights = in[0],
+                              .type = p[0],
+                              .rows = p[1],
+                              .groups = p[2],
+                              .tokens = p[3],
+                              .x = in[1],
+                              .x_scales = in[2],
+                              .x_sums = in[3],
+                              .y = out[0],
+                              .y_stride = p[4],
+                              .accumulate = p[5]};
     return k->product(&product, p[6], p[7]);
   }
   case 1:
     return k->quantize(in[0], p[0], out[0], out[1], out[2]);
   case 2: {
-    squint_plain_product product = {.weights = in[0], .type = p[0], .rows = p[1], .columns = p[2], .tokens = p[3],
-                                    .x = in[1], .x_stride = p[4], .y = out[0], .y_stride = p[5], .accumulate = p[6]};
+    squint_plain_product product = {.weights = in[0],
+                                    .type = p[0],
+                                    .rows = p[1],
+                                    .columns = p[2],
+                                    .tokens = p[3],
+                                    .x = in[1],
+                                    .x_stride = p[4],
+                                    .y = out[0],
+                                    .y_stride = p[5],
+                                    .accumulate = p[6]};
     return k->plain_product(&product, p[7], p[8]);
   }
   case 3:
@@ -67,11 +84,26 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
   case 6:
     return k->f32_to_int8(in[0], p[0], out[0], out[1]);
   case 7: {
-    squint_attention attention = {.q = in[0], .q_token_stride = p[0], .q_head_stride = p[1], .heads = p[2],
-                                  .head_dim = p[3], .k = in[1], .v = in[2], .k_scales = in[3], .v_scales = in[4],
-                                  .kv_stride = p[4], .scale_stride = p[5], .kv_type = p[6], .positions = p[7],
-                                  .first_position = p[8], .window = p[9], .causal = p[10], .scale = float_of(p[11]),
-                                  .out = out[0], .out_token_stride = p[12], .out_head_stride = p[13]};
+    squint_attention attention = {.q = in[0],
+                                  .q_token_stride = p[0],
+                                  .q_head_stride = p[1],
+                                  .heads = p[2],
+                                  .head_dim = p[3],
+                                  .k = in[1],
+                                  .v = in[2],
+                                  .k_scales = in[3],
+                                  .v_scales = in[4],
+                                  .kv_stride = p[4],
+                                  .scale_stride = p[5],
+                                  .kv_type = p[6],
+                                  .positions = p[7],
+                                  .first_position = p[8],
+                                  .window = p[9],
+                                  .causal = p[10],
+                                  .scale = float_of(p[11]),
+                                  .out = out[0],
+                                  .out_token_stride = p[12],
+                                  .out_head_stride = p[13]};
     return k->attention(&attention, p[14], p[15], out[1]);
   }
   case 8:

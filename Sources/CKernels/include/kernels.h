@@ -62,13 +62,13 @@ typedef struct {
 // A token that may see no position gets zeros. The softmax is the running one of Milakov & Gimelshein
 // (arXiv 1805.02867) over tiles of positions, so no tokens × positions matrix exists.
 typedef struct {
-  const float *q;        // [tokens][q_token_stride], head h at h * q_head_stride
-  size_t q_token_stride; // in floats
-  size_t q_head_stride;  // in floats
-  uint32_t heads;        // query heads that share this KV head
-  uint32_t head_dim;     // 1...SQUINT_MAXIMUM_HEAD_DIM
-  const void *k;         // [positions][kv_stride], the first head_dim of each row
-  const void *v;         // [positions][kv_stride]
+  const float *q;           // [tokens][q_token_stride], head h at h * q_head_stride
+  size_t q_token_stride;    // in floats
+  size_t q_head_stride;     // in floats
+  uint32_t heads;           // query heads that share this KV head
+  uint32_t head_dim;        // 1...SQUINT_MAXIMUM_HEAD_DIM
+  const void *k;            // [positions][kv_stride], the first head_dim of each row
+  const void *v;            // [positions][kv_stride]
   const uint16_t *k_scales; // SQUINT_INT8 only: f16 [positions][scale_stride], one per 32 elements
   const uint16_t *v_scales;
   size_t kv_stride;    // in elements, at least head_dim
@@ -114,7 +114,8 @@ typedef struct {
   // rounded to f16).
   void (*f32_to_int8)(const float *x, size_t count, int8_t *q, uint16_t *scales);
 
-  // Computes the tokens first_token ..< first_token + tokens. `scratch` holds squint_attention_scratch(head_dim) floats.
+  // Computes the tokens first_token ..< first_token + tokens. `scratch` holds squint_attention_scratch(head_dim)
+  // floats.
   void (*attention)(const squint_attention *, uint32_t first_token, uint32_t tokens, float *scratch);
 
   // y = x · weight / sqrt(mean(x²) + epsilon) (arXiv 1910.07467); x, weight, y: [count]; y may be x.

@@ -24,8 +24,13 @@ struct GroupFit {
   /// How much the error grows when the line becomes `scale + ds`, `offset + dOffset` under the same u.
   @inline(__always)
   func growth(_ ds: Lanes, _ dOffset: Lanes) -> Lanes {
-    sumVUU * ds * ds + 2 * (sumVU * ds * dOffset) + sumV * dOffset * dOffset + slope * dOffset
+    let ofScale = (sumVUU * ds + (sumVU + sumVU) * dOffset) * ds
+    return ofScale + (sumV * dOffset + slope) * dOffset
   }
+
+  /// By how much less the offset should be once the scale has grown by `ds`, under the same u.
+  @inline(__always)
+  func offsetShift(_ ds: Lanes) -> Lanes { (sumVU * ds + slope * 0.5) / sumV }
 }
 
 /// One group's weights of eight rows and the importance of its columns.
@@ -52,12 +57,10 @@ struct GroupWeights {
   @inline(__always)
   func error(scale: Lanes, offset: Lanes) -> Lanes {
     let inverse = scale.inverseOrZero
-    let zero = Lanes(repeating: 0)
-    let top = Lanes(repeating: 15)
-    var error = zero
+    var error = Lanes(repeating: 0)
     for column in 0..<count {
       let weight = weights[column]
-      let u = Lanes.minimum(Lanes.maximum((weight - offset) * inverse, zero), top).nearestInteger
+      let u = ((weight - offset) * inverse).nearestInteger(from: 0, to: 15)
       let difference = weight - (scale * u + offset)
       error += difference * difference * importance[column]
     }
@@ -67,9 +70,7 @@ struct GroupWeights {
   /// The stored number of a column under a group's final scale (its inverse, 0 for 0) and offset.
   @inline(__always)
   func quant(_ column: Int, inverse: Lanes, offset: Lanes) -> Lanes {
-    Lanes.minimum(
-      Lanes.maximum((weights[column] - offset) * inverse, Lanes(repeating: 0)), Lanes(repeating: 15)
-    ).nearestInteger
+    ((weights[column] - offset) * inverse).nearestInteger(from: 0, to: 15)
   }
 
   /// How far outside the range of 16 steps the lowest and the highest weight may lie, in steps: each pair of these is
@@ -115,14 +116,13 @@ struct GroupWeights {
   ) -> GroupFit {
     // Sums are of w − base: near zero, so the differences of squares below keep their digits.
     let zero = Lanes(repeating: 0)
-    let top = Lanes(repeating: 15)
     let shift = Lanes(repeating: shift)
     var sumVU = zero
     var sumVUU = zero
     var sumVUW = zero
     for column in 0..<count {
       let weight = weights[column] - base
-      let u = Lanes.minimum(Lanes.maximum(weight * inverse + shift, zero), top).nearestInteger
+      let u = (weight * inverse + shift).nearestInteger(from: 0, to: 15)
       let vu = u * importance[column]
       sumVU += vu
       sumVUU += vu * u
@@ -141,9 +141,12 @@ struct GroupWeights {
       free, scale, Lanes.maximum((sumVUW - bounded * sumVU) * sumVUU.inverseOrZero, zero))
     offset = bounded
     let slope = Lanes.select(free, zero, 2 * (scale * sumVU + offset * sumV - sumVW))
-    let error =
-      sumVWW - 2 * (scale * sumVUW + offset * sumVW) + scale * scale * sumVUU + 2 * (scale * offset * sumVU)
-      + offset * offset * sumV
+    // Σ v (w − scale·u − offset)², multiplied out.
+    let two = Lanes(repeating: 2)
+    var error = sumVWW - two * (scale * sumVUW + offset * sumVW)
+    error += scale * scale * sumVUU
+    error += two * scale * offset * sumVU
+    error += offset * offset * sumV
     return GroupFit(
       scale: scale, offset: offset + base, error: error, sumV: sumV, sumVU: sumVU, sumVUU: sumVUU, slope: slope)
   }

@@ -12,11 +12,11 @@ extension GroupWeights {
     let fit = bestFit(bounds: (-infinity, infinity))
     let (low, high) = range()
     // The unclipped range is a candidate of its own: on weights that were quantized before, it is exact.
-    var scale = ((high - low) / 15).nearestHalf
+    var scale = ((high - low) / 15).nearestHalfScale
     var minimum = low.nearestHalf
     var best = error(scale: scale, offset: minimum)
     func consider(_ newScale: Lanes, _ newMinimum: Lanes) {
-      let newScale = newScale.nearestHalf
+      let newScale = newScale.nearestHalfScale
       let newMinimum = newMinimum.nearestHalf
       let error = error(scale: newScale, offset: newMinimum)
       let better = error .< best

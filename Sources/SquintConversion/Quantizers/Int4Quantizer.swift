@@ -91,33 +91,32 @@ struct Int4Block {
 
   /// Step 2.
   private mutating func chooseBlockScales(_ count: Int) {
-    let zero = Lanes(repeating: 0)
-    let top = Lanes(repeating: 63)
-    var largestScale = zero
-    var largestOffset = zero
+    var largestScale = Lanes(repeating: 0)
+    var largestOffset = largestScale
     for index in 0..<count {
       largestScale = Lanes.maximum(largestScale, fits[index].scale)
       let offset = fits[index].offset
       largestOffset = Lanes.select(offset.magnitude .> largestOffset.magnitude, offset, largestOffset)
     }
     var best = Lanes(repeating: .infinity)
-    for i in 0..<Self.blockScaleSteps {
-      // A little over 63, since rounding forgives up to 63.5.
-      let candidateD = (largestScale / Lanes(repeating: 63.4 - Float(i))).nearestHalf
+    let changes = otherScales6
+    let shifts = otherMinimums6
+    for dStep in 0..<Self.blockScaleSteps {
+      let candidateD = (largestScale / Lanes(repeating: 63 - Float(dStep))).nearestHalfScale
       let inverseD = candidateD.inverseOrZero
-      for k in 0..<Self.blockScaleSteps {
-        let candidateDmin = (-largestOffset / Lanes(repeating: 63.4 - Float(k))).nearestHalf
+      for index in 0..<count {
+        let fit = fits[index]
+        changes[index] = candidateD * (fit.scale * inverseD).nearestInteger(from: 0, to: 63) - fit.scale
+        shifts[index] = fit.offsetShift(changes[index])
+      }
+      for dminStep in 0..<Self.blockScaleSteps {
+        let candidateDmin = (-largestOffset / Lanes(repeating: 63 - Float(dminStep))).nearestHalfScale
         let inverseDmin = candidateDmin.inverseOrZero
-        var growth = zero
+        var growth = Lanes(repeating: 0)
         for index in 0..<count {
-          let fit = fits[index]
-          let scale6 = Lanes.minimum(fit.scale * inverseD, top).nearestInteger
-          let ds = candidateD * scale6 - fit.scale
-          // Where the best offset lies once the scale has moved.
-          let shift = (fit.sumVU * ds + fit.slope * 0.5) / fit.sumV
-          let minimum6 = Lanes.minimum(Lanes.maximum((shift - fit.offset) * inverseDmin, zero), top).nearestInteger
-          let dOffset = -(candidateDmin * minimum6) - fit.offset
-          growth += fit.growth(ds, dOffset)
+          let offset = fits[index].offset
+          let minimum6 = ((shifts[index] - offset) * inverseDmin).nearestInteger(from: 0, to: 63)
+          growth += fits[index].growth(changes[index], -(candidateDmin * minimum6) - offset)
         }
         let better = growth .< best
         best = Lanes.select(better, growth, best)
@@ -129,10 +128,10 @@ struct Int4Block {
     let inverseDmin = dmin.inverseOrZero
     for index in 0..<count {
       let fit = fits[index]
-      let scale6 = Lanes.minimum(fit.scale * inverseD, top).nearestInteger
-      let shift = (fit.sumVU * (d * scale6 - fit.scale) + fit.slope * 0.5) / fit.sumV
+      let scale6 = (fit.scale * inverseD).nearestInteger(from: 0, to: 63)
+      let shift = fit.offsetShift(d * scale6 - fit.scale)
       scales6[index] = scale6
-      minimums6[index] = Lanes.minimum(Lanes.maximum((shift - fit.offset) * inverseDmin, zero), top).nearestInteger
+      minimums6[index] = ((shift - fit.offset) * inverseDmin).nearestInteger(from: 0, to: 63)
     }
   }
 
@@ -193,7 +192,8 @@ struct Int4Block {
     let determinant = aa * bb - ab * ab
     let usable = determinant .> aa * bb * Lanes(repeating: 1e-4)
     let inverse = Lanes(repeating: 1) / determinant
-    let newD = Lanes.select(usable, (aw * bb - bw * ab) * inverse, d)
+    // Where the two cannot be told apart, or one has no weights: each by itself, the other kept.
+    let newD = Lanes.select(usable, (aw * bb - bw * ab) * inverse, (aw - ab * dmin) * aa.inverseOrZero)
     let newDmin = Lanes.select(usable, (bw * aa - aw * ab) * inverse, dmin)
     // Too far from where the search began is a system that the rounding above did not describe.
     let sane = (newD - d).magnitude .< d.magnitude * 0.1

@@ -3,12 +3,13 @@
 typealias Lanes = SIMD8<Float>
 
 extension SIMD8<Float> {
-  /// `a` where `mask` holds, else `b`. In bits, which the compiler turns into blends and min/max.
+  /// `a` where `mask` holds, else `b`. In bits, which every compiler turns into blends or min and max.
   @inline(__always)
   static func select(_ mask: SIMDMask<SIMD8<Int32>>, _ a: Self, _ b: Self) -> Self {
     let bits = unsafeBitCast(mask, to: SIMD8<Int32>.self)
     return unsafeBitCast(
-      (unsafeBitCast(a, to: SIMD8<Int32>.self) & bits) | (unsafeBitCast(b, to: SIMD8<Int32>.self) & ~bits), to: Self.self)
+      (unsafeBitCast(a, to: SIMD8<Int32>.self) & bits) | (unsafeBitCast(b, to: SIMD8<Int32>.self) & ~bits),
+      to: Self.self)
   }
 
   @inline(__always)
@@ -20,11 +21,19 @@ extension SIMD8<Float> {
   @inline(__always)
   var magnitude: Self { Self.maximum(self, -self) }
 
-  /// Rounded to the nearest integer, ties to even, for magnitudes up to 2²²: the addition rounds.
+  /// Rounded to the nearest integer, ties to even, for magnitudes up to 2²² (larger ones stay large): the addition
+  /// rounds.
   @inline(__always)
   var nearestInteger: Self {
     let shift = Self(repeating: 12_582_912)
     return (self + shift) - shift
+  }
+
+  /// Rounded to the nearest integer within `low...high`. (In this order: the compiler turns a limit that comes before
+  /// the addition of a constant into a longer sequence.)
+  @inline(__always)
+  func nearestInteger(from low: Float, to high: Float) -> Self {
+    Self.minimum(Self.maximum(nearestInteger, Self(repeating: low)), Self(repeating: high))
   }
 
   /// 1 / self, and 0 where self is so small that its inverse times a weight might be infinite. (No stored scale is: the
@@ -46,5 +55,14 @@ extension SIMD8<Float> {
     let shift = Self(repeating: 0.75)
     let subnormal = (value + shift) - shift
     return Self.select(magnitude .< Self(repeating: 0x1p-14), subnormal, normal)
+  }
+
+  /// The same for a scale of weights: one that is not zero does not become zero, since a coarse scale beats none.
+  @inline(__always)
+  var nearestHalfScale: Self {
+    let half = nearestHalf
+    let zero = Self(repeating: 0)
+    let smallest = Self.select(self .< zero, Self(repeating: -0x1p-24), Self(repeating: 0x1p-24))
+    return Self.select(self .== zero, zero, Self.select(half .== zero, smallest, half))
   }
 }

@@ -62,7 +62,7 @@ public struct ChatMessage: Sendable, Equatable {
 ///
 /// The result equals that of `apply_chat_template` in transformers, which runs templates in jinja2's
 /// ImmutableSandboxedEnvironment (transformers/utils/chat_template_utils.py). Not there: inheritance and includes,
-/// recursive loops, the filters `filesizeformat`, `pprint`, `random`, `striptags`, `urlencode`, `urlize`, `wordwrap`
+/// the filters `filesizeformat`, `pprint`, `random`, `striptags`, `urlencode`, `urlize`, `wordwrap`
 /// and `xmlattr`, integers beyond 64 bits; each is an error that names the line.
 ///
 /// A template comes with a download and is not trusted: its output, its steps, its texts and its nesting are bounded.
@@ -93,7 +93,6 @@ public struct ChatTemplate: Sendable {
     date: TemplateDate? = nil
   ) throws(SquintError) -> String {
     var all = TemplateDictionary()
-    // A repeated key counts once, so that the order of a Swift dictionary does not show.
     for (name, value) in variables { all.entries.append(.init(key: name, value: value)) }
     all["messages"] = .list(messages.map(\.value))
     all["add_generation_prompt"] = .bool(addGenerationPrompt)

@@ -120,6 +120,9 @@ extension TemplateInterpreter {
       result.append("}>" as PythonText)
     case let macro as PythonMacro:
       result.append(PythonText("<Macro \(macro.isCaller ? "'caller'" : macro.function.name.quoted.string)>"))
+    case let loop as PythonLoop:
+      let length = integer(try attribute("length", of: loop) ?? .none) ?? 0
+      result.append(PythonText("<LoopContext \(loop.index0 + 1)/\(length)>"))
     default: result.append(PythonText("<\(object.typeName)>"))
     }
   }

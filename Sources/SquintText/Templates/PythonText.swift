@@ -298,23 +298,10 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
 
   var uppercased: PythonText { mapped { $0.properties.uppercaseMapping } }
 
-  var lowercased: PythonText {
-    let all = scalars
-    guard all.contains("\u{3A3}") else { return mapped { $0.properties.lowercaseMapping } }
-    // The one mapping that depends on its neighbours: a sigma that ends a word.
-    var result = PythonText()
-    for (index, scalar) in all.enumerated() {
-      if scalar == "\u{3A3}" {
-        let before = all[..<index].last { !$0.properties.isCaseIgnorable }
-        let after = all[(index + 1)...].first { !$0.properties.isCaseIgnorable }
-        let isFinal = before?.properties.isCased == true && after?.properties.isCased != true
-        result.append((isFinal ? "\u{3C2}" : "\u{3C3}") as Unicode.Scalar)
-      } else {
-        result.bytes.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
-      }
-    }
-    return result
-  }
+  var lowercased: PythonText { cased { _ in .lower } }
+
+  /// Close to Unicode's full case folding, for which the standard library has no table.
+  var caseFolded: PythonText { mapped { $0.properties.uppercaseMapping }.mapped { $0.properties.lowercaseMapping } }
 
   var capitalized: PythonText {
     guard !bytes.isEmpty else { return self }
@@ -322,19 +309,38 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     return PythonText(first.properties.titlecaseMapping) + self[length..<bytes.count].lowercased
   }
 
-  var swappedCase: PythonText {
-    mapped { $0.properties.isUppercase ? $0.properties.lowercaseMapping : $0.properties.uppercaseMapping }
-  }
+  var swappedCase: PythonText { cased { $0.properties.isUppercase ? .lower : .upper } }
 
   /// Python's `str.title`: a letter after a caseless character begins a word.
   var titlecased: PythonText {
-    var result = PythonText()
     var afterCased = false
-    for scalar in scalars {
-      let properties = scalar.properties
-      result.bytes.append(
-        contentsOf: (afterCased ? properties.lowercaseMapping : properties.titlecaseMapping).utf8)
-      afterCased = properties.isCased
+    return cased { scalar in
+      defer { afterCased = scalar.properties.isCased }
+      return afterCased ? .lower : .title
+    }
+  }
+
+  private enum LetterCase { case lower, upper, title }
+
+  private func cased(_ letterCase: (Unicode.Scalar) -> LetterCase) -> PythonText {
+    let all = scalars
+    var result = PythonText()
+    result.bytes.reserveCapacity(bytes.count)
+    for (index, scalar) in all.enumerated() {
+      switch letterCase(scalar) {
+      case .upper: result.bytes.append(contentsOf: scalar.properties.uppercaseMapping.utf8)
+      case .title: result.bytes.append(contentsOf: scalar.properties.titlecaseMapping.utf8)
+      case .lower:
+        // The one mapping that depends on its neighbours: a sigma that ends a word.
+        guard scalar == "\u{3A3}" else {
+          result.bytes.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
+          continue
+        }
+        let before = all[..<index].last { !$0.properties.isCaseIgnorable }
+        let after = all[(index + 1)...].first { !$0.properties.isCaseIgnorable }
+        let isFinal = before?.properties.isCased == true && after?.properties.isCased != true
+        result.append((isFinal ? "\u{3C2}" : "\u{3C3}") as Unicode.Scalar)
+      }
     }
     return result
   }

@@ -239,9 +239,8 @@ final class PythonCycler: PythonObject {
 /// The `loop` variable. Items that the loop's condition filters are fetched one at a time, as Jinja does: the
 /// condition may read what the body has just set.
 final class PythonLoop: PythonObject {
+  let loop: TemplateLoop
   let source: [PythonValue]
-  let condition: TemplateExpression?
-  let target: TemplateTarget
   /// Where the condition is evaluated; nil once the loop has ended.
   var scope: TemplateScope?
   var position = 0
@@ -251,14 +250,14 @@ final class PythonLoop: PythonObject {
   var previous: PythonValue?
   var current: PythonValue?
   var lastChanged: [PythonValue]?
-  let nesting: Int
+  /// How often a recursive loop has called itself.
+  let recursion: Int
 
-  init(_ loop: TemplateLoop, source: [PythonValue], depth: Int, scope: TemplateScope, nesting: Int) {
+  init(_ loop: TemplateLoop, source: [PythonValue], depth: Int, scope: TemplateScope, recursion: Int) {
+    self.loop = loop
     self.source = source
-    self.condition = loop.condition
-    self.target = loop.target
     self.scope = scope
-    self.nesting = nesting
+    self.recursion = recursion
     super.init(depth: depth)
   }
 

@@ -41,7 +41,7 @@ extension TemplateInterpreter {
   }
 
   /// nil for an argument that is absent or None.
-  private func optionalString(_ value: PythonValue?, of function: String) throws(SquintError) -> PythonText? {
+  func optionalString(_ value: PythonValue?, of function: String) throws(SquintError) -> PythonText? {
     if value == nil { return nil }
     if case .some(.none) = value { return nil }
     return try string(value, of: function)
@@ -60,7 +60,7 @@ extension TemplateInterpreter {
       case let joiner as PythonJoiner:
         defer { joiner.isUsed = true }
         return .text(joiner.isUsed ? joiner.separator : PythonText())
-      case is PythonLoop: throw fail("a recursive loop is not supported; use a macro that calls itself")
+      case let loop as PythonLoop: return try self.call(loop, call)
       default: break
       }
     default: break
@@ -332,7 +332,8 @@ extension TemplateInterpreter {
     try charge(text.bytes.count >> 4)
     switch name {
     case "upper": return try made(text.uppercased)
-    case "lower", "casefold": return try made(text.lowercased)
+    case "lower": return try made(text.lowercased)
+    case "casefold": return try made(text.caseFolded)
     case "title": return try made(text.titlecased)
     case "capitalize": return try made(text.capitalized)
     case "swapcase": return try made(text.swappedCase)
@@ -436,7 +437,8 @@ extension TemplateInterpreter {
   private func padded(_ text: PythonText, _ name: String, _ call: TemplateCall) throws(SquintError) -> PythonValue {
     let function = "str.\(name)"
     let values = try bind(
-      call, name == "zfill" || name == "expandtabs" ? ["width"] : ["width", "fillchar"], of: function)
+      call, name == "zfill" || name == "expandtabs" ? ["width"] : ["width", "fillchar"],
+      required: name == "expandtabs" ? 0 : 1, of: function)
     let width = try wholeNumber(values[0], name == "expandtabs" ? 8 : 0, of: function)
     if name == "expandtabs" { return try made(try expandedTabs(text, width)) }
     let (missing, overflow) = width.subtractingReportingOverflow(text.count)

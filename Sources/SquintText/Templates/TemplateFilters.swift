@@ -15,9 +15,7 @@ extension TemplateInterpreter {
       return isMissing ? values[0] ?? .text(PythonText()) : value
     case "trim":
       let set = try bind(call, ["chars"], of: filter)[0]
-      var characters: PythonText?
-      if case .text(let text) = set { characters = text }
-      return try made(try text(of: value).stripped(characters))
+      return try made(try text(of: value).stripped(try optionalString(set, of: filter)))
     case "upper", "lower", "title", "capitalize":
       _ = try bind(call, [], of: filter)
       return try changedCase(try text(of: value), name.string)

@@ -8,8 +8,9 @@ package struct TemplateLimits: Sendable {
   package var text = 64 << 20
   /// Evaluated expressions, loop iterations, list elements and the like.
   package var steps = 4_000_000
-  /// Levels of nested expressions, blocks and macro calls.
-  package var depth = 400
+  /// Levels of nested expressions, blocks and macro calls. One takes up to 1.6 kB of stack on x86-64, so that all of
+  /// them fit the 512 KiB of a macOS thread.
+  package var depth = 240
   /// Levels of nested lists and dictionaries.
   package var valueDepth = 100
 
@@ -37,7 +38,6 @@ final class TemplateInterpreter {
   private var depth = 0
   private var steps: Int
   private var text: Int
-  private var loopNesting = 0
   /// Scopes that a macro refers to, which in turn refer to the macro: emptied at the end, to break the circle.
   private var closures: [TemplateScope] = []
 
@@ -205,10 +205,14 @@ final class TemplateInterpreter {
 
   /// Runs `body` and returns what it prints.
   private func capture(_ body: [TemplateStatement], in scope: TemplateScope) throws(SquintError) -> PythonText {
+    try capture { () throws(SquintError) in _ = try self.execute(body, in: scope) }
+  }
+
+  private func capture(_ body: () throws(SquintError) -> Void) throws(SquintError) -> PythonText {
     let outer = output
     output = PythonText()
     defer { output = outer }
-    _ = try execute(body, in: scope)
+    try body()
     try chargeText(output.bytes.count)
     return output
   }
@@ -239,13 +243,30 @@ final class TemplateInterpreter {
   private func execute(_ loop: TemplateLoop, in scope: TemplateScope) throws(SquintError) -> Flow {
     let sequence = try evaluate(loop.sequence, in: scope)
     line = loop.line
-    let source = try items(of: sequence)
-    loopNesting += 1
-    let state = PythonLoop(loop, source: source, depth: sequence.depth + 1, scope: scope, nesting: loopNesting)
-    defer {
-      loopNesting -= 1
-      state.scope = nil
+    return try run(loop, over: sequence, in: scope, recursion: 0)
+  }
+
+  /// What a recursive loop prints when its body calls `loop(items)`.
+  func call(_ state: PythonLoop, _ call: TemplateCall) throws(SquintError) -> PythonValue {
+    guard state.loop.isRecursive, let scope = state.scope else {
+      throw fail("a loop has to be marked 'recursive' to be called")
     }
+    let items = try bind(call, ["iterable"], required: 1, of: "loop")[0] ?? .none
+    try enter()
+    defer { depth -= 1 }
+    return .text(
+      try capture { () throws(SquintError) in
+        _ = try self.run(state.loop, over: items, in: scope, recursion: state.recursion + 1)
+      })
+  }
+
+  private func run(
+    _ loop: TemplateLoop, over sequence: PythonValue, in scope: TemplateScope, recursion: Int
+  ) throws(SquintError) -> Flow {
+    let source = try items(of: sequence)
+    let state = PythonLoop(
+      loop, source: source, depth: try checked(depth: sequence.depth + 1), scope: scope, recursion: recursion)
+    defer { state.scope = nil }
     // As in the code that Jinja generates, only a body that runs to its end counts as an iteration for `else`.
     var hasRun = false
     while let item = try next(of: state) {
@@ -279,9 +300,9 @@ final class TemplateInterpreter {
     while loop.position < loop.source.count {
       let item = loop.source[loop.position]
       loop.position += 1
-      guard let condition = loop.condition else { return item }
+      guard let condition = loop.loop.condition else { return item }
       let inner = TemplateScope(parent: scope)
-      try assign(item, to: loop.target, in: inner)
+      try assign(item, to: loop.loop.target, in: inner)
       if isTrue(try evaluate(condition, in: inner)) { return item }
     }
     return nil
@@ -295,7 +316,7 @@ final class TemplateInterpreter {
   }
 
   private func length(of loop: PythonLoop) throws(SquintError) -> Int {
-    if loop.condition == nil { return loop.source.count }
+    if loop.loop.condition == nil { return loop.source.count }
     while let item = try fetch(for: loop) { loop.ahead.append(item) }
     return loop.index0 + 1 + loop.ahead.count
   }
@@ -309,8 +330,8 @@ final class TemplateInterpreter {
     case "length": return .int(try length(of: loop))
     case "revindex": return .int(try length(of: loop) - loop.index0)
     case "revindex0": return .int(try length(of: loop) - loop.index0 - 1)
-    case "depth": return .int(1)
-    case "depth0": return .int(0)
+    case "depth": return .int(loop.recursion + 1)
+    case "depth0": return .int(loop.recursion)
     case "previtem": return loop.index0 == 0 ? .undefined("there is no previous item") : loop.previous
     case "nextitem": return try peek(loop) ?? .undefined("there is no next item")
     case "cycle", "changed": return .object(PythonMethod(.object(loop), name))

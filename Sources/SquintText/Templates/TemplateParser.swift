@@ -169,9 +169,7 @@ struct TemplateParser {
     guard skip("in") else { throw unexpected("'in'") }
     let sequence = try tuple(allowsConditional: false, ends: ["recursive"])
     let condition = skip("if") ? try expression() : nil
-    if isName("recursive") {
-      throw templateError(line, "a recursive loop is not supported; use a macro that calls itself")
-    }
+    let isRecursive = skip("recursive")
     loopDepth += 1
     let (statements, end) = try body(until: ["endfor", "else"])
     loopDepth -= 1
@@ -179,7 +177,7 @@ struct TemplateParser {
     return .loop(
       TemplateLoop(
         target: target, sequence: sequence, condition: condition, body: statements, otherwise: otherwise,
-        line: line))
+        isRecursive: isRecursive, line: line))
   }
 
   private mutating func assignment(line: Int) throws(SquintError) -> TemplateStatement {

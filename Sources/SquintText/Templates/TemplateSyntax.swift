@@ -106,6 +106,8 @@ struct TemplateLoop: Sendable {
   let condition: TemplateExpression?
   let body: [TemplateStatement]
   let otherwise: [TemplateStatement]
+  /// Whether the body may call `loop(items)` to print itself for other items.
+  let isRecursive: Bool
   let line: Int
 }
 

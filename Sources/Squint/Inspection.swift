@@ -1,0 +1,31 @@
+import SquintCompute
+import SquintFile
+
+// What the package's own tests look at.
+
+extension Session {
+  /// The tokens of the best beam behind the conversation, its stop token among them.
+  package func bestBeam(length: Int, stops: Set<Int32>) throws(SquintError) -> [Int32] {
+    guard try start(), let regions = plan.beams else { return [] }
+    var search = BeamSearch(decoder, stopTokens: stops, regions, in: arena)
+    return search.search(promptLength: tokens.count, limit: length) { false }
+  }
+}
+
+/// How often each token is chosen from `logits` in `draws` draws, with the tokens `seen` there already.
+package func sampleCounts(
+  _ logits: [Float], seen: [Int32], _ options: SamplingOptions, draws: Int
+) throws(SquintError) -> [Int32: Int] {
+  var plan = ArenaPlan()
+  let regions = try Sampler.Regions(vocabulary: logits.count, in: &plan)
+  let scratch = try plan.reserve("logits", Float.self, count: logits.count, phases: .decode)
+  let arena = try Arena(plan)
+  var sampler = Sampler(options, regions, in: arena)
+  for token in seen { sampler.note(token) }
+  var counts: [Int32: Int] = [:]
+  for _ in 0..<draws {
+    _ = arena[scratch].update(fromContentsOf: logits)
+    counts[sampler.choose(arena[scratch]), default: 0] += 1
+  }
+  return counts
+}

@@ -1,0 +1,190 @@
+import Foundation
+import SquintFile
+import Testing
+
+/// `squint-convert` as a script meets it: exit codes, what is on stdout, one line on stderr, no leftovers.
+@Suite struct ConvertCommandTests {
+  private struct Outcome {
+    let status: Int32
+    let output: String
+    let error: String
+  }
+
+  private static let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .appendingPathComponent("Fixtures")
+  private let model = fixtures.appendingPathComponent("models/llama-gqa").path
+  private let quantized = fixtures.appendingPathComponent("conversion/quantized.gguf").path
+
+  /// The program beside the tests.
+  private static var program: URL {
+    URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
+      .appendingPathComponent("squint-convert")
+  }
+
+  private func start(_ arguments: [String]) throws -> (process: Process, output: Pipe, error: Pipe) {
+    let process = Process()
+    let output = Pipe()
+    let error = Pipe()
+    process.executableURL = Self.program
+    process.arguments = arguments
+    process.standardOutput = output
+    process.standardError = error
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    return (process, output, error)
+  }
+
+  private func run(_ arguments: String...) throws -> Outcome {
+    let (process, output, error) = try start(arguments)
+    // Neither may fill its pipe while we wait for the other: the tables are small.
+    let outputText = output.fileHandleForReading.readDataToEndOfFile()
+    let errorText = error.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return Outcome(
+      status: process.terminationStatus, output: String(decoding: outputText, as: UTF8.self),
+      error: String(decoding: errorText, as: UTF8.self))
+  }
+
+  private func withFolder(_ body: (String) throws -> Void) throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("squint-convert-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    try body(folder.path)
+  }
+
+  private func contents(of folder: String) throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
+  }
+
+  @Test func convertsAndEndsWithTheTable() throws {
+    try withFolder { folder in
+      let outcome = try run(quantized, "-o", "\(folder)/m.squint")
+      #expect(outcome.status == 0)
+      for part in ["module", "parameters", "bits/weight", "decoder", "int4_f16", "relative RMSE", "exact", "bounded by"] {
+        #expect(outcome.output.contains(part), "\(part)")
+      }
+      // The fixture has no tokenizer; a terminal's bar is not for pipes.
+      #expect(outcome.error.hasPrefix("squint-convert: note: "))
+      #expect(!outcome.error.contains("\u{1B}"))
+      #expect(try contents(of: folder) == ["m.squint"])
+      try ModelFile(path: "\(folder)/m.squint").verify()
+    }
+  }
+
+  @Test func jsonIsTheTable() throws {
+    try withFolder { folder in
+      let outcome = try run(model, "-o", "\(folder)/m.squint", "--type", "int8", "--json")
+      #expect(outcome.status == 0)
+      let object = try #require(
+        try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any])
+      let file = try ModelFile(path: "\(folder)/m.squint")
+      #expect(object["bytes"] as? Int == file.byteCount)
+      let module = try #require((object["modules"] as? [[String: Any]])?.first)
+      #expect(module["name"] as? String == "decoder")
+      #expect(module["parameters"] as? Int == file.tensors.reduce(0) { $0 + $1.elementCount })
+      let types = try #require(object["types"] as? [[String: Any]])
+      let int8 = try #require(types.first { $0["type"] as? String == "int8" })
+      let error = try #require(int8["relative_rmse"] as? Double)
+      #expect(error > 0 && error < 0.01)
+      #expect((object["timings"] as? [String: Any])?["bounded_by"] is String)
+    }
+  }
+
+  @Test func aDryRunWritesNothing() throws {
+    try withFolder { folder in
+      let outcome = try run(quantized, "--dry-run", "-o", "\(folder)/m.squint")
+      #expect(outcome.status == 0)
+      #expect(outcome.output.contains("decoder.0.attention.q"))
+      #expect(outcome.output.contains("blk.0.attn_q.weight Q4_K"))
+      #expect(try contents(of: folder).isEmpty)
+      let json = try run(model, "--dry-run", "--json")
+      let object = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
+      #expect((object["tensors"] as? [[String: Any]])?.count == 21)
+    }
+  }
+
+  @Test func helpAndVersion() throws {
+    let help = try run("--help")
+    #expect(help.status == 0)
+    for option in [
+      "--type", "--decoder-type", "--encoder-type", "--projector-type", "--embedding-type", "--keep", "--no-keep",
+      "--dry-run", "--jobs", "--allow-unmapped", "--json", "-o"
+    ] { #expect(help.output.contains(option), "\(option)") }
+    let version = try run("--version")
+    #expect(version.status == 0)
+    #expect(version.output.first?.isNumber == true)
+  }
+
+  @Test func exitCodes() throws {
+    try withFolder { folder in
+      let out = "\(folder)/out.squint"
+      #expect(try run().status == 64)
+      #expect(try run(model).status == 64)
+      #expect(try run(model, "-o", out, "--type", "int3").status == 64)
+      #expect(try run(model, "-o", out, "--jobs", "0").status == 64)
+      #expect(try run(model, "-o", out, "--no-such-option").status == 64)
+      #expect(try run(quantized, "-o", quantized).status == 64)
+
+      try Data("{".utf8).write(to: URL(fileURLWithPath: "\(folder)/config.json"))
+      let broken = try run(folder, "-o", out)
+      #expect(broken.status == 65)
+      #expect(broken.error.hasPrefix("squint-convert: \(folder)/config.json: line 1, column 2"))
+      #expect(broken.error.filter { $0 == "\n" }.count == 1)
+      #expect(broken.output.isEmpty)
+
+      let missing = try run("\(folder)/nothing", "-o", out)
+      #expect(missing.status == 66)
+      #expect(missing.error == "squint-convert: \(folder)/nothing: No such file or directory\n")
+
+      #expect(try run(model, "-o", "\(folder)/no/such/out.squint").status == 73)
+      #expect(try run(model, "-o", folder).status == 73)
+      #expect(try contents(of: folder) == ["config.json"])
+    }
+  }
+
+  @Test(arguments: [SIGINT, SIGTERM]) func aSignalLeavesNothing(signal: Int32) throws {
+    try withFolder { folder in
+      // Zeros in a sparse file: quick to make, seconds to quantize.
+      let source = "\(folder)/source"
+      try FileManager.default.createDirectory(atPath: source, withIntermediateDirectories: true)
+      let rows = 400_000
+      let width = 512
+      try Data(
+        #"{"model_type": "llama", "vocab_size": \#(rows), "hidden_size": \#(width), "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": true}"#
+          .utf8
+      ).write(to: URL(fileURLWithPath: "\(source)/config.json"))
+      var offset = 0
+      var entries: [String] = []
+      for (name, shape) in [
+        ("embed_tokens", [rows, width]), ("norm", [width]), ("layers.0.input_layernorm", [width]),
+        ("layers.0.post_attention_layernorm", [width]), ("layers.0.self_attn.q_proj", [width, width]),
+        ("layers.0.self_attn.k_proj", [width, width]), ("layers.0.self_attn.v_proj", [width, width]),
+        ("layers.0.self_attn.o_proj", [width, width]), ("layers.0.mlp.gate_proj", [32, width]),
+        ("layers.0.mlp.up_proj", [32, width]), ("layers.0.mlp.down_proj", [width, 32])
+      ] {
+        let bytes = 2 * shape.reduce(1, *)
+        entries.append(
+          #""model.\#(name).weight": {"dtype": "BF16", "shape": \#(shape), "data_offsets": [\#(offset), \#(offset + bytes)]}"#)
+        offset += bytes
+      }
+      let header = Data("{\(entries.joined(separator: ", "))}".utf8)
+      let path = "\(source)/model.safetensors"
+      try (withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + header)
+        .write(to: URL(fileURLWithPath: path))
+      #expect(truncate(path, off_t(8 + header.count + offset)) == 0)
+
+      let output = "\(folder)/output"
+      try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
+      let (process, _, error) = try start([source, "-o", "\(output)/m.squint", "--embedding-type", "int4"])
+      let deadline = Date().addingTimeInterval(60)
+      while try contents(of: output).isEmpty && process.isRunning && Date() < deadline { usleep(2_000) }
+      #expect(try contents(of: output).first?.hasPrefix("m.squint.partial-") == true)
+      kill(process.processIdentifier, signal)
+      process.waitUntilExit()
+      #expect(process.terminationReason == .exit)
+      #expect(process.terminationStatus == 128 + signal)
+      #expect(try contents(of: output).isEmpty)
+      #expect(error.fileHandleForReading.readDataToEndOfFile().isEmpty)
+    }
+  }
+}

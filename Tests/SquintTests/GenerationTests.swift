@@ -1,0 +1,164 @@
+import Foundation
+import Squint
+import SquintCompute
+import Testing
+
+@Suite struct GenerationTests {
+  struct BeamCase: Decodable {
+    let model: String
+    let beams: Int
+    let length: Int
+    let stops: [Int32]
+    let answer: [Int32]
+  }
+
+  /// Beam search finds what transformers' finds (tools/fixtures/generation.py).
+  @Test func beamSearch() throws {
+    let cases = try JSONDecoder().decode(
+      [BeamCase].self, from: Data(contentsOf: fixtures.appendingPathComponent("generation/beams.json")))
+    for (name, cases) in Dictionary(grouping: cases, by: \.model) {
+      let model = try model(name, .f32)
+      for test in cases {
+        let session = try Session(model, SessionOptions(kvType: .f32, threads: 1, beams: test.beams))
+        try session.append(promptIDs(name))
+        let answer = session.bestBeam(length: test.length, stops: Set(test.stops))
+        #expect(try answer == test.answer, "\(name), \(test.beams) beams, \(test.length) tokens, stops \(test.stops)")
+      }
+    }
+  }
+
+  struct SamplingCase: Decodable {
+    let logits: [Float]
+    let seen: [Int32]
+    let repetition_penalty: Float
+    let temperature: Float
+    let top_k: Int
+    let top_p: Float
+    let min_p: Float
+    let probabilities: [String: Double]
+  }
+
+  /// Sampling draws from the distribution that transformers' processors leave.
+  @Test func sampling() throws {
+    let cases = try JSONDecoder().decode(
+      [SamplingCase].self, from: Data(contentsOf: fixtures.appendingPathComponent("generation/sampling.json")))
+    #expect(cases.count == 36)
+    for test in cases {
+      let options = SamplingOptions(
+        temperature: test.temperature, topK: test.top_k, topP: test.top_p, minP: test.min_p,
+        repetitionPenalty: test.repetition_penalty, seed: 1)
+      let draws = 20_000
+      let counts = try sampleCounts(test.logits, seen: test.seen, options, draws: draws)
+      #expect(Set(counts.keys).isSubset(of: Set(test.probabilities.keys.map { Int32($0)! })))
+      for (token, probability) in test.probabilities {
+        let share = Double(counts[Int32(token)!] ?? 0) / Double(draws)
+        // Five standard deviations of a binomial share: fewer than one false alarm in a million.
+        let deviation = (probability * (1 - probability) / Double(draws)).squareRoot()
+        #expect(abs(share - probability) <= 5 * deviation + 1e-5)
+      }
+    }
+  }
+
+  @Test func theSameSeedGivesTheSameAnswer() throws {
+    let model = try model("llama-gqa", .int8)
+    func answer(_ seed: UInt64) throws -> [Int32] {
+      let session = try Session(model, SessionOptions(threads: 2))
+      try session.append(promptIDs("llama-gqa"))
+      var generator = Generator(
+        session, GenerationOptions(sampling: SamplingOptions(temperature: 1, seed: seed), maxTokens: 30))
+      var ids: [Int32] = []
+      while let token = try generator.next() { ids.append(token.id) }
+      return ids
+    }
+    #expect(try answer(3) == answer(3))
+    #expect(try answer(3) != answer(4))
+  }
+
+  @Test func greedyIsTransformersGreedy() throws {
+    struct Expected: Decodable { let greedy_ids: [Int32] }
+    for name in ParityTests.checkpoints {
+      let expected = try JSONDecoder().decode(
+        Expected.self, from: Data(contentsOf: fixtures.appendingPathComponent("models/\(name)/expected.json")))
+      let session = try Session(model(name, .f32), SessionOptions(kvType: .f32, threads: 1))
+      try session.append(promptIDs(name))
+      var generator = Generator(
+        session, GenerationOptions(maxTokens: expected.greedy_ids.count, stopsAtStopTokens: false))
+      var ids: [Int32] = []
+      while let token = try generator.next() { ids.append(token.id) }
+      #expect(ids == expected.greedy_ids, "\(name)")
+      #expect(generator.finishReason == .length)
+    }
+  }
+
+  /// A conversation goes on where it was: nothing is computed twice, and the answer is that of a fresh session.
+  @Test func replacingKeepsWhatIsCommon() throws {
+    let model = try model("llama-gqa", .f32)
+    let ids = try promptIDs("llama-gqa")
+    let session = try Session(model, SessionOptions(kvType: .f32, threads: 1))
+    try session.append(Array(ids.prefix(30)))
+    var first = Generator(session, GenerationOptions(maxTokens: 4, stopsAtStopTokens: false))
+    while try first.next() != nil {}
+    #expect(session.tokens.count == 34)
+    try session.replace(with: ids)
+    #expect(session.cachedCount == 30)
+    var second = Generator(session, GenerationOptions(maxTokens: 8, stopsAtStopTokens: false))
+    var answer: [Int32] = []
+    while let token = try second.next() { answer.append(token.id) }
+
+    let fresh = try Session(model, SessionOptions(kvType: .f32, threads: 1))
+    try fresh.append(ids)
+    var generator = Generator(fresh, GenerationOptions(maxTokens: 8, stopsAtStopTokens: false))
+    var expected: [Int32] = []
+    while let token = try generator.next() { expected.append(token.id) }
+    #expect(answer == expected)
+  }
+
+  @Test func anAnswerIsAnAsyncSequenceThatCancels() async throws {
+    let model = try model("llama-gqa", .int4)
+    let session = try Session(model, SessionOptions(threads: 1))
+    try session.append(promptIDs("llama-gqa"))
+    var count = 0
+    for try await _ in session.generate(GenerationOptions(maxTokens: 20, stopsAtStopTokens: false)) {
+      count += 1
+      if count == 5 { session.cancellation.cancel() }
+    }
+    #expect(count == 5)
+  }
+
+  @Test func theContextEndsTheAnswer() throws {
+    let model = try model("llama-gqa", .int8)
+    let ids = try promptIDs("llama-gqa")
+    let session = try Session(model, SessionOptions(context: ids.count + 3, threads: 1))
+    try session.append(ids)
+    var generator = Generator(session, GenerationOptions(stopsAtStopTokens: false))
+    var count = 0
+    while try generator.next() != nil { count += 1 }
+    // The last token needs no position of its own.
+    #expect(count == 4)
+    #expect(generator.finishReason == .length)
+    #expect(caught { () throws(SquintError) in try session.append(ids) }?.kind == .usage)
+  }
+
+  @Test func anEmptyPromptIsRefused() throws {
+    let session = try Session(model("llama-gqa", .int8), SessionOptions(threads: 1))
+    var generator = Generator(session)
+    #expect(caught { () throws(SquintError) in _ = try generator.next() }?.kind == .usage)
+  }
+
+  @Test func stopTextsAreFoundAcrossPieces() {
+    func run(_ pieces: [String], stop: [String]) -> (String, Bool) {
+      var stops = StopTexts(stop)
+      var text = ""
+      for piece in pieces { text += stops.add(piece) }
+      let isFound = stops.isFound
+      return (text + stops.finish(), isFound)
+    }
+    #expect(run(["Hello", " wor", "ld"], stop: ["xyz"]) == ("Hello world", false))
+    #expect(run(["Hello", " wor", "ld"], stop: ["o w"]) == ("Hell", true))
+    #expect(run(["a", "a", "a", "b", "c"], stop: ["aab"]) == ("a", true))
+    #expect(run(["ab", "ab", "x"], stop: ["abc"]) == ("ababx", false))
+    #expect(run(["one\n\nUs", "er:"], stop: ["\n\nUser:", "er"]) == ("one", true))
+    #expect(run(["grü", "ße"], stop: ["ß"]) == ("grü", true))
+    #expect(run([], stop: ["a"]) == ("", false))
+  }
+}

@@ -1,0 +1,66 @@
+import Foundation
+import Squint
+import Testing
+
+/// Our logits beside transformers' on the tiny checkpoints of tools/fixtures/models_tiny.py.
+@Suite struct ParityTests {
+  static let checkpoints = try! FileManager.default.contentsOfDirectory(
+    atPath: fixtures.appendingPathComponent("models").path
+  ).filter {
+    FileManager.default.fileExists(atPath: fixtures.appendingPathComponent("models/\($0)/logits.npy").path)
+      && FileManager.default.fileExists(atPath: fixtures.appendingPathComponent("models/\($0)/config.json").path)
+  }.sorted()
+
+  @Test func allFamiliesAreThere() {
+    for family in ["llama", "mistral", "qwen2", "qwen3"] {
+      #expect(Self.checkpoints.contains { $0.hasPrefix(family) })
+    }
+  }
+
+  /// The same numbers in the same types, summed in another order: what is left is the rounding of f32, about 1e-5 here; a
+  /// wrong formula moves logits by 1e-1 and more (`moved_without_feature` in expected.json).
+  @Test(arguments: checkpoints) func f32(_ name: String) throws {
+    let expected = try numpyRows(fixtures.appendingPathComponent("models/\(name)/logits.npy").path)
+    let model = try model(name, .f32)
+    // A chunk that does not divide the prompt, so that positions continue across chunks.
+    for chunk in [128, 7] {
+      let ours = try logits(model, promptIDs(name), SessionOptions(kvType: .f32, threads: 2, chunk: chunk))
+      #expect(ours.count == expected.count)
+      for (a, b) in zip(ours, expected) {
+        let difference = zip(a, b).map { abs($0 - $1) }.max()!
+        #expect(difference < 1e-4)
+      }
+    }
+  }
+
+  /// int8 weights and activations, and an int8 cache.
+  @Test(arguments: checkpoints) func int8(_ name: String) throws {
+    let expected = try numpyRows(fixtures.appendingPathComponent("models/\(name)/logits.npy").path)
+    let ours = try logits(model(name, .int8), promptIDs(name), SessionOptions(threads: 2))
+    let cosines = zip(ours, expected).map(cosine)
+    // The measure that the product promises for int8.
+    #expect(cosines.reduce(0, +) / Double(cosines.count) > 0.999)
+  }
+
+  /// The same question to the same numbers through each cache: f16 rounds by 2⁻¹¹, int8 by 1/254 of a group's greatest.
+  @Test func cacheTypes() throws {
+    let model = try model("llama-gqa", .f32)
+    let ids = try promptIDs("llama-gqa")
+    let exact = try logits(model, ids, SessionOptions(kvType: .f32, threads: 1))
+    for (type, least) in [(KVType.f16, 0.99999), (.int8, 0.999)] {
+      let rounded = try logits(model, ids, SessionOptions(kvType: type, threads: 1))
+      #expect(zip(exact, rounded).map(cosine).min()! > least)
+      #expect(exact != rounded)
+    }
+  }
+
+  /// Threads divide the work and do not change the result.
+  @Test(arguments: [ElementType.f32, .int8, .int4]) func threads(_ type: ElementType) throws {
+    let model = try model("qwen2-tied", type)
+    let ids = try promptIDs("qwen2-tied")
+    let one = try logits(model, ids, SessionOptions(threads: 1))
+    for threads in [2, 3, 5] {
+      #expect(try logits(model, ids, SessionOptions(threads: threads)) == one)
+    }
+  }
+}
