@@ -94,7 +94,7 @@ extension TemplateTests {
     ChatMessage(role: "system", "Be brief."), ChatMessage(role: "user", "Hi"),
     ChatMessage(role: "assistant", "Hello!"), ChatMessage(role: "user", " Why? "),
   ]
-  private static let tokens: [String: TemplateValue] = ["bos_token": "<s>", "eos_token": "</s>"]
+  private static var tokens: [String: TemplateValue] { ["bos_token": "<s>", "eos_token": "</s>"] }
 
   @Test func namedTemplatesPrintTheirFormats() throws {
     func prompt(_ name: String, _ messages: [ChatMessage]) throws -> String {

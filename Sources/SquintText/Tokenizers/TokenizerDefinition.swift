@@ -167,6 +167,7 @@ extension TokenizerDefinition {
     guard count <= Self.maximumVocabularySize else {
       throw bad("\(grouped(count)) tokens; \(grouped(Self.maximumVocabularySize)) at most")
     }
+    guard tokenBytes.count <= 1 << 30 else { throw bad("the tokens are longer than 1 GiB together") }
     guard tokenKinds.count == count else {
       throw bad("\(grouped(tokenKinds.count)) kinds for \(grouped(count)) tokens")
     }

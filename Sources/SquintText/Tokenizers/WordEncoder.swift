@@ -31,6 +31,7 @@ final class WordEncoder: @unchecked Sendable {
 
   /// Up to here a word's best merge is searched for, beyond it is kept in a heap.
   private static let longestScannedWord = 48
+  private static let longestWord = 1 << 30
   /// Memory for longer texts is given back.
   static let keptBytes = 64 << 10
 
@@ -169,6 +170,14 @@ final class WordEncoder: @unchecked Sendable {
   private func encodeUncached(_ word: UnsafePointer<UInt8>, _ count: Int, hash: UInt64) {
     if ignoresMerges, let token = tables.token(word, count, hash: hash) {
       append(Int32(token))
+      return
+    }
+    guard count <= Self.longestWord else {
+      // Symbols are counted in 32 bits. No such word is text; it is cut between two characters.
+      var cut = Self.longestWord
+      while word[cut] & 0xC0 == 0x80 { cut -= 1 }
+      encodeUncached(word, cut, hash: tables.hash(word, cut))
+      encodeUncached(word + cut, count - cut, hash: tables.hash(word + cut, count - cut))
       return
     }
     reserveSymbols(count + 1)
