@@ -1,4 +1,5 @@
 import SquintFile
+import SquintText
 
 /// A model as it is published, in whatever format: what the converter needs to know of it.
 protocol Checkpoint: Sendable {
@@ -53,5 +54,19 @@ struct GenerationDefaults {
       metadata["generation.\(key)"] = .float(value)
     }
     if let topK { metadata["generation.top_k"] = .int(Int64(topK)) }
+  }
+}
+
+extension TokenizerDefinition {
+  /// Writes the tokenizer beside the decoder that its ids are for.
+  ///
+  /// - Parameter notes: takes a line where the tokenizer has ids that the decoder does not.
+  func write(to metadata: inout Metadata, for decoder: DecoderConfiguration, notes: inout [String]) {
+    if vocabularySize > decoder.vocabulary {
+      notes.append(
+        "the tokenizer has \(grouped(vocabularySize)) tokens, the decoder only \(grouped(decoder.vocabulary)); "
+          + "a prompt with one of the others will be refused")
+    }
+    write(to: &metadata)
   }
 }

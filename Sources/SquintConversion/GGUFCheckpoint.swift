@@ -49,13 +49,11 @@ struct GGUFCheckpoint: Checkpoint {
     if let template = try metadata.text("tokenizer.chat_template") {
       plan.metadata["chat.template"] = .string(template)
     }
-    try writeTokenizer(to: &plan, notes: &notes)
-  }
-
-  private func writeTokenizer(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError) {
     guard source.metadata["tokenizer.ggml.tokens"] != nil else {
       notes.append("\(place) has no tokenizer; the model takes token ids only")
       return
     }
+    try GGUFTokenizer.definition(metadata: source.metadata, name: place)
+      .write(to: &plan.bulkMetadata, for: decoder, notes: &notes)
   }
 }

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintText
 
 /// A folder with config.json and safetensors, as transformers saves it.
 struct HuggingFaceCheckpoint: Checkpoint {
@@ -30,10 +31,13 @@ struct HuggingFaceCheckpoint: Checkpoint {
     let types = Set(tensors.tensors.map(\.type.name)).sorted().joined(separator: " ")
     plan.metadata["general.source"] = .string("\(folderName): Hugging Face checkpoint, \(types)")
     if let license = try license() { plan.metadata["general.license"] = .string(license) }
-    try generation().write(
+    let tokenizer = try tokenizer(notes: &notes)
+    var defaults = try generation()
+    if let eos = tokenizer?.eosToken { defaults.stopTokens.append(Int64(eos)) }
+    try defaults.write(
       to: &plan.metadata, vocabulary: decoder.vocabulary, place: "\(place)/generation_config.json")
     if let template = try chatTemplate() { plan.metadata["chat.template"] = .string(template) }
-    try writeTokenizer(to: &plan, notes: &notes)
+    tokenizer?.write(to: &plan.bulkMetadata, for: decoder, notes: &notes)
   }
 
   private func absolute(_ path: String) -> String {
@@ -126,11 +130,13 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
   // MARK: Tokenizer
 
-  private func writeTokenizer(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError) {
-    let names = ["tokenizer.json", "tokenizer.model"]
-    guard names.contains(where: { access("\(place)/\($0)", F_OK) == 0 }) else {
-      notes.append("\(place) has no tokenizer.json; the model takes token ids only")
-      return
+  /// The tokenizer, or nil with a note where the folder has none.
+  private func tokenizer(notes: inout [String]) throws(SquintError) -> TokenizerDefinition? {
+    func has(_ name: String) -> Bool { access("\(place)/\(name)", F_OK) == 0 }
+    guard has("tokenizer.json") || has("tokenizer.model") || has("vocab.json") && has("merges.txt") else {
+      notes.append("\(place) has no tokenizer; the model takes token ids only")
+      return nil
     }
+    return try HuggingFaceTokenizer.definition(folder: place)
   }
 }

@@ -60,7 +60,9 @@ import Testing
     try withFolder { folder in
       let outcome = try run(quantized, "-o", "\(folder)/m.squint")
       #expect(outcome.status == 0)
-      for part in ["module", "parameters", "bits/weight", "decoder", "int4_f16", "relative RMSE", "exact", "bounded by"] {
+      for part in [
+        "module", "parameters", "bits/weight", "decoder", "int4_f16", "relative RMSE", "exact", "bounded by",
+      ] {
         #expect(outcome.output.contains(part), "\(part)")
       }
       // The fixture has no tokenizer; a terminal's bar is not for pipes.
@@ -108,7 +110,7 @@ import Testing
     #expect(help.status == 0)
     for option in [
       "--type", "--decoder-type", "--encoder-type", "--projector-type", "--embedding-type", "--keep", "--no-keep",
-      "--dry-run", "--jobs", "--allow-unmapped", "--json", "-o"
+      "--dry-run", "--jobs", "--allow-unmapped", "--json", "-o",
     ] { #expect(help.output.contains(option), "\(option)") }
     let version = try run("--version")
     #expect(version.status == 0)
@@ -160,11 +162,12 @@ import Testing
         ("layers.0.post_attention_layernorm", [width]), ("layers.0.self_attn.q_proj", [width, width]),
         ("layers.0.self_attn.k_proj", [width, width]), ("layers.0.self_attn.v_proj", [width, width]),
         ("layers.0.self_attn.o_proj", [width, width]), ("layers.0.mlp.gate_proj", [32, width]),
-        ("layers.0.mlp.up_proj", [32, width]), ("layers.0.mlp.down_proj", [width, 32])
+        ("layers.0.mlp.up_proj", [32, width]), ("layers.0.mlp.down_proj", [width, 32]),
       ] {
         let bytes = 2 * shape.reduce(1, *)
         entries.append(
-          #""model.\#(name).weight": {"dtype": "BF16", "shape": \#(shape), "data_offsets": [\#(offset), \#(offset + bytes)]}"#)
+          #""model.\#(name).weight": {"dtype": "BF16", "shape": \#(shape), "data_offsets": [\#(offset), \#(offset + bytes)]}"#
+        )
         offset += bytes
       }
       let header = Data("{\(entries.joined(separator: ", "))}".utf8)
@@ -175,6 +178,13 @@ import Testing
 
       let output = "\(folder)/output"
       try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
+      // The threads that tests run on block signals, which a child would inherit.
+      var signals = sigset_t()
+      sigemptyset(&signals)
+      sigaddset(&signals, signal)
+      var before = sigset_t()
+      pthread_sigmask(SIG_UNBLOCK, &signals, &before)
+      defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
       let (process, _, error) = try start([source, "-o", "\(output)/m.squint", "--embedding-type", "int4"])
       let deadline = Date().addingTimeInterval(60)
       while try contents(of: output).isEmpty && process.isRunning && Date() < deadline { usleep(2_000) }

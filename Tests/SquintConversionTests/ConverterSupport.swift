@@ -14,7 +14,7 @@ enum ConverterFixture {
   static let models = [
     "llama-biases", "llama-gqa", "llama-head-dim", "llama-linear", "llama-llama3", "llama-llama3-old",
     "llama-one-kv-head", "llama-yarn", "mistral-full", "mistral-sliding", "qwen2-sliding", "qwen2-tied",
-    "qwen2-window-unused", "qwen3", "qwen3-yarn"
+    "qwen2-window-unused", "qwen3", "qwen3-yarn",
   ]
 }
 
@@ -77,7 +77,7 @@ extension ModelFile {
 func transformersName(_ name: String) -> String {
   let whole = [
     "decoder.embedding": "model.embed_tokens.weight", "decoder.norm": "model.norm.weight",
-    "decoder.head": "lm_head.weight"
+    "decoder.head": "lm_head.weight",
   ]
   if let name = whole[name] { return name }
   let parts = name.split(separator: ".").map(String.init)
@@ -86,7 +86,7 @@ func transformersName(_ name: String) -> String {
     "attention.norm": "input_layernorm", "attention.q": "self_attn.q_proj", "attention.k": "self_attn.k_proj",
     "attention.v": "self_attn.v_proj", "attention.q_norm": "self_attn.q_norm", "attention.k_norm": "self_attn.k_norm",
     "attention.o": "self_attn.o_proj", "ffn.norm": "post_attention_layernorm", "ffn.gate": "mlp.gate_proj",
-    "ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj"
+    "ffn.up": "mlp.up_proj", "ffn.down": "mlp.down_proj",
   ]
   return "model.layers.\(parts[1]).\(stems["\(parts[2]).\(parts[3])"] ?? "?").\(isBias ? "bias" : "weight")"
 }
@@ -95,7 +95,7 @@ func transformersName(_ name: String) -> String {
 struct SyntheticCheckpoint {
   var config: [String: Any] = [
     "model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
   ]
   var shapes: [String: [Int]] = [
     "model.embed_tokens.weight": [40, 32], "model.norm.weight": [32], "lm_head.weight": [40, 32],
@@ -103,7 +103,7 @@ struct SyntheticCheckpoint {
     "model.layers.0.self_attn.q_proj.weight": [32, 32], "model.layers.0.self_attn.k_proj.weight": [16, 32],
     "model.layers.0.self_attn.v_proj.weight": [16, 32], "model.layers.0.self_attn.o_proj.weight": [32, 32],
     "model.layers.0.mlp.gate_proj.weight": [48, 32], "model.layers.0.mlp.up_proj.weight": [48, 32],
-    "model.layers.0.mlp.down_proj.weight": [32, 48]
+    "model.layers.0.mlp.down_proj.weight": [32, 48],
   ]
   /// Numbers that replace the first of a tensor.
   var firstNumbers: [String: Float] = [:]

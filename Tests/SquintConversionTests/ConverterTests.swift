@@ -167,7 +167,7 @@ import Testing
         "decoder.embedding": (.int8, true), "decoder.0.attention.q": (.int4, true),
         "decoder.0.attention.k": (.int8, true), "decoder.0.attention.v": (.int8, false),
         "decoder.0.attention.o": (.int4F16, true), "decoder.0.ffn.gate": (.int4F16, true),
-        "decoder.0.ffn.up": (.int8, false), "decoder.0.ffn.down": (.int8, false), "decoder.head": (.int4, true)
+        "decoder.0.ffn.up": (.int8, false), "decoder.0.ffn.down": (.int8, false), "decoder.head": (.int4, true),
       ]
       for tensor in report.tensors where tensor.shape.count == 2 {
         let (type, isKept) = try #require(expected[tensor.name])
@@ -218,8 +218,9 @@ import Testing
       checkpoint.files = [
         "generation_config.json":
           #"{"eos_token_id": [7, 5, 7, 400], "temperature": 0.6, "top_k": 20, "top_p": 0.9, "do_sample": true}"#,
-        "tokenizer_config.json": #"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]}"#,
-        "README.md": "---\nlanguage: en\nlicense: other\nlicense_name: \"small-licence\"\n---\nlicense: none\n"
+        "tokenizer_config.json":
+          #"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]}"#,
+        "README.md": "---\nlanguage: en\nlicense: other\nlicense_name: \"small-licence\"\n---\nlicense: none\n",
       ]
       let source = "\(folder)/source"
       try FileManager.default.createDirectory(atPath: source, withIntermediateDirectories: true)
@@ -306,7 +307,8 @@ import Testing
       error?.message.contains("k_proj.weight has shape [32, 32], but the configuration makes it [16, 32]") == true)
   }
 
-  @Test(arguments: [ElementType.f32, .f16, .bf16, .int8, .int4]) func numbersThatAreNotFinite(type: ElementType) throws {
+  @Test(arguments: [ElementType.f32, .f16, .bf16, .int8, .int4]) func numbersThatAreNotFinite(type: ElementType) throws
+  {
     for number in [Float.nan, .infinity] {
       let error = try failure(options: options(type)) { $0.firstNumbers["lm_head.weight"] = number }
       #expect(error?.kind == .badData)
