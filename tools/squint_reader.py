@@ -37,7 +37,7 @@ MAGIC = b"\x89SQNT\r\n\x1a"
 VERSION = 1
 HEADER_SIZE = 128
 FRONT_LIMIT = 2 << 20  # header and front are read by every opening: a larger size is damage or malice
-BULK_LIMIT = 256 << 20  # so that a small frame cannot fill the memory
+BULK_LIMIT = 64 << 20  # so that a small frame cannot fill the memory
 ALIGNMENT = 64  # of bulk metadata, tensors, and headers and groups inside a panel
 MODULE_ALIGNMENT = 65_536  # the largest page of any board
 
@@ -256,6 +256,12 @@ class Cursor:
     def text(self, count, what):
         return utf8(self.bytes(count, what), f"{self.place}: {what}")
 
+    def name(self, count, what):
+        data = self.bytes(count, what)
+        if not data or any(byte < 0x21 or byte > 0x7E or byte == ord("/") for byte in data):
+            raise SquintError(f"{self.place}: {what} has bytes that a name cannot have")
+        return data.decode("ascii")
+
     def finish(self):
         rest = len(self.data) - self.position
         if rest:
@@ -268,7 +274,7 @@ def read_metadata(cursor, count):
     for index in range(count):
         what = f"metadata entry {index}"
         key_size, kind, reserved, size = cursor.fields("HBBI", what)
-        key = cursor.text(key_size, f"the key of {what}")
+        key = cursor.name(key_size, f"the key of {what}")
         if reserved:
             raise SquintError(f"{cursor.place}: metadata {quoted(key)} has a reserved field that is not zero")
         if key in seen:
@@ -320,7 +326,7 @@ def read_modules(cursor, count, start, file_size):
     for index in range(count):
         what = f"module {index}"
         name_size, reserved1, reserved2, offset, size = cursor.fields("HHIQQ", what)
-        name = cursor.text(name_size, f"the name of {what}")
+        name = cursor.name(name_size, f"the name of {what}")
         place = f"module {quoted(name)}"
         if reserved1 or reserved2:
             raise SquintError(f"{place}: a reserved field is not zero")
@@ -346,7 +352,7 @@ def read_tensors(cursor, count, modules):
         if not 1 <= axes <= 4:
             raise SquintError(f"{what}: {axes} axes; there may be 1 to 4")
         shape = cursor.fields(f"{axes}Q", f"the shape of {what}")
-        name = cursor.text(name_size, f"the name of {what}")
+        name = cursor.name(name_size, f"the name of {what}")
         place = f"tensor {quoted(name)}"
         if name in tensors:
             raise SquintError(f"{place}: appears twice")

@@ -51,6 +51,23 @@ package struct ByteCursor {
   }
 }
 
+extension ByteCursor {
+  /// The next `count` bytes as the name of something (formats/squint.md, "Names").
+  package mutating func name(_ count: Int) throws(SquintError) -> String {
+    let start = offset
+    let bytes = try take(count)
+    guard isName(bytes) else { throw error("the name at offset \(grouped(start)) has bytes that a name cannot have") }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}
+
+/// Whether `bytes` may name a key, a module or a tensor: visible ASCII without a slash, so that a name can be printed, compared
+/// byte for byte and used as the name of a file.
+package func isName(_ bytes: some Collection<UInt8>) -> Bool {
+  !bytes.isEmpty && bytes.count <= Int(UInt16.max)
+    && bytes.allSatisfy { (0x21...0x7E).contains($0) && $0 != UInt8(ascii: "/") }
+}
+
 extension Array where Element == UInt8 {
   /// `withUnsafeBytes` that keeps the type of the error.
   package func withBytes<Result>(

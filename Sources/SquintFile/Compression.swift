@@ -21,6 +21,11 @@ package func compress(_ bytes: [UInt8], level: Int32 = 19) throws(SquintError) -
 /// The `decodedBytes` bytes that the zstd frame `frame` holds; throws where it is corrupt or holds another number.
 package func decompress(_ frame: UnsafeRawBufferPointer, decodedBytes: Int) throws(SquintError) -> [UInt8] {
   var problem: String?
+  // ZSTD_decompress would accept several frames one after the other; the format has exactly one.
+  let frameBytes = ZSTD_findFrameCompressedSize(frame.baseAddress, frame.count)
+  guard ZSTD_isError(frameBytes) != 0 || frameBytes == frame.count else {
+    throw SquintError(.badData, "the compressed metadata is more than one zstd frame; fetch the file again")
+  }
   let bytes = [UInt8](unsafeUninitializedCapacity: decodedBytes) { buffer, count in
     let result = ZSTD_decompress(buffer.baseAddress, buffer.count, frame.baseAddress, frame.count)
     if ZSTD_isError(result) != 0 {

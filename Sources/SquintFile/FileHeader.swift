@@ -5,7 +5,7 @@ struct FileHeader {
   static let byteCount = 128
   /// Bounds what opening a file may cost, whatever the file says.
   static let largestFront = 2 << 20
-  static let largestBulk = 256 << 20
+  static let largestBulk = 64 << 20
   static let moduleAlignment = 64 << 10
 
   var fileBytes = 0
@@ -67,6 +67,7 @@ extension FileHeader {
     moduleCount = Int(try cursor.next(UInt32.self))
     tensorCount = Int(try cursor.next(UInt32.self))
     bulkMetadataCount = Int(try cursor.next(UInt32.self))
+    let reserved = try cursor.take(Self.byteCount - 8 - cursor.offset)
 
     guard file.count >= fileBytes else { throw Self.truncated(path, expected: fileBytes, found: file.count) }
     guard file.count == fileBytes else {
@@ -85,8 +86,12 @@ extension FileHeader {
     guard sum.value == stored else {
       throw .badData(path, "the checksum of its header and tables does not match: the file is corrupt; fetch it again")
     }
-    guard bulkBytes >= 0, bulkOffset >= Self.byteCount + frontBytes, bulkOffset <= fileBytes,
-      bulkBytes <= fileBytes - bulkOffset, bulkDecodedBytes <= Self.largestBulk
+    guard reserved.allSatisfy({ $0 == 0 }) else {
+      throw .badData(path, "a reserved field of its header is set; update squint")
+    }
+    guard bulkOffset >= Self.byteCount + frontBytes, bulkOffset % PanelLayout.alignment == 0,
+      bulkOffset <= fileBytes, bulkBytes <= fileBytes - bulkOffset, bulkDecodedBytes <= Self.largestBulk,
+      bulkBytes > 0 || (bulkDecodedBytes == 0 && bulkMetadataCount == 0)
     else { throw .badData(path, "its compressed metadata lies outside the file; fetch the file again") }
   }
 

@@ -11,7 +11,8 @@ public struct MappedFile: ~Copyable, Sendable {
   /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read.
   public init(path: String) throws(SquintError) {
     self.path = path
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    // O_NONBLOCK: opening a named pipe would wait for a writer.
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
     }

@@ -202,15 +202,16 @@ extension Metadata {
 
   /// Reads `count` entries. Values of a kind that this version does not know are skipped.
   package init(reading cursor: inout ByteCursor, count: Int) throws(SquintError) {
+    var seen: Set<String> = []
     for _ in 0..<count {
       let keyBytes = Int(try cursor.next(UInt16.self))
       let kind = try cursor.next(UInt8.self)
       guard try cursor.next(UInt8.self) == 0 else { throw cursor.error("a reserved byte of a metadata entry is set") }
       let valueBytes = Int(try cursor.next(UInt32.self))
-      let key = try cursor.text(keyBytes)
+      let key = try cursor.name(keyBytes)
       let payload = try cursor.take(valueBytes)
+      guard seen.insert(key).inserted else { throw cursor.error("metadata \(key) appears twice") }
       guard let value = try MetadataValue(kind: kind, payload: payload, key: key) else { continue }
-      guard self[key] == nil else { throw cursor.error("metadata \(key) appears twice") }
       self[key] = value
     }
   }
@@ -220,7 +221,10 @@ extension MetadataValue {
   fileprivate init?(kind: UInt8, payload: UnsafeRawBufferPointer, key: String) throws(SquintError) {
     var cursor = ByteCursor(payload, place: "metadata \(key)")
     switch kind {
-    case 0: self = .bool(try cursor.next(UInt8.self) != 0)
+    case 0:
+      let value = try cursor.next(UInt8.self)
+      guard value <= 1 else { throw cursor.error("\(value) is no boolean") }
+      self = .bool(value == 1)
     case 1: self = .int(try cursor.next(Int64.self))
     case 2: self = .float(Double(bitPattern: try cursor.next(UInt64.self)))
     case 3: self = .string(try cursor.text(payload.count))

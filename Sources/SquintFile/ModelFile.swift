@@ -48,8 +48,13 @@ public final class ModelFile: Sendable {
     metadata = try Metadata(reading: &cursor, count: header.metadataCount)
 
     var modules: [Module] = []
+    var moduleNames: Set<String> = []
     for _ in 0..<header.moduleCount {
-      modules.append(try Module(reading: &cursor, header: header, after: modules.last))
+      let module = try Module(reading: &cursor, header: header, after: modules.last)
+      guard moduleNames.insert(module.name).inserted else {
+        throw cursor.error("module \(module.name) appears twice")
+      }
+      modules.append(module)
     }
     var tensors: [Tensor] = []
     var indices: [String: Int] = [:]
@@ -129,6 +134,8 @@ public final class ModelFile: Sendable {
   /// Tells the kernel that the pages of `module` will be needed soon, or not any more.
   public func advise(_ module: Module, _ use: Use) {
     guard let base = mapping.bytes.baseAddress else { return }
+    // A module of another file would make the kernel drop memory that is not ours to drop.
+    precondition(module.range.upperBound <= mapping.bytes.count, "a module of another file")
     madvise(
       UnsafeMutableRawPointer(mutating: base + module.range.lowerBound), module.range.count,
       use == .soon ? MADV_WILLNEED : MADV_DONTNEED)
@@ -149,7 +156,7 @@ extension ModelFile.Module {
     }
     let offset = try cursor.next(UInt64.self)
     let bytes = try cursor.next(UInt64.self)
-    name = try cursor.text(nameBytes)
+    name = try cursor.name(nameBytes)
     let start = previous?.range.upperBound ?? header.bulkOffset + header.bulkBytes
     guard let offset = Int(exactly: offset), let bytes = Int(exactly: bytes),
       offset % FileHeader.moduleAlignment == 0, offset >= start, offset <= header.fileBytes,
@@ -177,7 +184,7 @@ extension ModelFile.Tensor {
     guard (1...4).contains(rank) else { throw cursor.error("a tensor has \(rank) axes, not 1 to 4") }
     var shape: [Int] = []
     for _ in 0..<rank { shape.append(Int(clamping: try cursor.next(UInt64.self))) }
-    name = try cursor.text(nameBytes)
+    name = try cursor.name(nameBytes)
     self.shape = shape
     guard let type = ElementType(rawValue: typeCode) else {
       throw cursor.error("tensor \(name) has element type \(typeCode), which this version does not know; update squint")

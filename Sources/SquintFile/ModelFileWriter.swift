@@ -60,7 +60,14 @@ public final class ModelFileWriter {
   /// - Throws: `cannotCreate` when it cannot be created there, `usage` when the plan has an impossible tensor.
   public init(path: String, plan: ModelFilePlan) throws(SquintError) {
     self.plan = plan
+    try Self.check(plan)
     let bulkMetadata = plan.bulkMetadata.encoded()
+    guard bulkMetadata.count <= FileHeader.largestBulk else {
+      throw SquintError(
+        .usage,
+        "the tokenizer's metadata takes \(grouped(bulkMetadata.count)) bytes; at most "
+          + "\(grouped(FileHeader.largestBulk)) are allowed")
+    }
     bulk = plan.bulkMetadata.entries.isEmpty ? [] : try compress(bulkMetadata)
     header.bulkBytes = bulk.count
     header.bulkDecodedBytes = bulk.isEmpty ? 0 : bulkMetadata.count
@@ -84,9 +91,11 @@ public final class ModelFileWriter {
       let start = Self.aligned(end, to: FileHeader.moduleAlignment)
       end = start
       for tensor in module.tensors {
-        guard let bytes = tensor.type.byteCount(shape: tensor.shape), (1...4).contains(tensor.shape.count) else {
-          throw SquintError(
-            .usage, "tensor \(tensor.name): the shape \(tensor.shape) is impossible for \(tensor.type.name)")
+        guard let bytes = tensor.type.byteCount(shape: tensor.shape),
+          // Room for the alignment of what follows.
+          bytes <= Int.max - end - 2 * FileHeader.moduleAlignment
+        else {
+          throw SquintError(.usage, "tensor \(tensor.name): with it the file is larger than any can be")
         }
         slots.append(Slot(offset: Self.aligned(end, to: PanelLayout.alignment), byteCount: bytes))
         end = slots[slots.count - 1].offset + bytes
@@ -101,6 +110,7 @@ public final class ModelFileWriter {
 
   /// Appends `bytes` to tensor number `index`.
   public func append(_ bytes: UnsafeRawBufferPointer, toTensor index: Int) throws(SquintError) {
+    guard !bytes.isEmpty else { return }
     let slot = slots[index]
     precondition(bytes.count <= slot.byteCount - slot.written, "more bytes than the tensor has")
     try file.write(bytes, at: slot.offset + slot.written)
@@ -131,6 +141,32 @@ public final class ModelFileWriter {
     try start.withBytes { (bytes) throws(SquintError) in try file.write(bytes, at: 0) }
     try bulk.withBytes { (bytes) throws(SquintError) in try file.write(bytes, at: header.bulkOffset) }
     try file.finish()
+  }
+
+  /// Refuses what no file can hold, or what no reader would accept.
+  private static func check(_ plan: ModelFilePlan) throws(SquintError) {
+    func checkName(_ name: String, of what: String, in names: inout Set<String>) throws(SquintError) {
+      guard isName(name.utf8) else {
+        throw SquintError(.usage, "a \(what) has a name that is empty, too long or not visible ASCII without a slash")
+      }
+      guard names.insert(name).inserted else { throw SquintError(.usage, "\(what) \(name) appears twice") }
+    }
+    for metadata in [plan.metadata, plan.bulkMetadata] {
+      var keys: Set<String> = []
+      for (key, _) in metadata.entries { try checkName(key, of: "metadata entry", in: &keys) }
+    }
+    var moduleNames: Set<String> = []
+    var tensorNames: Set<String> = []
+    for module in plan.modules {
+      try checkName(module.name, of: "module", in: &moduleNames)
+      for tensor in module.tensors {
+        try checkName(tensor.name, of: "tensor", in: &tensorNames)
+        guard (1...4).contains(tensor.shape.count), tensor.type.byteCount(shape: tensor.shape) != nil else {
+          throw SquintError(
+            .usage, "tensor \(tensor.name): the shape \(tensor.shape) is impossible for \(tensor.type.name)")
+        }
+      }
+    }
   }
 
   private static func front(_ plan: ModelFilePlan, modules: [Range<Int>], slots: [Slot]) -> [UInt8] {

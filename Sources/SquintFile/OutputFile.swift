@@ -12,9 +12,9 @@ package final class OutputFile {
   /// - Throws: `cannotCreate` when the folder does not let it be created.
   package init(path: String) throws(SquintError) {
     self.path = path
-    temporaryPath = "\(path).partial-\(getpid())"
-    // Left over from a process of the same number that was killed: ours now.
-    unlink(temporaryPath)
+    // Random, not the process id, which in a container is the same at every start: two writers of one path must not
+    // write into, or publish, each other's file, and what a killed one left behind must not stop the next.
+    temporaryPath = "\(path).partial-\(String(UInt64.random(in: 0...UInt64.max), radix: 36))"
     descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
     guard descriptor >= 0 else {
       throw SquintError(.cannotCreate, "\(path): cannot be created: \(systemMessage(errno))")
@@ -22,13 +22,15 @@ package final class OutputFile {
   }
 
   deinit {
+    guard descriptor >= 0 else { return }  // it was not created: what has its name is not ours
     close(descriptor)
     if !isFinished { unlink(temporaryPath) }
   }
 
   /// Reserves `byteCount` bytes on the disk: a full disk is an error now, not after minutes of work.
   package func reserve(_ byteCount: Int) throws(SquintError) {
-    let code = posix_fallocate(descriptor, 0, off_t(byteCount))
+    var code: Int32
+    repeat { code = posix_fallocate(descriptor, 0, off_t(byteCount)) } while code == EINTR
     // Not every filesystem can; then the error comes with the writing.
     guard code == 0 || code == EOPNOTSUPP || code == EINVAL else {
       throw SquintError(.cannotCreate, "\(path): cannot reserve \(grouped(byteCount)) bytes: \(systemMessage(code))")

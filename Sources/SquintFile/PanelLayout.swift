@@ -21,7 +21,7 @@
 /// Weights, from the stored unsigned number `u`:
 ///
 ///     int8      w = scale * (u - 128)                 u: a byte
-///     int4_f16  w = scale * u + minimum               u: a nibble; byte i of the group's half h holds k-quad 2h in
+///     int4_f16  w = scale * u + minimum               u: a nibble; byte i of the group's quarter h holds k-quad 2h in
 ///     int4      w = (d * scale6) * u - (dmin * min6)  its low nibble and k-quad 2h + 1 in its high nibble
 public struct PanelLayout: Equatable, Sendable {
   public static let rowsPerPanel = 16
