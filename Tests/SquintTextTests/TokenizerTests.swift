@@ -26,7 +26,7 @@ import Testing
     #expect(tokenizer.encode("aaaaa", addSpecialTokens: false) == [259, 259, 97])
     // Long enough for the heap.
     let long = String(repeating: "abcaa", count: 100)
-    let expected = (0..<100).flatMap { _ in [Int32(258), 259] }
+    let expected: [Int32] = (0..<100).flatMap { _ -> [Int32] in [258, 259] }
     #expect(tokenizer.encode(long, addSpecialTokens: false) == expected)
   }
 
