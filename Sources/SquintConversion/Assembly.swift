@@ -42,13 +42,14 @@ final class Assembly: @unchecked Sendable {
     encoder = TensorEncoder(source: source)
     chunks = tensors.enumerated().flatMap { TensorEncoder.chunks(of: $1, index: $0) }
     totalBytes = writer.byteCount
-    jobs = max(1, min(options.jobs ?? processorCount(), Self.mostJobs))
+    let processors = processorCount()
+    jobs = max(1, min(options.jobs ?? processors, processors, Self.mostJobs))
     window = 2 * jobs
     pthread_mutex_init(lock, nil)
     pthread_cond_init(changed, nil)
   }
 
-  /// Beyond this, more threads would only take more memory.
+  /// Beyond this, and beyond the processors, more threads would only take more memory.
   private static let mostJobs = 64
 
   deinit {

@@ -15,7 +15,7 @@ public struct ConversionOptions: Sendable {
   /// Whether quantized blocks that a type of ours holds exactly are taken over bit for bit; nil: in the parts for which no
   /// type is asked.
   public var keep: Bool?
-  /// Threads; nil: as many as there are processors.
+  /// Threads, at most as many as there are processors; nil: as many.
   public var jobs: Int?
   /// Leaves out tensors that no rule maps instead of refusing them.
   public var allowsUnmapped = false

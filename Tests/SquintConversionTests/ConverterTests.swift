@@ -1,6 +1,7 @@
 import Foundation
 import SquintConversion
 import SquintFile
+import SquintText
 import Testing
 
 @Suite struct ConverterTests {
@@ -247,6 +248,19 @@ import Testing
       #expect(second["chat.template"] == .string("{{ messages }}\n"))
       #expect(second["generation.stop_tokens"] == .ints([3]))
       #expect(second["generation.temperature"] == .float(0))
+    }
+  }
+
+  @Test(arguments: ["llama-llama3", "qwen2-tied"]) func theTokenizerGoesAlong(name: String) throws {
+    try withFolder { folder in
+      let path = "\(folder)/model.squint"
+      let report = try convert(source: ConverterFixture.model(name), to: path)
+      #expect(report.notes.isEmpty)
+      let model = try ModelFile(path: path)
+      let definition = try TokenizerDefinition(metadata: model.bulkMetadata())
+      #expect(try definition == HuggingFaceTokenizer.definition(folder: ConverterFixture.model(name)))
+      #expect(try model.metadata.string("chat.template").contains("<|im_start|>"))
+      #expect(try model.metadata.ints("generation.stop_tokens") == [2])
     }
   }
 
