@@ -30,16 +30,6 @@ func contents(of folder: String) throws -> [String] {
   try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
 }
 
-/// The error that `body` throws; nil where it does not.
-func squintError(_ body: () throws -> Void) -> SquintError? {
-  do {
-    try body()
-    return nil
-  } catch {
-    return error as? SquintError
-  }
-}
-
 extension ModelFile {
   /// The numbers of a tensor, whatever its type.
   func numbers(_ name: String) throws -> [Float] {

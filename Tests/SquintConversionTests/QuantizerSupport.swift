@@ -123,13 +123,3 @@ func squaredError(_ a: [Float], _ b: [Float]) -> Double {
     return sum + difference * difference
   }
 }
-
-/// The SquintError that `body` throws; nil where it throws none.
-func squintError(_ body: () throws -> Void) -> SquintError? {
-  do {
-    try body()
-    return nil
-  } catch {
-    return error as? SquintError
-  }
-}
