@@ -117,7 +117,8 @@ extension ElementType: ExpressibleByArgument {
 
   public static var allValueStrings: [String] { allCases.map(\.name) }
 
-  public var defaultValueDescription: String { name }
+  // The discussion describes the types once, not under every option.
+  public static var allValueDescriptions: [String: String] { [:] }
 }
 
 /// Writes one line to stderr, after the program's name.
