@@ -33,7 +33,8 @@ public enum FinishReason: String, Sendable {
 
 /// A token of an answer and the text that is certain with it.
 public struct GeneratedToken: Equatable, Sendable {
-  public let id: Int32
+  /// nil for text that waited for more until the answer ended.
+  public let id: Int32?
   /// Whole characters only: a token may complete none, or several that waited.
   public let text: String
 }
@@ -201,10 +202,10 @@ public struct Generator {
     finishReason = reason
   }
 
-  /// The text that was held back, as a last element without a token of its own.
+  /// The text that was held back, as a last element without a token.
   private mutating func finishText() -> GeneratedToken? {
     let rest = stops.add(decoding?.finish() ?? "") + stops.finish()
-    return rest.isEmpty ? nil : GeneratedToken(id: pending, text: rest)
+    return rest.isEmpty ? nil : GeneratedToken(id: nil, text: rest)
   }
 }
 

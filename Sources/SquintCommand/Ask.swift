@@ -56,9 +56,9 @@ struct Ask: ParsableCommand {
     var text = ""
     var tokens: [Int32] = []
     while let piece = try answer.next() {
-      if answer.count > tokens.count {
+      if let id = piece.id {
         clock.token()
-        tokens.append(piece.id)
+        tokens.append(id)
       }
       if json { text += piece.text } else { Terminal.write(piece.text) }
     }

@@ -108,17 +108,15 @@ private struct Conversation {
       var clock = StatisticsClock(promptTokens: session.tokens.count - session.cachedCount)
       var answer = Generator(session, options)
       var text = ""
-      var count = 0
       while let piece = try answer.next() {
-        if answer.count > count { clock.token() }
-        count = answer.count
+        if piece.id != nil { clock.token() }
         text += piece.text
         Terminal.write(piece.text)
       }
       Terminal.write("\n")
       statistics = clock.statistics(session.plan)
       messages.append(ChatMessage(role: "assistant", text))
-      if answer.finishReason == .length && options.maxTokens != count {
+      if answer.finishReason == .length && options.maxTokens != answer.count {
         Terminal.note("squint: the context of \(session.context) tokens is full; /reset, or a larger --context")
       }
     } catch {
