@@ -209,3 +209,15 @@ static void product(const squint_product *p, uint32_t first_panel, uint32_t pane
     return (p->tokens == 1 ? one_int4_f16 : many_int4_f16)(p, first_panel, panels);
   }
 }
+
+// See kernels.h.
+TARGET static uint64_t repeat_dots(const uint8_t *weights, const int8_t *x, uint32_t repeats) {
+  vi dot[PRODUCT_TILE][VECTORS];
+  for (uint32_t i = 0; i < repeats; i++) {
+    // The operands may have changed and the results are needed, as far as the compiler can tell.
+    __asm__ volatile("" : "+r"(weights), "+r"(x)::"memory");
+    dot_tile(PRODUCT_TILE, true, weights, x, GROUP_COLUMNS, dot);
+    __asm__ volatile("" ::"m"(dot));
+  }
+  return (uint64_t)repeats * 2 * GROUP_BYTES * PRODUCT_TILE;
+}

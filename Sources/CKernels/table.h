@@ -7,6 +7,7 @@
 const squint_kernels TABLE(ISA) = {
     .name = STRING(ISA),
     .product = product,
+    .repeat_dots = repeat_dots,
     .quantize = quantize,
     .plain_product = plain_product,
     .f16_to_f32 = f16_to_f32,

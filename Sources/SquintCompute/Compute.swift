@@ -95,12 +95,11 @@ extension Compute {
     }
   }
 
-  /// y (+)= W · x for some panels of a quantized matrix (nil: all), on the calling thread.
+  /// y (+)= W · x for some panels of a quantized matrix, on the calling thread.
   static func multiplyPanels(
-    _ matrix: Matrix, panels: Range<Int>? = nil, _ x: QuantizedRows, count: Int, into y: Rows,
-    accumulate: Bool = false, _ kernels: Kernels
+    _ matrix: Matrix, panels: Range<Int>, _ x: QuantizedRows, count: Int, into y: Rows, accumulate: Bool,
+    _ kernels: Kernels
   ) {
-    let panels = panels ?? 0..<(matrix.rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel
     var call = squint_product(
       weights: matrix.data.assumingMemoryBound(to: UInt8.self), type: UInt32(matrix.type.rawValue),
       rows: UInt32(matrix.rows), groups: UInt32(matrix.groups), tokens: UInt32(count), x: x.values,

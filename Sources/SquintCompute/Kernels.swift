@@ -7,6 +7,8 @@ import SquintFile
 /// The functions allocate nothing and keep no state; several threads may call them at once on separate outputs.
 public struct Kernels: Sendable {
   package typealias Product = @convention(c) (UnsafePointer<squint_product>?, UInt32, UInt32) -> Void
+  package typealias RepeatDots =
+    @convention(c) (UnsafePointer<UInt8>?, UnsafePointer<Int8>?, UInt32) -> UInt64
   package typealias Quantize =
     @convention(c) (
       UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<Float>?,
@@ -36,6 +38,8 @@ public struct Kernels: Sendable {
   // Addresses of code: they never change, and need no protection between threads.
   /// The product of a quantized matrix and quantized activations: `(product, firstPanel, panels)`.
   package nonisolated(unsafe) let product: Product
+  /// The inner loop of `product` alone, for what it can do at most: `(weights, x, repeats)`.
+  package nonisolated(unsafe) let repeatDots: RepeatDots
   /// Activations to int8 with a scale per group: `(x, columns, q, scales, sums)`.
   package nonisolated(unsafe) let quantize: Quantize
   /// The product of a matrix in plain rows and f32 activations: `(product, firstRow, rows)`.
@@ -66,6 +70,7 @@ public struct Kernels: Sendable {
   private init(_ table: squint_kernels) {
     name = String(cString: table.name)
     product = table.product
+    repeatDots = table.repeat_dots
     quantize = table.quantize
     plainProduct = table.plain_product
     f16ToF32 = table.f16_to_f32

@@ -4,7 +4,7 @@ import SquintFile
 public struct Roofline: Sendable {
   /// How fast all threads together read memory, the best of several passes over 256 MiB.
   public let bytesPerSecond: Double
-  /// int8 multiplications and additions of all threads together, on operands that stay in the first-level cache.
+  /// int8 multiplications and additions of all threads together: the product's inner loop from the first-level cache.
   public let int8OperationsPerSecond: Double
 
   /// Measures for about half a second.
@@ -14,66 +14,51 @@ public struct Roofline: Sendable {
     int8OperationsPerSecond = try Self.int8Rate(compute)
   }
 
+  /// Reads a matrix that no cache holds once from end to end, by multiplying it with one row: its loads are the widest that
+  /// the CPU has, and its arithmetic hides behind them.
   private static func readRate(_ compute: Compute) throws(SquintError) -> Double {
-    struct Job {
-      let base: UnsafePointer<SIMD64<UInt8>>
-      let countPerPiece: Int
-      let sums: UnsafeMutablePointer<SIMD64<UInt8>>
-    }
-    let pieces = 64
-    let count = (256 << 20) / 64
+    let (rows, columns) = (1 << 16, 1 << 10)
     var plan = ArenaPlan()
-    let data = try plan.reserve("read buffer", SIMD64<UInt8>.self, count: count, phases: .decode)
-    let sums = try plan.reserve("sums", SIMD64<UInt8>.self, count: pieces, phases: .decode)
+    let weights = try plan.reserve("read buffer", Float.self, count: rows * columns, phases: .decode)
+    let x = try plan.reserve("input", Float.self, count: columns, phases: .decode)
+    let y = try plan.reserve("output", Float.self, count: rows, phases: .decode)
+    let quantized = try QuantizedRows.Regions(rows: 1, columns: columns, phases: .decode, in: &plan)
     let arena = try Arena(plan)
-    arena[data].update(repeating: SIMD64(repeating: 1))
-    var job = Job(
-      base: UnsafePointer(arena[data].baseAddress!), countPerPiece: count / pieces, sums: arena[sums].baseAddress!)
+    // Written once, since pages that never were are all the same page.
+    arena[weights].update(repeating: 1)
+    let matrix = Matrix(
+      type: .f32, rows: rows, columns: columns, data: UnsafeRawPointer(arena[weights].baseAddress!))
+    let input = Rows(x, width: columns, in: arena)
+    let output = Rows(y, width: rows, in: arena)
+    let scratch = QuantizedRows(quantized, in: arena)
     return best(5) {
-      compute.workers.run(&job, pieces: pieces) { job, piece, _ in
-        let job = job.assumingMemoryBound(to: Job.self)
-        let part = job.pointee.base + piece * job.pointee.countPerPiece
-        var sum = SIMD64<UInt8>()
-        for index in 0..<job.pointee.countPerPiece { sum ^= part[index] }
-        job.pointee.sums[piece] = sum
-      }
-      return Double(count * 64)
+      compute.multiply(input, count: 1, scratch: scratch, .init(matrix, into: output))
+      return Double(rows * columns * MemoryLayout<Float>.size)
     }
   }
 
-  /// The product kernel at its best: 64 rows × 512 columns of int8 (a first-level cache holds them) and 64 tokens.
   private static func int8Rate(_ compute: Compute) throws(SquintError) -> Double {
-    let (rows, columns, tokens, repeats) = (32, 512, 32, 2000)
-    let layout = PanelLayout(type: .int8, rows: rows, columns: columns)!
-    var plan = ArenaPlan()
-    let weights = try plan.reserve("weights", UInt8.self, count: layout.byteCount, phases: .decode)
-    let quantized = try QuantizedRows.Regions(rows: tokens, columns: columns, phases: .decode, in: &plan)
-    let outputs = try plan.reserve(
-      "outputs", Float.self, count: compute.workers.count * rows * tokens, phases: .decode)
-    let arena = try Arena(plan)
-    let matrix = Matrix(type: .int8, rows: rows, columns: columns, data: UnsafeRawPointer(arena[weights].baseAddress!))
     struct Job {
-      let matrix: Matrix
-      let x: QuantizedRows
-      let tokens: Int
-      let repeats: Int
-      let base: UnsafeMutablePointer<Float>
+      let weights: UnsafePointer<UInt8>
+      let x: UnsafePointer<Int8>
       let kernels: Kernels
+      let operations: UnsafeMutablePointer<UInt64>
     }
+    let pieces = compute.workers.count * 8
+    var plan = ArenaPlan()
+    let weights = try plan.reserve("weights", UInt8.self, count: 512, phases: .decode)
+    let x = try plan.reserve("activations", Int8.self, count: 256, phases: .decode)
+    let operations = try plan.reserve("operations", UInt64.self, count: pieces, phases: .decode)
+    let arena = try Arena(plan)
     var job = Job(
-      matrix: matrix, x: QuantizedRows(quantized, in: arena), tokens: tokens, repeats: repeats,
-      base: arena[outputs].baseAddress!, kernels: compute.kernels)
-    return best(3) {
-      compute.workers.run(&job, pieces: compute.workers.count) { job, piece, _ in
+      weights: UnsafePointer(arena[weights].baseAddress!), x: UnsafePointer(arena[x].baseAddress!),
+      kernels: compute.kernels, operations: arena[operations].baseAddress!)
+    return best(5) {
+      compute.workers.run(&job, pieces: pieces) { job, piece, _ in
         let job = job.assumingMemoryBound(to: Job.self)
-        let size = job.pointee.matrix.rows * job.pointee.tokens
-        let y = Rows(data: job.pointee.base + piece * size, width: job.pointee.matrix.rows)
-        for _ in 0..<job.pointee.repeats {
-          Compute.multiplyPanels(
-            job.pointee.matrix, job.pointee.x, count: job.pointee.tokens, into: y, job.pointee.kernels)
-        }
+        job.pointee.operations[piece] = job.pointee.kernels.repeatDots(job.pointee.weights, job.pointee.x, 50_000)
       }
-      return Double(compute.workers.count * repeats * 2 * rows * columns * tokens)
+      return Double(arena[operations].reduce(0, +))
     }
   }
 

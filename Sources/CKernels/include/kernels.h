@@ -97,6 +97,11 @@ typedef struct {
   // Computes the rows of `panels` panels (16 rows each) from `first_panel` on, for all tokens.
   void (*product)(const squint_product *, uint32_t first_panel, uint32_t panels);
 
+  // The inner loop of `product` alone: multiplies one group of int8 weights (512 bytes) with as many tokens as a
+  // register tile holds (x: 8 · 32 bytes), `repeats` times, from the first-level cache. Returns how many
+  // multiplications and additions that was: what the instruction set can do at most.
+  uint64_t (*repeat_dots)(const uint8_t *weights, const int8_t *x, uint32_t repeats);
+
   // Quantizes x[columns] to q[groups * 32], scales[groups], sums[groups], groups = ceil(columns / 32):
   // scale = max|x| / 127, q = round(x / scale), sum = scale · Σ q; q is rounded as ggml's quantize_row_q8_0 does on the
   // same machine (ties to even, x times the reciprocal). Columns beyond the last are zero. A group whose largest
