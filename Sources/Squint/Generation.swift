@@ -174,7 +174,10 @@ public struct Generator {
       end(.length)
       return nil
     }
-    if count > 0 { session.step(pending) }
+    if let token = pending {
+      session.step(token)
+      pending = nil
+    }
     let token = sampler.choose(session.logits)
     sampler.note(token)
     guard !stopTokens.contains(token) else {
@@ -185,8 +188,8 @@ public struct Generator {
     return token
   }
 
-  /// The token that was chosen last: it goes through the decoder only when another one is asked for.
-  private var pending: Int32 = 0
+  /// The token that was handed out last: it goes through the decoder only when another one is asked for.
+  private var pending: Int32?
 
   private mutating func hand(_ token: Int32) -> GeneratedToken {
     count += 1
@@ -197,7 +200,8 @@ public struct Generator {
 
   /// Ends the answer; its last token, which no other token made necessary to compute, joins the conversation uncomputed.
   private mutating func end(_ reason: FinishReason) {
-    if case .running = state, count > 0 { session.adopt(pending) }
+    if let pending { session.adopt(pending) }
+    pending = nil
     state = .ended
     finishReason = reason
   }
