@@ -1,3 +1,4 @@
+import SquintCompute
 import SquintFile
 
 /// What this machine, and the control group that this process is in, have.
@@ -37,9 +38,9 @@ public struct Machine: Sendable {
     for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("Cpus_allowed:") {
       // A mask in hexadecimal, in words divided by commas.
       let count = line.dropFirst("Cpus_allowed:".count).reduce(0) { $0 + ($1.hexDigitValue?.nonzeroBitCount ?? 0) }
-      if count > 0 { return min(count, 256) }
+      if count > 0 { return min(count, Workers.counts.upperBound) }
     }
-    return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), 256)
+    return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), Workers.counts.upperBound)
   }
 
   private static func memAvailable() -> Int? {

@@ -20,12 +20,15 @@ public final class Workers: Sendable {
   /// The stack of each thread of the pool, in bytes.
   public static let stackBytes = 256 << 10
 
+  /// How many threads there may be.
+  public static let counts = 1...256
+
   /// Starts `count - 1` threads.
   ///
-  /// - Throws: `usage` where `count` is not 1 to 256; `internalError` where the system gives no thread.
+  /// - Throws: `usage` where `count` is outside `counts`; `internalError` where the system gives no thread.
   public init(count: Int) throws(SquintError) {
-    guard (1...256).contains(count) else {
-      throw SquintError(.usage, "\(count) threads; choose 1 to 256")
+    guard Self.counts.contains(count) else {
+      throw SquintError(.usage, "\(count) threads; choose 1 to \(Self.counts.upperBound)")
     }
     pool = Pool(count: count)
     try pool.start()  // where it throws, deinit runs, since every field has its value
