@@ -177,7 +177,8 @@ public struct SessionPlan: Sendable {
     self.arena = arena
 
     let process = [
-      Item(name: "process", byteCount: machine.processBytes),
+      // The process holds the tokenizer already.
+      Item(name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0)),
       Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes),
       Item(name: "tokenizer", byteCount: model.tokenizerBytes),
     ]
