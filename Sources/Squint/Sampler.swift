@@ -108,11 +108,11 @@ struct Sampler {
   }
 
   private mutating func sample(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
-    let scale = 1 / options.temperature
-    let greatest = logits[Int(Self.mostProbable(logits))] * scale
+    let greatest = logits[Int(Self.mostProbable(logits))]
     var total: Double = 0
     for token in 0..<logits.count {
-      let logit = logits[token] * scale - greatest
+      // The difference first: it is 0 for the greatest at any temperature, however close to 0.
+      let logit = (logits[token] - greatest) / options.temperature
       candidates[token] = Candidate(logit: logit.isNaN ? -.infinity : logit, token: Int32(token))
       total += Double(expf(candidates[token].logit))
     }
