@@ -145,7 +145,8 @@ public struct Generator {
     if session.plan.options.beams > 1, limit > 0 {
       try searchBeams()
     } else {
-      for token in session.tokens { sampler.note(token) }
+      // After the prompt, not before: in a phase of its own the arena's memory may have served another buffer.
+      sampler.begin(after: session.tokens)
       state = .running
     }
   }

@@ -21,7 +21,7 @@ package func sampleCounts(
   let scratch = try plan.reserve("logits", Float.self, count: logits.count, phases: .decode)
   let arena = try Arena(plan)
   var sampler = Sampler(options, regions, in: arena)
-  for token in seen { sampler.note(token) }
+  sampler.begin(after: seen)
   var counts: [Int32: Int] = [:]
   for _ in 0..<draws {
     _ = arena[scratch].update(fromContentsOf: logits)

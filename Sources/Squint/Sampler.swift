@@ -72,7 +72,12 @@ struct Sampler {
     candidates = arena[regions.candidates]
     seen = arena[regions.seen]
     random = RandomNumbers(seed: options.seed)
+  }
+
+  /// Notes that `tokens` were there, and no others: what an answer begins with.
+  func begin(after tokens: [Int32]) {
     seen.update(repeating: 0)
+    for token in tokens { note(token) }
   }
 
   /// Notes that `token` was there, for the repetition penalty.
