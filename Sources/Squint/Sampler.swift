@@ -8,7 +8,7 @@ public struct SamplingOptions: Equatable, Sendable {
   public var temperature: Float
   /// Only the k most probable tokens; 0: all.
   public var topK: Int
-  /// Only the fewest most probable tokens whose probabilities add up to p; 1: all.
+  /// Only the fewest most probable tokens whose probabilities add up to p, at least one; 1: all.
   public var topP: Float
   /// Only tokens at least this many times as probable as the most probable one; 0: all.
   public var minP: Float
@@ -35,8 +35,8 @@ public struct SamplingOptions: Equatable, Sendable {
       throw SquintError(.usage, "a temperature of \(temperature); choose 0 (greedy) or more")
     }
     guard topK >= 0 else { throw SquintError(.usage, "a top-k of \(topK); choose 0 (all) or more") }
-    guard topP > 0, topP <= 1 else { throw SquintError(.usage, "a top-p of \(topP); choose more than 0, at most 1") }
-    guard minP >= 0, minP < 1 else { throw SquintError(.usage, "a min-p of \(minP); choose at least 0, less than 1") }
+    guard topP >= 0, topP <= 1 else { throw SquintError(.usage, "a top-p of \(topP); choose 0 to 1 (all)") }
+    guard minP >= 0, minP <= 1 else { throw SquintError(.usage, "a min-p of \(minP); choose 0 (all) to 1") }
     guard repetitionPenalty > 0, repetitionPenalty.isFinite else {
       throw SquintError(.usage, "a repetition penalty of \(repetitionPenalty); choose more than 0")
     }
