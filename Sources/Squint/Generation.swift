@@ -227,23 +227,11 @@ package struct StopTexts {
     guard !isFound else { return "" }
     guard !texts.isEmpty else { return more }
     held += more.utf8
-    var certain = held.count
-    for text in texts {
-      var start = 0
-      // The first place where the held bytes and the text agree as far as both go.
-      while start < min(certain, held.count) {
-        let common = min(text.count, held.count - start)
-        if held[start..<start + common].elementsEqual(text[..<common]) {
-          if common == text.count { isFound = true }
-          certain = min(certain, start)
-          break
-        }
-        start += 1
-      }
-    }
-    // Another text may have been found behind the beginning of one that was not.
-    if isFound { certain = firstFound() }
-    while certain > 0 && certain < held.count && held[certain] & 0xC0 == 0x80 { certain -= 1 }
+    let found = held.indices.first { start in texts.contains { held[start...].starts(with: $0) } }
+    isFound = found != nil
+    // A stop text begins with a whole character, so what is before it ends with one.
+    let certain =
+      found ?? held.indices.first { start in texts.contains { $0.starts(with: held[start...]) } } ?? held.count
     defer { held.removeFirst(certain) }
     return String(decoding: held[..<certain], as: UTF8.self)
   }
@@ -252,15 +240,5 @@ package struct StopTexts {
   package mutating func finish() -> String {
     defer { held = [] }
     return isFound ? "" : String(decoding: held, as: UTF8.self)
-  }
-
-  private func firstFound() -> Int {
-    var first = held.count
-    for text in texts where text.count <= held.count {
-      for start in 0...(held.count - text.count) where start < first {
-        if held[start..<start + text.count].elementsEqual(text) { first = start }
-      }
-    }
-    return first
   }
 }
