@@ -23,9 +23,11 @@ package func sampleCounts(
   var sampler = Sampler(options, regions, in: arena)
   sampler.begin(after: seen)
   var counts: [Int32: Int] = [:]
-  for _ in 0..<draws {
-    _ = arena[scratch].update(fromContentsOf: logits)
-    counts[sampler.choose(arena[scratch]), default: 0] += 1
+  withExtendedLifetime(arena) {
+    for _ in 0..<draws {
+      _ = arena[scratch].update(fromContentsOf: logits)
+      counts[sampler.choose(arena[scratch]), default: 0] += 1
+    }
   }
   return counts
 }

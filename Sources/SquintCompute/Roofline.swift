@@ -29,19 +29,22 @@ public struct Roofline: Sendable {
     arena[data].update(repeating: SIMD64(repeating: 1))
     var job = Job(
       base: UnsafePointer(arena[data].baseAddress!), countPerPiece: count / pieces, sums: arena[sums].baseAddress!)
-    return best(5) {
-      compute.workers.run(&job, pieces: pieces) { job, piece, _ in
-        let job = job.assumingMemoryBound(to: Job.self)
-        let part = job.pointee.base + piece * job.pointee.countPerPiece
-        var sum = SIMD64<UInt8>()
-        for index in 0..<job.pointee.countPerPiece { sum ^= part[index] }
-        job.pointee.sums[piece] = sum
+    // The job holds pointers into the arena, which do not keep it.
+    return withExtendedLifetime(arena) {
+      best(5) {
+        compute.workers.run(&job, pieces: pieces) { job, piece, _ in
+          let job = job.assumingMemoryBound(to: Job.self)
+          let part = job.pointee.base + piece * job.pointee.countPerPiece
+          var sum = SIMD64<UInt8>()
+          for index in 0..<job.pointee.countPerPiece { sum ^= part[index] }
+          job.pointee.sums[piece] = sum
+        }
+        return Double(count * 64)
       }
-      return Double(count * 64)
     }
   }
 
-  /// The product kernel at its best: 64 rows × 512 columns of int8 (a first-level cache holds them) and 64 tokens.
+  /// The product kernel at its best: 32 rows × 512 columns of int8 and 32 tokens, which a first-level cache holds.
   private static func int8Rate(_ compute: Compute) throws(SquintError) -> Double {
     let (rows, columns, tokens, repeats) = (32, 512, 32, 2000)
     let layout = PanelLayout(type: .int8, rows: rows, columns: columns)!
@@ -63,17 +66,19 @@ public struct Roofline: Sendable {
     var job = Job(
       matrix: matrix, x: QuantizedRows(quantized, in: arena), tokens: tokens, repeats: repeats,
       base: arena[outputs].baseAddress!, kernels: compute.kernels)
-    return best(3) {
-      compute.workers.run(&job, pieces: compute.workers.count) { job, piece, _ in
-        let job = job.assumingMemoryBound(to: Job.self)
-        let size = job.pointee.matrix.rows * job.pointee.tokens
-        let y = Rows(data: job.pointee.base + piece * size, width: job.pointee.matrix.rows)
-        for _ in 0..<job.pointee.repeats {
-          Compute.multiplyPanels(
-            job.pointee.matrix, job.pointee.x, count: job.pointee.tokens, into: y, job.pointee.kernels)
+    return withExtendedLifetime(arena) {
+      best(3) {
+        compute.workers.run(&job, pieces: compute.workers.count) { job, piece, _ in
+          let job = job.assumingMemoryBound(to: Job.self)
+          let size = job.pointee.matrix.rows * job.pointee.tokens
+          let y = Rows(data: job.pointee.base + piece * size, width: job.pointee.matrix.rows)
+          for _ in 0..<job.pointee.repeats {
+            Compute.multiplyPanels(
+              job.pointee.matrix, job.pointee.x, count: job.pointee.tokens, into: y, job.pointee.kernels)
+          }
         }
+        return Double(compute.workers.count * repeats * 2 * rows * columns * tokens)
       }
-      return Double(compute.workers.count * repeats * 2 * rows * columns * tokens)
     }
   }
 
