@@ -42,7 +42,8 @@ let package = Package(
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
-    .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion"]),
+    .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion", "AllocationCounter"]),
+    .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
       name: "CommandLineTests",
       dependencies: ["SquintCommand", "SquintConvertCommand", "Squint", "SquintConversion"]),

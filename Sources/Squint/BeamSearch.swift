@@ -70,6 +70,7 @@ struct BeamSearch {
   mutating func search(
     promptLength: Int, limit: Int, isCancelled: () -> Bool
   ) -> [Int32] {
+    for slot in 1..<beams { decoder.cache.copy(0..<promptLength, from: 0, to: slot) }
     var length = 0  // of the running sequences
     while true {
       let continuations = best(count: max(2, 1 + stopTokens.count) * beams)
@@ -143,15 +144,13 @@ struct BeamSearch {
     let parents = Set(continuations.map(\.parent))
     var free = (0..<beams).filter { !parents.contains($0) }
     var placed = Set<Int>()
-    let parentsHadPrompt = length > 0
     scores = Array(repeating: nil, count: beams)
     for continuation in continuations {
       let parent = continuation.parent
       var slot = parent
       if !placed.insert(parent).inserted {
         slot = free.removeLast()
-        // The prompt is the same in all sequences once it has been copied.
-        decoder.cache.copy((parentsHadPrompt ? promptLength : 0)..<promptLength + length, from: parent, to: slot)
+        decoder.cache.copy(promptLength..<promptLength + length, from: parent, to: slot)
       }
       let tokens = next + slot * width
       tokens.update(from: running + parent * width, count: length)

@@ -145,7 +145,8 @@ public struct Generator {
     if session.plan.options.beams > 1, limit > 0 {
       try searchBeams()
     } else {
-      for token in session.tokens { sampler.note(token) }
+      // After the prompt, not before: in a phase of its own the arena's memory may have served another buffer.
+      sampler.begin(after: session.tokens)
       state = .running
     }
   }
@@ -174,7 +175,10 @@ public struct Generator {
       end(.length)
       return nil
     }
-    if count > 0 { session.step(pending) }
+    if let token = pending {
+      session.step(token)
+      pending = nil
+    }
     let token = sampler.choose(session.logits)
     sampler.note(token)
     guard !stopTokens.contains(token) else {
@@ -185,8 +189,8 @@ public struct Generator {
     return token
   }
 
-  /// The token that was chosen last: it goes through the decoder only when another one is asked for.
-  private var pending: Int32 = 0
+  /// The token that was handed out last: it goes through the decoder only when another one is asked for.
+  private var pending: Int32?
 
   private mutating func hand(_ token: Int32) -> GeneratedToken {
     count += 1
@@ -197,7 +201,8 @@ public struct Generator {
 
   /// Ends the answer; its last token, which no other token made necessary to compute, joins the conversation uncomputed.
   private mutating func end(_ reason: FinishReason) {
-    if case .running = state, count > 0 { session.adopt(pending) }
+    if let pending { session.adopt(pending) }
+    pending = nil
     state = .ended
     finishReason = reason
   }
@@ -222,23 +227,11 @@ package struct StopTexts {
     guard !isFound else { return "" }
     guard !texts.isEmpty else { return more }
     held += more.utf8
-    var certain = held.count
-    for text in texts {
-      var start = 0
-      // The first place where the held bytes and the text agree as far as both go.
-      while start < min(certain, held.count) {
-        let common = min(text.count, held.count - start)
-        if held[start..<start + common].elementsEqual(text[..<common]) {
-          if common == text.count { isFound = true }
-          certain = min(certain, start)
-          break
-        }
-        start += 1
-      }
-    }
-    // Another text may have been found behind the beginning of one that was not.
-    if isFound { certain = firstFound() }
-    while certain > 0 && certain < held.count && held[certain] & 0xC0 == 0x80 { certain -= 1 }
+    let found = held.indices.first { start in texts.contains { held[start...].starts(with: $0) } }
+    isFound = found != nil
+    // A stop text begins with a whole character, so what is before it ends with one.
+    let certain =
+      found ?? held.indices.first { start in texts.contains { $0.starts(with: held[start...]) } } ?? held.count
     defer { held.removeFirst(certain) }
     return String(decoding: held[..<certain], as: UTF8.self)
   }
@@ -247,15 +240,5 @@ package struct StopTexts {
   package mutating func finish() -> String {
     defer { held = [] }
     return isFound ? "" : String(decoding: held, as: UTF8.self)
-  }
-
-  private func firstFound() -> Int {
-    var first = held.count
-    for text in texts where text.count <= held.count {
-      for start in 0...(held.count - text.count) where start < first {
-        if held[start..<start + text.count].elementsEqual(text) { first = start }
-      }
-    }
-    return first
   }
 }

@@ -21,11 +21,13 @@ package func sampleCounts(
   let scratch = try plan.reserve("logits", Float.self, count: logits.count, phases: .decode)
   let arena = try Arena(plan)
   var sampler = Sampler(options, regions, in: arena)
-  for token in seen { sampler.note(token) }
+  sampler.begin(after: seen)
   var counts: [Int32: Int] = [:]
-  for _ in 0..<draws {
-    _ = arena[scratch].update(fromContentsOf: logits)
-    counts[sampler.choose(arena[scratch]), default: 0] += 1
+  withExtendedLifetime(arena) {
+    for _ in 0..<draws {
+      _ = arena[scratch].update(fromContentsOf: logits)
+      counts[sampler.choose(arena[scratch]), default: 0] += 1
+    }
   }
   return counts
 }

@@ -1,3 +1,4 @@
+import SquintCompute
 import SquintFile
 
 /// What this machine, and the control group that this process is in, have.
@@ -14,7 +15,8 @@ public struct Machine: Sendable {
     processors = Self.usableProcessors()
     var available = Self.memAvailable() ?? Int.max
     if let group = Self.groupRemaining() { available = min(available, group) }
-    let (sum, overflow) = available.addingReportingOverflow(processBytes)
+    // The file pages that this process has mapped are part of what is available, since the kernel can drop them.
+    let (sum, overflow) = available.addingReportingOverflow(Self.anonymousBytes())
     // A sixteenth stays free, for the kernel's page tables and for what else runs.
     availableBytes = overflow ? Int.max : sum - sum / 16
   }
@@ -27,19 +29,25 @@ public struct Machine: Sendable {
     return residentBytes()
   }
 
-  static func residentBytes() -> Int {
-    let fields = text("/proc/self/statm").split(separator: " ")
-    guard fields.count > 1, let pages = Int(fields[1]) else { return 0 }
-    return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+  static func residentBytes() -> Int { residentPages().all * Int(sysconf(Int32(_SC_PAGESIZE))) }
+
+  private static func anonymousBytes() -> Int {
+    let pages = residentPages()
+    return (pages.all - pages.ofFiles) * Int(sysconf(Int32(_SC_PAGESIZE)))
+  }
+
+  private static func residentPages() -> (all: Int, ofFiles: Int) {
+    let fields = text("/proc/self/statm").split(separator: " ").map { Int($0) ?? 0 }
+    return fields.count > 2 ? (fields[1], min(fields[2], fields[1])) : (0, 0)
   }
 
   private static func usableProcessors() -> Int {
     for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("Cpus_allowed:") {
       // A mask in hexadecimal, in words divided by commas.
       let count = line.dropFirst("Cpus_allowed:".count).reduce(0) { $0 + ($1.hexDigitValue?.nonzeroBitCount ?? 0) }
-      if count > 0 { return min(count, 256) }
+      if count > 0 { return min(count, Workers.counts.upperBound) }
     }
-    return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), 256)
+    return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), Workers.counts.upperBound)
   }
 
   private static func memAvailable() -> Int? {
@@ -60,10 +68,15 @@ public struct Machine: Sendable {
       let root = isV2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory"
       let (limitFile, usageFile) =
         isV2 ? ("memory.max", "memory.current") : ("memory.limit_in_bytes", "memory.usage_in_bytes")
+      let cacheKeys: Set<Substring> =
+        isV2 ? ["active_file", "inactive_file"] : ["total_active_file", "total_inactive_file"]
       var group = String(fields[2])
       while true {
         if let limit = number(root + group + "/" + limitFile), let usage = number(root + group + "/" + usageFile) {
-          least = min(least ?? Int.max, max(limit - usage, 0))
+          // Usage counts the page cache, which the kernel drops before the group runs out: without this, a model that
+          // was just converted or run would leave no room for itself.
+          let cache = sum(in: root + group + "/memory.stat", cacheKeys)
+          least = min(least ?? Int.max, max(limit - max(usage - cache, 0), 0))
         }
         guard let slash = group.lastIndex(of: "/"), group.count > 1 else { break }
         group = String(group[..<slash])
@@ -71,6 +84,14 @@ public struct Machine: Sendable {
       }
     }
     return least
+  }
+
+  /// The sum of the numbers behind `keys` in a file of lines "key number".
+  private static func sum(in path: String, _ keys: Set<Substring>) -> Int {
+    text(path).split(separator: "\n").reduce(0) { sum, line in
+      let fields = line.split(separator: " ")
+      return fields.count == 2 && keys.contains(fields[0]) ? sum + (Int(fields[1]) ?? 0) : sum
+    }
   }
 
   private static func number(_ path: String) -> Int? { Int(text(path).filter { !$0.isWhitespace }) }

@@ -16,7 +16,7 @@ extension Session {
     let begin = clock.now
     _ = try start()
     let middle = clock.now
-    guard tokens.count + generatedTokens <= context else {
+    guard generatedTokens <= context - tokens.count else {
       throw SquintError(.usage, "the context holds \(context) tokens, fewer than the prompt and the answer have")
     }
     for index in 0..<generatedTokens { step(Int32(index * 104_729 % model.decoder.vocabulary)) }

@@ -8,7 +8,7 @@ public struct SamplingOptions: Equatable, Sendable {
   public var temperature: Float
   /// Only the k most probable tokens; 0: all.
   public var topK: Int
-  /// Only the fewest most probable tokens whose probabilities add up to p; 1: all.
+  /// Only the fewest most probable tokens whose probabilities add up to p, at least one; 1: all.
   public var topP: Float
   /// Only tokens at least this many times as probable as the most probable one; 0: all.
   public var minP: Float
@@ -35,8 +35,8 @@ public struct SamplingOptions: Equatable, Sendable {
       throw SquintError(.usage, "a temperature of \(temperature); choose 0 (greedy) or more")
     }
     guard topK >= 0 else { throw SquintError(.usage, "a top-k of \(topK); choose 0 (all) or more") }
-    guard topP > 0, topP <= 1 else { throw SquintError(.usage, "a top-p of \(topP); choose more than 0, at most 1") }
-    guard minP >= 0, minP < 1 else { throw SquintError(.usage, "a min-p of \(minP); choose at least 0, less than 1") }
+    guard topP >= 0, topP <= 1 else { throw SquintError(.usage, "a top-p of \(topP); choose 0 to 1 (all)") }
+    guard minP >= 0, minP <= 1 else { throw SquintError(.usage, "a min-p of \(minP); choose 0 (all) to 1") }
     guard repetitionPenalty > 0, repetitionPenalty.isFinite else {
       throw SquintError(.usage, "a repetition penalty of \(repetitionPenalty); choose more than 0")
     }
@@ -72,7 +72,12 @@ struct Sampler {
     candidates = arena[regions.candidates]
     seen = arena[regions.seen]
     random = RandomNumbers(seed: options.seed)
+  }
+
+  /// Notes that `tokens` were there, and no others: what an answer begins with.
+  func begin(after tokens: [Int32]) {
     seen.update(repeating: 0)
+    for token in tokens { note(token) }
   }
 
   /// Notes that `token` was there, for the repetition penalty.
@@ -108,11 +113,11 @@ struct Sampler {
   }
 
   private mutating func sample(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
-    let scale = 1 / options.temperature
-    let greatest = logits[Int(Self.mostProbable(logits))] * scale
+    let greatest = logits[Int(Self.mostProbable(logits))]
     var total: Double = 0
     for token in 0..<logits.count {
-      let logit = logits[token] * scale - greatest
+      // The difference first: it is 0 for the greatest at any temperature, however close to 0.
+      let logit = (logits[token] - greatest) / options.temperature
       candidates[token] = Candidate(logit: logit.isNaN ? -.infinity : logit, token: Int32(token))
       total += Double(expf(candidates[token].logit))
     }

@@ -54,29 +54,30 @@ public final class Session {
   ///
   /// - Throws: `usage` where the context does not hold it or a token is not in the vocabulary.
   public func append(_ more: [Int32]) throws(SquintError) {
-    guard tokens.count + more.count <= context else {
+    try check(more, behind: tokens.count)
+    tokens += more
+  }
+
+  private func check(_ more: [Int32], behind count: Int) throws(SquintError) {
+    guard count + more.count <= context else {
       throw SquintError(
         .usage,
-        "the prompt has \(grouped(tokens.count + more.count)) tokens, and the context holds \(grouped(context)); "
+        "the prompt has \(grouped(count + more.count)) tokens, and the context holds \(grouped(context)); "
           + "shorten it or use a larger --context")
     }
     if let stranger = more.first(where: { $0 < 0 || $0 >= model.decoder.vocabulary }) {
       throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(model.decoder.vocabulary - 1))")
     }
-    tokens += more
   }
 
   /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again.
+  ///
+  /// - Throws: as `append`; then the conversation is as it was.
   public func replace(with prompt: [Int32]) throws(SquintError) {
+    try check(prompt, behind: 0)
     let common = zip(tokens, prompt).prefix { $0 == $1 }.count
-    let old = tokens
     truncate(to: common)
-    do {
-      try append(Array(prompt[common...]))
-    } catch {
-      tokens = old
-      throw error
-    }
+    tokens += prompt[common...]
   }
 
   /// Forgets everything from position `count` on.

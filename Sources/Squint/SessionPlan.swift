@@ -77,6 +77,9 @@ public struct SessionPlan: Sendable {
     guard (1...64).contains(options.beams) else {
       throw SquintError(.usage, "\(options.beams) beams; choose 1 to 64")
     }
+    if let threads = options.threads, !Workers.counts.contains(threads) {
+      throw SquintError(.usage, "\(threads) threads; choose 1 to \(Workers.counts.upperBound)")
+    }
     if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
     let machine = Machine()
     let budget = options.memory ?? machine.availableBytes
@@ -174,7 +177,8 @@ public struct SessionPlan: Sendable {
     self.arena = arena
 
     let process = [
-      Item(name: "process", byteCount: machine.processBytes),
+      // The process holds the tokenizer already.
+      Item(name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0)),
       Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes),
       Item(name: "tokenizer", byteCount: model.tokenizerBytes),
     ]

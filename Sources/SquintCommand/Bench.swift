@@ -49,8 +49,9 @@ struct Bench: ParsableCommand {
   }
 
   func run() throws {
-    guard promptTokens > 0, generatedTokens > 0, rounds > 0 else {
-      throw SquintError(.usage, "-p, -n and --rounds must be at least 1")
+    let counts = 1...1 << 24
+    guard counts.contains(promptTokens), counts.contains(generatedTokens), counts.contains(rounds) else {
+      throw SquintError(.usage, "-p, -n and --rounds must be 1 to \(grouped(counts.upperBound))")
     }
     let model = try Model(path: model.model)
     var options = machine.session()

@@ -6,10 +6,12 @@ struct ByteSize: ExpressibleByArgument, Sendable {
   let bytes: Int
 
   init?(argument: String) {
-    let units: [Character: Double] = ["K": 0x1p10, "M": 0x1p20, "G": 0x1p30]
+    let units: [Character: Double] = [
+      "K": 0x1p10, "k": 0x1p10, "M": 0x1p20, "m": 0x1p20, "G": 0x1p30, "g": 0x1p30,
+    ]
     var digits = argument[...]
     var factor = 1.0
-    if let unit = digits.last.flatMap({ units[Character($0.uppercased())] }) {
+    if let unit = digits.last.flatMap({ units[$0] }) {
       factor = unit
       digits = digits.dropLast()
     }

@@ -7,14 +7,47 @@ import Synchronization
 /// A waiting thread spins for some microseconds, so that the barrier between two matrices costs next to nothing, and
 /// then sleeps, so that an idle program costs no CPU. The pieces of a job are handed out one by one: a slow core takes
 /// fewer. Nothing is allocated per job.
-public final class Workers: @unchecked Sendable {  // the fields below are published by `generation`, see `run`
+public final class Workers: Sendable {
   /// A piece of a job: the job's own data, the number of the piece, and which thread works on it (for scratch memory).
   public typealias Body = @convention(c) (_ job: UnsafeMutableRawPointer, _ piece: Int, _ thread: Int) -> Void
 
   /// The threads that work on a job, the caller's among them.
-  public let count: Int
+  public var count: Int { pool.count }
 
-  private var body: Body?
+  // The threads hold the pool, not this object: so its last user can destroy it, which ends the threads.
+  private let pool: Pool
+
+  /// The stack of each thread of the pool, in bytes.
+  public static let stackBytes = 256 << 10
+
+  /// How many threads there may be.
+  public static let counts = 1...256
+
+  /// Starts `count - 1` threads.
+  ///
+  /// - Throws: `usage` where `count` is outside `counts`; `internalError` where the system gives no thread.
+  public init(count: Int) throws(SquintError) {
+    guard Self.counts.contains(count) else {
+      throw SquintError(.usage, "\(count) threads; choose 1 to \(Self.counts.upperBound)")
+    }
+    pool = Pool(count: count)
+    try pool.start()  // where it throws, deinit runs, since every field has its value
+  }
+
+  deinit { pool.stop() }
+
+  /// Runs `body(job, piece)` for every piece in `0..<pieces`, on all threads, and returns when all are done.
+  ///
+  /// Pieces run in no particular order. Call it from one thread at a time.
+  public func run<Job>(_ job: inout Job, pieces: Int, _ body: Body) {
+    withUnsafeMutablePointer(to: &job) { pool.run(UnsafeMutableRawPointer($0), pieces: pieces, body) }
+  }
+}
+
+/// What the threads of `Workers` share.
+private final class Pool: @unchecked Sendable {  // the variables below are published by `generation`, see `run`
+  let count: Int
+  private var body: Workers.Body?
   private var job: UnsafeMutableRawPointer?
   private var pieces = 0
   private let nextPiece = Atomic<Int>(0)
@@ -32,16 +65,12 @@ public final class Workers: @unchecked Sendable {  // the fields below are publi
   /// anyone notices.
   private static let spins = 4000
 
-  /// Starts `count - 1` threads.
-  ///
-  /// - Throws: `usage` where `count` is not 1 to 256; `internalError` where the system gives no thread.
-  public init(count: Int) throws(SquintError) {
-    guard (1...256).contains(count) else {
-      throw SquintError(.usage, "\(count) threads; choose 1 to 256")
-    }
-    self.count = count
+  init(count: Int) { self.count = count }
+
+  /// Starts the threads, or as many as the system gives.
+  func start() throws(SquintError) {
     for _ in 1..<count {
-      let reference = Unmanaged.passUnretained(self).toOpaque()
+      let reference = Unmanaged.passRetained(self).toOpaque()
       #if canImport(Darwin)
         var thread: pthread_t?
       #else
@@ -50,20 +79,20 @@ public final class Workers: @unchecked Sendable {  // the fields below are publi
       var attributes = pthread_attr_t()
       pthread_attr_init(&attributes)
       // Kernels keep their tiles on the stack, a few KiB; the default of 8 MiB would be counted against small boards.
-      pthread_attr_setstacksize(&attributes, Self.stackBytes)
+      pthread_attr_setstacksize(&attributes, Workers.stackBytes)
       let code = pthread_create(
         &thread, &attributes,
         { reference in
           #if canImport(Darwin)
-            Unmanaged<Workers>.fromOpaque(reference).takeUnretainedValue().work()
+            Unmanaged<Pool>.fromOpaque(reference).takeRetainedValue().work()
           #else
-            Unmanaged<Workers>.fromOpaque(reference!).takeUnretainedValue().work()
+            Unmanaged<Pool>.fromOpaque(reference!).takeRetainedValue().work()
           #endif
           return nil
         }, reference)
       pthread_attr_destroy(&attributes)
       guard code == 0 else {
-        stop()
+        Unmanaged<Pool>.fromOpaque(reference).release()
         throw SquintError(.internalError, "cannot start \(count) threads: \(systemMessage(code)); try --threads 1")
       }
       #if canImport(Darwin)
@@ -74,12 +103,8 @@ public final class Workers: @unchecked Sendable {  // the fields below are publi
     }
   }
 
-  /// The stack of each thread of the pool, in bytes.
-  public static let stackBytes = 256 << 10
-
-  deinit { stop() }
-
-  private func stop() {
+  /// Ends the threads; none is left when it returns.
+  func stop() {
     isStopping.store(true, ordering: .releasing)
     generation.wrappingAdd(1, ordering: .releasing)
     monitor.wakeAll()
@@ -87,30 +112,24 @@ public final class Workers: @unchecked Sendable {  // the fields below are publi
     threads = []
   }
 
-  /// Runs `body(job, piece)` for every piece in `0..<pieces`, on all threads, and returns when all are done.
-  ///
-  /// Pieces run in no particular order. Call it from one thread at a time.
-  public func run<Job>(_ job: inout Job, pieces: Int, _ body: Body) {
-    withUnsafeMutablePointer(to: &job) { pointer in
-      let job = UnsafeMutableRawPointer(pointer)
-      if count == 1 || pieces <= 1 {
-        for piece in 0..<pieces { body(job, piece, 0) }
-        return
-      }
-      self.body = body
-      self.job = job
-      self.pieces = pieces
-      nextPiece.store(0, ordering: .relaxed)
-      finished.store(0, ordering: .relaxed)
-      generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
-      if sleepers.load(ordering: .sequentiallyConsistent) > 0 { monitor.wakeAll() }
-      takePieces(as: 0)
-      // Every thread has to report, also one that came too late for a piece: only then may the fields change again.
-      var spins = 0
-      while finished.load(ordering: .acquiring) < count - 1 {
-        spins += 1
-        if spins < Self.spins { squint_spin_hint() } else { sched_yield() }
-      }
+  func run(_ job: UnsafeMutableRawPointer, pieces: Int, _ body: Workers.Body) {
+    if count == 1 || pieces <= 1 {
+      for piece in 0..<pieces { body(job, piece, 0) }
+      return
+    }
+    self.body = body
+    self.job = job
+    self.pieces = pieces
+    nextPiece.store(0, ordering: .relaxed)
+    finished.store(0, ordering: .relaxed)
+    generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    if sleepers.load(ordering: .sequentiallyConsistent) > 0 { monitor.wakeAll() }
+    takePieces(as: 0)
+    // Every thread has to report, also one that came too late for a piece: only then may the fields change again.
+    var spins = 0
+    while finished.load(ordering: .acquiring) < count - 1 {
+      spins += 1
+      if spins < Self.spins { squint_spin_hint() } else { sched_yield() }
     }
   }
 
@@ -146,7 +165,6 @@ public final class Workers: @unchecked Sendable {  // the fields below are publi
     monitor.wait { generation.load(ordering: .sequentiallyConsistent) != seen }
     return generation.load(ordering: .acquiring)
   }
-
 }
 
 /// A mutex and a condition, at a fixed address.

@@ -120,6 +120,41 @@ import Testing
     #expect(answer == expected)
   }
 
+  /// However an answer ends, the conversation is the prompt and the tokens that were handed out, each once.
+  @Test func theAnswerJoinsTheConversation() throws {
+    let model = try model("llama-gqa", .f32)
+    let ids = try promptIDs("llama-gqa")
+    func answer(_ options: GenerationOptions, cancelAt: Int = .max) throws -> (
+      tokens: [Int32], session: Session, reason: FinishReason?
+    ) {
+      let session = try Session(model, SessionOptions(kvType: .f32, threads: 1))
+      try session.append(ids)
+      var generator = Generator(session, options)
+      var tokens: [Int32] = []
+      while let token = try generator.next() {
+        tokens += [token.id].compactMap { $0 }
+        if tokens.count == cancelAt { session.cancellation.cancel() }
+      }
+      return (tokens, session, generator.finishReason)
+    }
+    for options in [
+      GenerationOptions(maxTokens: 0), GenerationOptions(maxTokens: 1, stopsAtStopTokens: false),
+      GenerationOptions(maxTokens: 9, stopsAtStopTokens: false),
+    ] {
+      let (tokens, session, _) = try answer(options)
+      #expect(tokens.count == options.maxTokens)
+      #expect(session.tokens == ids + tokens)
+    }
+    let cancelled = try answer(GenerationOptions(stopsAtStopTokens: false), cancelAt: 3)
+    #expect(cancelled.session.tokens == ids + cancelled.tokens)
+    // So hot that all tokens are about equally probable: in some of these answers the stop token comes.
+    let hot = try (0..<8).map { seed in
+      try answer(GenerationOptions(sampling: SamplingOptions(temperature: 1000, seed: seed), maxTokens: 60))
+    }
+    #expect(hot.contains { $0.reason == .stop && $0.tokens.count > 0 })
+    for (tokens, session, _) in hot { #expect(session.tokens == ids + tokens) }
+  }
+
   @Test func anAnswerIsAnAsyncSequenceThatCancels() async throws {
     let model = try model("llama-gqa", .int4)
     let session = try Session(model, SessionOptions(threads: 1))
@@ -167,5 +202,8 @@ import Testing
     #expect(run(["one\n\nUs", "er:"], stop: ["\n\nUser:", "er"]) == ("one", true))
     #expect(run(["grü", "ße"], stop: ["ß"]) == ("grü", true))
     #expect(run([], stop: ["a"]) == ("", false))
+    // The beginning of one holds nothing up that is the whole of another.
+    #expect(run(["xab", "c"], stop: ["abcd", "bc"]) == ("xa", true))
+    #expect(run(["ab"], stop: ["abc", "b"]) == ("a", true))
   }
 }
