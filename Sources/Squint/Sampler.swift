@@ -81,7 +81,8 @@ struct Sampler {
   /// The next token, from logits[vocabulary], which the repetition penalty changes in place.
   mutating func choose(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
     if options.repetitionPenalty != 1 { penalize(logits) }
-    return options.temperature == 0 ? Self.mostProbable(logits) : sample(logits)
+    // A temperature so small that its reciprocal overflows is none.
+    return options.temperature < .leastNormalMagnitude ? Self.mostProbable(logits) : sample(logits)
   }
 
   /// The token with the greatest logit; the first of equals. Not-a-number never wins.
@@ -109,10 +110,11 @@ struct Sampler {
 
   private mutating func sample(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
     let scale = 1 / options.temperature
-    let greatest = logits[Int(Self.mostProbable(logits))] * scale
+    let greatest = logits[Int(Self.mostProbable(logits))]
     var total: Double = 0
     for token in 0..<logits.count {
-      let logit = logits[token] * scale - greatest
+      // The difference first: the greatest logit times a large scale could be infinite.
+      let logit = (logits[token] - greatest) * scale
       candidates[token] = Candidate(logit: logit.isNaN ? -.infinity : logit, token: Int32(token))
       total += Double(expf(candidates[token].logit))
     }

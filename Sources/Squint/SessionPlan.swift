@@ -77,6 +77,9 @@ public struct SessionPlan: Sendable {
     guard (1...64).contains(options.beams) else {
       throw SquintError(.usage, "\(options.beams) beams; choose 1 to 64")
     }
+    if let threads = options.threads, !(1...256).contains(threads) {
+      throw SquintError(.usage, "\(threads) threads; choose 1 to 256")
+    }
     if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
     let machine = Machine()
     let budget = options.memory ?? machine.availableBytes
