@@ -31,9 +31,12 @@ public struct Roofline: Sendable {
     let input = Rows(x, width: columns, in: arena)
     let output = Rows(y, width: rows, in: arena)
     let scratch = QuantizedRows(quantized, in: arena)
-    return best(5) {
-      compute.multiply(input, count: 1, scratch: scratch, .init(matrix, into: output))
-      return Double(rows * columns * MemoryLayout<Float>.size)
+    // Views do not keep their arena.
+    return withExtendedLifetime(arena) {
+      best(5) {
+        compute.multiply(input, count: 1, scratch: scratch, .init(matrix, into: output))
+        return Double(rows * columns * MemoryLayout<Float>.size)
+      }
     }
   }
 
