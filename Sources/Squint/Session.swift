@@ -124,10 +124,11 @@ public final class Session {
   /// Computes the logits of every position that is not in the cache yet.
   ///
   /// - Parameter visit: called for each position in turn with its logits [vocabulary].
-  public func forEachLogits(
+  /// - Returns: whether it was finished, and not cancelled.
+  @discardableResult public func forEachLogits(
     _ visit: (_ position: Int, _ logits: UnsafeBufferPointer<Float>) throws(SquintError) -> Void
-  ) throws(SquintError) {
-    _ = try prefill(logitsOfAll: true, visit: visit)
+  ) throws(SquintError) -> Bool {
+    try prefill(logitsOfAll: true, visit: visit)
   }
 
   /// Computes the prompt; afterwards `step` may be called.

@@ -31,6 +31,7 @@ public struct Roofline: Sendable {
     let input = Rows(x, width: columns, in: arena)
     let output = Rows(y, width: rows, in: arena)
     let scratch = QuantizedRows(quantized, in: arena)
+    // Views do not keep their arena.
     return withExtendedLifetime(arena) {
       best(5) {
         compute.multiply(input, count: 1, scratch: scratch, .init(matrix, into: output))

@@ -71,10 +71,11 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
   func start() throws(SquintError) {
     for _ in 1..<count {
       let reference = Unmanaged.passRetained(self).toOpaque()
-      #if canImport(Darwin)
-        var thread: pthread_t?
-      #else
+      // A pointer in Darwin and Musl, a number in Glibc.
+      #if canImport(Glibc)
         var thread = pthread_t()
+      #else
+        var thread: pthread_t?
       #endif
       var attributes = pthread_attr_t()
       pthread_attr_init(&attributes)
@@ -83,11 +84,8 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
       let code = pthread_create(
         &thread, &attributes,
         { reference in
-          #if canImport(Darwin)
-            Unmanaged<Pool>.fromOpaque(reference).takeRetainedValue().work()
-          #else
-            Unmanaged<Pool>.fromOpaque(reference!).takeRetainedValue().work()
-          #endif
+          // Not every C library says that it may be nil.
+          Unmanaged<Pool>.fromOpaque((reference as UnsafeMutableRawPointer?)!).takeRetainedValue().work()
           return nil
         }, reference)
       pthread_attr_destroy(&attributes)
@@ -95,10 +93,10 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
         Unmanaged<Pool>.fromOpaque(reference).release()
         throw SquintError(.internalError, "cannot start \(count) threads: \(systemMessage(code)); try --threads 1")
       }
-      #if canImport(Darwin)
-        threads.append(thread!)
-      #else
+      #if canImport(Glibc)
         threads.append(thread)
+      #else
+        threads.append(thread!)
       #endif
     }
   }

@@ -23,10 +23,8 @@ public struct TransformerDecoder {
     public let kvHeads: Int
     public let headWidth: Int
     public let normEpsilon: Float
-    /// A position attends to this many positions at most; 0 for all.
-    public let window: Int
-    /// The layers that have the window; nil for all.
-    public let windowLayers: Set<Int>?
+    /// [layers]: a position attends to this many positions at most; 0 for all.
+    public let windows: [Int]
     /// [rope_width / 2], radians per position.
     public let ropeFrequencies: [Float]
     public let ropeMagnitude: Float
@@ -53,10 +51,10 @@ public struct TransformerDecoder {
         throw SquintError(
           .badData, "metadata decoder.norm_epsilon is \(normEpsilon), and a mean square is never negative")
       }
-      window = try metadata.int("decoder.window", in: 0...Int(Int32.max), default: 0)
-      windowLayers =
-        metadata["decoder.window_layers"] == nil
-        ? nil : Set(try metadata.ints("decoder.window_layers").map { Int(clamping: $0) })
+      let window = try metadata.int("decoder.window", in: 0...Int(Int32.max), default: 0)
+      let windowLayers =
+        metadata["decoder.window_layers"] == nil ? nil : Set(try metadata.ints("decoder.window_layers"))
+      windows = (0..<layers).map { windowLayers?.contains(Int64($0)) ?? true ? window : 0 }
       ropeFrequencies = try metadata.floats("decoder.rope_frequencies").map { Float($0) }
       guard (1...headWidth / 2).contains(ropeFrequencies.count), ropeFrequencies.allSatisfy(\.isFinite) else {
         throw SquintError(
@@ -75,9 +73,6 @@ public struct TransformerDecoder {
       guard value.isFinite else { throw SquintError(.badData, "metadata \(key) is too large for a number in f32") }
       return value
     }
-
-    /// How many positions layer `layer` sees; 0 for all.
-    func window(ofLayer layer: Int) -> Int { windowLayers?.contains(layer) ?? true ? window : 0 }
   }
 
   // MARK: Weights
@@ -268,7 +263,7 @@ extension TransformerDecoder {
         q: q, k: k, v: v, count: count, angles, qNorm: layer.qNorm, kNorm: layer.kNorm, cache: cache, layer: index,
         placement)
       compute.attend(
-        q: q, into: attended, count: count, cache: cache, layer: index, window: c.window(ofLayer: index), placement,
+        q: q, into: attended, count: count, cache: cache, layer: index, window: c.windows[index], placement,
         scratch: scratch)
       compute.multiply(attended, count: count, scratch: quantized, .init(layer.o, into: x, accumulate: true))
 
