@@ -8,6 +8,12 @@ extension Session {
   public func measure(
     promptTokens: Int, generatedTokens: Int
   ) throws(SquintError) -> (prefill: Double, decode: Double) {
+    guard promptTokens > 0, generatedTokens >= 0, promptTokens <= context, generatedTokens <= context - promptTokens
+    else {
+      throw SquintError(
+        .usage,
+        "a prompt of \(promptTokens) and an answer of \(generatedTokens) tokens do not fit the context of \(context)")
+    }
     let clock = ContinuousClock()
     truncate(to: 0)
     defer { truncate(to: 0) }
@@ -16,9 +22,6 @@ extension Session {
     let begin = clock.now
     _ = try start()
     let middle = clock.now
-    guard generatedTokens <= context - tokens.count else {
-      throw SquintError(.usage, "the context holds \(context) tokens, fewer than the prompt and the answer have")
-    }
     for index in 0..<generatedTokens { step(Int32(index * 104_729 % model.decoder.vocabulary)) }
     let end = clock.now
     return (

@@ -48,7 +48,9 @@ public final class Model: Sendable {
         topP: Float(try metadata.float("generation.top_p", default: 1)),
         minP: Float(try metadata.float("generation.min_p", default: 0)),
         repetitionPenalty: Float(try metadata.float("generation.repetition_penalty", default: 1)))
-      do throws(SquintError) { try sampling.check() } catch { throw SquintError(.badData, error.message) }
+      do { try sampling.check() } catch {
+        throw SquintError(.badData, "metadata generation: \(error.message); convert the model again")
+      }
     } catch {
       // Errors about metadata do not know their file.
       throw error.message.hasPrefix(path) ? error : SquintError(error.kind, "\(path): \(error.message)")

@@ -2,14 +2,20 @@ import ArgumentParser
 import Squint
 
 struct Ask: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Answers one question.")
+  static let configuration = CommandConfiguration(
+    abstract: "Answers one question.",
+    discussion: """
+      squint ask model.squint "What is the capital of France?"
+      squint ask model.squint --system "Answer in French." < question.txt
+      squint ask model.squint --raw "Once upon a time" --temperature 0.8 --seed 7
+      """)
 
   @OptionGroup var model: ModelArgument
 
   @Argument(help: "The question. Default: what stdin holds.")
   var prompt: String?
 
-  @Option(help: "What the model is told before the question.")
+  @Option(help: .init("What the model is told before the question.", valueName: "text"))
   var system: String?
 
   @Flag(help: "Continue the prompt as it stands, without the chat template.")
@@ -40,7 +46,7 @@ struct Ask: ParsableCommand {
   func run() throws {
     let cancellation = Interrupt.install()
     let model = try Model(path: model.model)
-    let question = try prompt ?? standardInput()
+    let question = try prompt ?? standardInput(cancellation)
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
     let session = try Session(model, machine.session(beams: generation.beams), cancellation: cancellation)
     if raw {
@@ -75,14 +81,34 @@ struct Ask: ParsableCommand {
     if answer.finishReason == .cancelled { throw ExitCode(Interrupt.exitCode) }
   }
 
-  private func standardInput() throws(SquintError) -> String {
+  /// What stdin holds, without the line ends behind it; bytes that are no UTF-8 become U+FFFD.
+  private func standardInput(_ cancellation: Cancellation) throws -> String {
     guard isatty(STDIN_FILENO) == 0 else {
       throw SquintError(.usage, "no prompt: give one behind the model, or on stdin")
     }
-    var lines: [String] = []
-    while let line = readLine(strippingNewline: false) { lines.append(line) }
-    var text = lines.joined()
-    while text.last?.isNewline == true { text.removeLast() }
-    return text
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 64 << 10)
+    while true {
+      // `poll` comes back when Ctrl-C is pressed, which `read` does not.
+      var waiting = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
+      let isReady = poll(&waiting, 1, -1)
+      if cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
+      if isReady < 0 && errno == EINTR { continue }
+      let count = read(STDIN_FILENO, &chunk, chunk.count)
+      if count < 0 && errno == EINTR { continue }
+      guard count >= 0 else {
+        throw SquintError(.noInput, "stdin cannot be read: \(String(cString: strerror(errno)))")
+      }
+      guard count > 0 else { break }
+      bytes += chunk[..<count]
+      guard bytes.count <= Self.longestInput else {
+        throw SquintError(.usage, "the prompt on stdin is longer than \(grouped(Self.longestInput)) bytes; shorten it")
+      }
+    }
+    while let last = bytes.last, last == UInt8(ascii: "\n") || last == UInt8(ascii: "\r") { bytes.removeLast() }
+    return String(decoding: bytes, as: UTF8.self)
   }
+
+  /// More than any context holds; an endless stdin must not fill the memory.
+  private static let longestInput = 16 << 20
 }

@@ -8,13 +8,13 @@ struct Bench: ParsableCommand {
   @OptionGroup var model: ModelArgument
   @OptionGroup var machine: MachineOptions
 
-  @Option(name: .customShort("p"), help: "The tokens of the prompt.")
+  @Option(name: .customShort("p"), help: .init("The tokens of the prompt.", valueName: "n"))
   var promptTokens = 512
 
-  @Option(name: .customShort("n"), help: "The tokens to generate.")
+  @Option(name: .customShort("n"), help: .init("The tokens to generate.", valueName: "n"))
   var generatedTokens = 128
 
-  @Option(help: "How often to measure; the median counts.")
+  @Option(help: .init("How often to measure; the median counts.", valueName: "n"))
   var rounds = 5
 
   @Flag(help: "Print one JSON object.")
@@ -49,9 +49,10 @@ struct Bench: ParsableCommand {
   }
 
   func run() throws {
-    let counts = 1...1 << 24
-    guard counts.contains(promptTokens), counts.contains(generatedTokens), counts.contains(rounds) else {
-      throw SquintError(.usage, "-p, -n and --rounds must be 1 to \(grouped(counts.upperBound))")
+    for (name, value) in [("-p", promptTokens), ("-n", generatedTokens), ("--rounds", rounds)] {
+      guard (1...1 << 23).contains(value) else {
+        throw SquintError(.usage, "\(name) \(value); choose 1 to \(grouped(1 << 23))")
+      }
     }
     let model = try Model(path: model.model)
     var options = machine.session()
@@ -95,8 +96,8 @@ struct Bench: ParsableCommand {
       "\(fixed(output.decodeShareOfBandwidth * 100, 0)) % of \(fixed(roofline.bytesPerSecond / 1e9, 1)) GB/s read",
     ])
     Terminal.write(
-      "\(model.name), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
-        + "peak memory \(mebibytes(peak))\n")
+      "\(Terminal.printable(model.name)), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
+        + "peak memory \(readableSize(peak))\n")
   }
 
   private func median(_ values: [Double]) -> Double {

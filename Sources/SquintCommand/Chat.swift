@@ -17,7 +17,7 @@ struct Chat: ParsableCommand {
 
   @OptionGroup var model: ModelArgument
 
-  @Option(help: "What the model is told before the conversation.")
+  @Option(help: .init("What the model is told before the conversation.", valueName: "text"))
   var system: String?
 
   @OptionGroup var generation: GenerationArguments
@@ -34,7 +34,7 @@ struct Chat: ParsableCommand {
     var conversation = Conversation(session: session, system: system, options: options)
     if isatty(STDIN_FILENO) == 1 {
       setlocale(LC_ALL, "")  // so that the line editor knows characters from bytes
-      Terminal.note("\(model.name): /help for help, Ctrl-D to end")
+      Terminal.note("\(Terminal.printable(model.name)): /help for help, Ctrl-D to end")
     }
     while let line = readLine(from: "> ") {
       let words = line.split(separator: " ", maxSplits: 1).map(String.init)
@@ -46,12 +46,12 @@ struct Chat: ParsableCommand {
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
       case "/save":
         guard words.count == 2 else {
-          Terminal.note("squint: /save needs the name of a file")
+          Terminal.report(SquintError(.usage, "/save needs the name of a file"))
           continue
         }
         report { () throws(SquintError) in try conversation.save(to: words[1]) }
       case let word? where word.hasPrefix("/"):
-        Terminal.note("squint: there is no \(word); /help lists what there is")
+        Terminal.report(SquintError(.usage, "there is no \(word); /help lists what there is"))
       default:
         cancellation.reset()
         report { () throws(SquintError) in try conversation.ask(line) }
@@ -62,7 +62,7 @@ struct Chat: ParsableCommand {
 
   /// In a conversation an error is told, and the conversation goes on.
   private func report(_ body: () throws(SquintError) -> Void) {
-    do { try body() } catch { Terminal.note("squint: \(error.message)") }
+    do { try body() } catch { Terminal.report(error) }
   }
 
   /// A line from the terminal, edited and remembered, or from wherever stdin comes from; nil at its end.

@@ -43,8 +43,9 @@ struct Inspect: ParsableCommand {
 
   func run() throws {
     let file = try ModelFile(path: model.model)
+    let tensorsByModule = Dictionary(grouping: file.tensors, by: \.module)
     let modules = file.modules.enumerated().map { index, module in
-      let tensors = file.tensors.filter { $0.module == index }
+      let tensors = tensorsByModule[index] ?? []
       return Output.Module(
         name: module.name, offset: module.range.lowerBound, bytes: module.range.count,
         parameters: tensors.reduce(0) { $0 + $1.elementCount },
@@ -119,12 +120,12 @@ struct JSONMetadata: Encodable {
     case .int(let value): return "\(value)"
     case .float(let value): return "\(value)"
     case .string(let value):
-      let printable = value.unicodeScalars.map { $0.value < 32 || $0.value == 127 ? " " : String($0) }.joined()
-      return printable.count > 80 ? "\(printable.prefix(80))… (\(printable.count) characters)" : printable
+      let count = value.unicodeScalars.count
+      return Terminal.printable(value, limit: 80) + (count > 80 ? " (\(grouped(count)) characters)" : "")
     case .bytes(let value): return "\(value.count) bytes"
     case .ints(let value): return list(value.map { "\($0)" })
     case .floats(let value): return list(value.map { "\($0)" })
-    case .strings(let value): return list(value)
+    case .strings(let value): return list(value.map { Terminal.printable($0, limit: 40) })
     }
   }
 }

@@ -8,13 +8,15 @@ struct Logits: ParsableCommand {
 
   @OptionGroup var model: ModelArgument
 
-  @Option(help: "The prompt.")
+  @Option(help: .init("The prompt.", valueName: "text"))
   var prompt: String?
 
-  @Option(parsing: .upToNextOption, help: "The prompt as tokens.")
+  @Option(parsing: .upToNextOption, help: .init("The prompt as tokens.", valueName: "id"))
   var ids: [Int32] = []
 
-  @Option(name: .shortAndLong, help: "The NumPy file to write.", completion: .file(extensions: ["npy"]))
+  @Option(
+    name: .shortAndLong, help: .init("The NumPy file to write.", valueName: "file"),
+    completion: .file(extensions: ["npy"]))
   var output: String
 
   @OptionGroup var machine: MachineOptions
@@ -23,10 +25,12 @@ struct Logits: ParsableCommand {
     guard (prompt == nil) != ids.isEmpty else {
       throw SquintError(.usage, "give the prompt either as --prompt TEXT or as --ids ID…")
     }
+    // A signal that ended the program at once would leave the half-written file behind.
+    let cancellation = Interrupt.install()
     let model = try Model(path: model.model)
     let tokens = try prompt.map { (text) throws(SquintError) in try model.tokens(text) } ?? ids
     guard !tokens.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
-    let session = try Session(model, machine.session())
+    let session = try Session(model, machine.session(), cancellation: cancellation)
     try session.append(tokens)
     let file = try OutputFile(path: output)
     try file.write(numpyHeader(rows: tokens.count, columns: model.decoder.vocabulary))
@@ -35,6 +39,7 @@ struct Logits: ParsableCommand {
       try file.write(UnsafeRawBufferPointer(logits))
     }
     Terminal.endProgress()
+    if cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
     try file.finish()
   }
 }

@@ -26,16 +26,19 @@ extension KVType: ExpressibleByArgument {}
 
 /// The options that decide a session's memory and speed.
 struct MachineOptions: ParsableArguments {
-  @Option(help: "The memory that the whole process may take, such as 256M. Default: what is free.")
+  @Option(
+    help: .init("The memory that the whole process may take, such as 256M. Default: what is free.", valueName: "size"))
   var memory: ByteSize?
 
-  @Option(help: "The positions that prompt and answer may take together. Default: at most 4096, and what fits.")
+  @Option(
+    help: .init(
+      "The positions that prompt and answer may take together. Default: at most 4096, and what fits.", valueName: "n"))
   var context: Int?
 
-  @Option(help: "The threads to compute on. Default: one for each processor.")
+  @Option(help: .init("The threads to compute on. Default: one for each processor.", valueName: "n"))
   var threads: Int?
 
-  @Option(help: "How keys and values are kept: \(KVType.allCases.map(\.rawValue).joined(separator: ", ")).")
+  @Option(help: "How keys and values are kept.")
   var kv = KVType.int8
 
   func session(beams: Int = 1) -> SessionOptions {
@@ -45,31 +48,37 @@ struct MachineOptions: ParsableArguments {
 
 /// The options that decide an answer.
 struct GenerationArguments: ParsableArguments {
-  @Option(help: "The tokens that the answer may have at most. Default: until the context is full.")
+  @Option(
+    help: .init("The tokens that the answer may have at most. Default: until the context is full.", valueName: "n"))
   var maxTokens: Int?
 
-  @Option(help: "How freely to choose; 0: always the most probable token.")
+  @Option(help: .init("How freely to choose; 0: always the most probable token.", valueName: "t"))
   var temperature: Float?
 
-  @Option(help: "Choose from the K most probable tokens only; 0: from all.")
+  @Option(help: .init("Choose from the k most probable tokens only; 0: from all.", valueName: "k"))
   var topK: Int?
 
-  @Option(help: "Choose from the most probable tokens that make up this probability only.")
+  @Option(help: .init("Choose from the most probable tokens that make up this probability only.", valueName: "p"))
   var topP: Float?
 
-  @Option(help: "Choose from tokens at least this many times as probable as the most probable one only.")
+  @Option(
+    help: .init(
+      "Choose from tokens at least this many times as probable as the most probable one only.", valueName: "p"))
   var minP: Float?
 
-  @Option(help: "Make tokens that were there already less probable; 1: do not.")
+  @Option(help: .init("Make tokens that were there already less probable; 1: do not.", valueName: "r"))
   var repeatPenalty: Float?
 
-  @Option(help: "Follow this many sequences and answer with the best (greedy only).")
+  @Option(help: .init("Follow this many sequences and answer with the best (greedy only).", valueName: "n"))
   var beams = 1
 
-  @Option(help: "The seed of the random numbers: the same seed gives the same answer. Default: another one each time.")
+  @Option(
+    help: .init(
+      "The seed of the random numbers: the same seed gives the same answer. Default: another one each time.",
+      valueName: "n"))
   var seed: UInt64?
 
-  @Option(help: "End the answer before this text. Repeatable.")
+  @Option(help: .init("End the answer before this text. Repeatable.", valueName: "text"))
   var stop: [String] = []
 
   /// The options over `defaults`.

@@ -8,13 +8,13 @@ struct Plan: ParsableCommand {
   @OptionGroup var model: ModelArgument
   @OptionGroup var machine: MachineOptions
 
-  @Option(help: "Plan for beam search over this many sequences.")
+  @Option(help: .init("Plan for beam search over this many sequences.", valueName: "n"))
   var beams = 1
 
   @Flag(help: "Print one JSON object.")
   var json = false
 
-  @Option(help: "Draw the plan into this file.", completion: .file(extensions: ["svg"]))
+  @Option(help: .init("Draw the plan into this file.", valueName: "file"), completion: .file(extensions: ["svg"]))
   var svg: String?
 
   struct Output: Encodable {
@@ -61,84 +61,174 @@ struct Plan: ParsableCommand {
           }))
       return
     }
-    var names: [String] = []
-    for item in plan.phases.flatMap(\.items) where !names.contains(item.name) { names.append(item.name) }
-    var table = TextTable(["phase"] + names + ["together"])
+    let parts = plan.parts
+    var table = TextTable(["phase"] + parts.map(\.name) + ["together", ""])
     for phase in plan.phases {
+      let sizes = plan.sizes(in: phase)
       table.add(
-        [phase.name]
-          + names.map { name in phase.items.first { $0.name == name }.map { mebibytes($0.byteCount) } ?? "0" }
-          + [mebibytes(phase.byteCount)])
+        [phase.name] + parts.map { part in readableSize(sizes[part.name] ?? 0) }
+          + [readableSize(phase.byteCount), SessionPlan.meanings[phase.name] ?? ""])
     }
-    Terminal.write(table.text)
+    var legend = TextTable(["part", "what it is"])
+    for part in parts { legend.add([part.name, part.meaning]) }
     Terminal.write(
-      "\ncontext \(plan.context) tokens, KV cache \(plan.options.kvType.rawValue), \(plan.threads) threads\n"
-        + "fits: at most \(mebibytes(plan.peak)) of \(mebibytes(plan.budget))\n")
+      """
+      \(Terminal.printable(model.name)): \(plan.summary)
+
+      \(table.text)
+      \(legend.text)
+      fits: at most \(readableSize(plan.peak)) of the \(readableSize(plan.budget)) that are \
+      \(plan.options.memory == nil ? "free" : "allowed")
+
+      """)
   }
 }
 
 extension SessionPlan {
+  /// A part of the memory, for people.
+  struct Part {
+    let name: String
+    let meaning: String
+    let colour: String
+  }
+
+  /// What happens in each phase.
+  static let meanings = [
+    "load": "opening the file", "encode": "looking at the media", "prefill": "reading the prompt",
+    "decode": "writing the answer",
+  ]
+
+  /// The parts of the plan, those that stay first.
+  var parts: [Part] {
+    let known = [
+      Part(name: "process", meaning: "the program itself", colour: "#6c757d"),
+      Part(name: "threads", meaning: "the stacks of its threads", colour: "#adb5bd"),
+      Part(name: "tokenizer", meaning: "the vocabulary's tables", colour: "#e9c46a"),
+      Part(name: "decoder", meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
+      Part(
+        name: "KV cache", meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
+      Part(name: "working", meaning: "the numbers that are being computed", colour: "#457b9d"),
+    ]
+    let sizes = phases.map { self.sizes(in: $0) }
+    let names = Set(known.map(\.name))
+    // Parts that this page has no words for are shown all the same.
+    let others = Set(sizes.flatMap(\.keys)).subtracting(names).sorted().map {
+      Part(name: $0, meaning: "", colour: "#9b5de5")
+    }
+    return (known + others).filter { part in sizes.contains { ($0[part.name] ?? 0) > 0 } }
+  }
+
+  /// The bytes of each part in `phase`; the arena is divided into the KV cache and the rest.
+  func sizes(in phase: Phase) -> [String: Int] {
+    var sizes: [String: Int] = [:]
+    for item in phase.items {
+      guard item.name == "arena" else {
+        sizes[item.name, default: 0] += item.byteCount
+        continue
+      }
+      let cacheNames: Set = ["keys", "values", "key scales", "value scales"]
+      let cache = arena.buffers.reduce(0) { $0 + (cacheNames.contains($1.name) ? $1.byteCount : 0) }
+      sizes["KV cache"] = min(cache, item.byteCount)
+      sizes["working"] = item.byteCount - min(cache, item.byteCount)
+    }
+    return sizes
+  }
+
+  /// What was planned for, on one line.
+  var summary: String {
+    "a context of \(context) tokens, KV cache \(options.kvType.rawValue), \(threads) thread\(threads == 1 ? "" : "s")"
+      + (options.beams > 1 ? ", \(options.beams) beams" : "")
+  }
+
   /// A stacked column for each phase against the line of the budget, as SVG.
   func drawing(title: String) -> String {
-    let colours = ["process": "#8d99ae", "threads": "#b8c0cc", "tokenizer": "#e9c46a", "arena": "#2a9d8f"]
-    let height = 260.0
+    let (left, top, height, step) = (90, 96.0, 300.0, 150)
+    let bottom = top + height
     // A budget far above the columns would flatten them; then it is named, not drawn.
-    let drawsBudget = budget < 2 * peak
-    let top = Double(drawsBudget ? max(peak, budget) : peak) * 1.05
-    func y(_ bytes: Int) -> Double { 50 + height * (1 - Double(bytes) / top) }
-    let width = 130 * phases.count + 220
+    let drawsBudget = budget < 2 * max(peak, 1)
+    let tick = Self.tick(upTo: drawsBudget ? max(peak, budget) : peak)
+    let highest = Double(tick) * (Double(drawsBudget ? max(peak, budget) : peak) / Double(tick)).rounded(.up)
+    func y(_ bytes: Int) -> String { fixed(bottom - height * Double(bytes) / highest, 1) }
+    let right = left + step * phases.count
+    let parts = parts
+    let verdict =
+      "at most \(readableSize(peak)) of the \(readableSize(budget)) that are \(options.memory == nil ? "free" : "allowed")"
     var svg = """
-      <svg xmlns="http://www.w3.org/2000/svg" width="\(width)" height="360" font-family="sans-serif" font-size="13">
+      <svg xmlns="http://www.w3.org/2000/svg" width="\(right + 440)" height="470" font-family="sans-serif" font-size="14" \
+      fill="#212529">
       <rect width="100%" height="100%" fill="white"/>
-      <text x="20" y="28" font-size="16">\(escaped(title)): context \(context), KV \(options.kvType.rawValue)</text>
+      <text x="24" y="34" font-size="19" font-weight="bold">Memory of \(escaped(title)), phase by phase</text>
+      <text x="24" y="58" fill="#495057">\(summary): \(verdict)</text>
 
       """
+    for value in stride(from: 0, through: Int(highest), by: tick) {
+      svg += """
+        <line x1="\(left)" x2="\(right)" y1="\(y(value))" y2="\(y(value))" stroke="#dee2e6"/>
+        <text x="\(left - 8)" y="\(y(value))" dy="5" text-anchor="end" fill="#495057">\(value >> 20) MiB</text>
+
+        """
+    }
     for (index, phase) in phases.enumerated() {
-      let x = 30 + index * 130
+      let x = left + 25 + index * step
+      let sizes = sizes(in: phase)
       var total = 0
-      for item in phase.items where item.byteCount > 0 {
-        let bottom = y(total)
-        total += item.byteCount
+      for part in parts {
+        guard let bytes = sizes[part.name], bytes > 0 else { continue }
+        let partHeight = height * Double(bytes) / highest
         svg += """
-          <rect x="\(x)" y="\(fixed(y(total), 1))" width="90" height="\(fixed(bottom - y(total), 1))" \
-          fill="\(colours[item.name] ?? "#e76f51")"><title>\(item.name): \(mebibytes(item.byteCount))</title></rect>
+          <rect x="\(x)" y="\(y(total + bytes))" width="100" height="\(fixed(partHeight, 1))" fill="\(part.colour)">\
+          <title>\(part.name): \(readableSize(bytes))</title></rect>
 
           """
+        if partHeight >= 18 {
+          svg += """
+            <text x="\(x + 50)" y="\(y(total + bytes / 2))" dy="5" text-anchor="middle" fill="white" \
+            font-size="12">\(part.name)</text>
+
+            """
+        }
+        total += bytes
       }
       svg += """
-        <text x="\(x + 45)" y="\(fixed(y(total) - 6, 1))" text-anchor="middle">\(mebibytes(total))</text>
-        <text x="\(x + 45)" y="330" text-anchor="middle">\(phase.name)</text>
+        <text x="\(x + 50)" y="\(y(total))" dy="-7" text-anchor="middle" font-weight="bold">\(readableSize(total))</text>
+        <text x="\(x + 50)" y="\(fixed(bottom + 24, 0))" text-anchor="middle" font-weight="bold">\(phase.name)</text>
+        <text x="\(x + 50)" y="\(fixed(bottom + 43, 0))" text-anchor="middle" fill="#495057" \
+        font-size="12">\(Self.meanings[phase.name] ?? "")</text>
 
         """
     }
     if drawsBudget {
       svg += """
-        <line x1="20" x2="\(130 * phases.count + 20)" y1="\(fixed(y(budget), 1))" y2="\(fixed(y(budget), 1))" \
-        stroke="#c1121f" stroke-width="2" stroke-dasharray="6 4"/>
+        <line x1="\(left)" x2="\(right)" y1="\(y(budget))" y2="\(y(budget))" stroke="#c1121f" stroke-width="2" \
+        stroke-dasharray="7 4"/>
+        <text x="\(right + 8)" y="\(y(budget))" dy="5" fill="#c1121f">budget \(readableSize(budget))</text>
 
         """
     }
-    var names: [String] = []
-    for item in phases.flatMap(\.items) where item.byteCount > 0 && !names.contains(item.name) {
-      names.append(item.name)
-    }
-    for (index, name) in names.enumerated() {
+    // From the top down, as the columns are stacked.
+    for (index, part) in parts.reversed().enumerated() {
+      let y = Int(bottom) - 8 - (parts.count - 1 - index) * 36
+      let largest = phases.map { sizes(in: $0)[part.name] ?? 0 }.max() ?? 0
       svg += """
-        <rect x="\(130 * phases.count + 40)" y="\(60 + index * 24)" width="14" height="14" \
-        fill="\(colours[name] ?? "#e76f51")"/>
-        <text x="\(130 * phases.count + 62)" y="\(72 + index * 24)">\(name)</text>
+        <rect x="\(right + 24)" y="\(y - 12)" width="14" height="14" fill="\(part.colour)"/>
+        <text x="\(right + 46)" y="\(y)">\(part.name), \(readableSize(largest))\
+        <tspan x="\(right + 46)" dy="16" fill="#495057" font-size="12">\(part.meaning)</tspan></text>
 
         """
     }
-    svg += """
-      <text x="\(130 * phases.count + 40)" y="\(80 + names.count * 24)" fill="#c1121f">budget \(mebibytes(budget))</text>
-      </svg>
+    return svg + "</svg>\n"
+  }
 
-      """
-    return svg
+  /// The distance of the lines that are drawn across, in bytes: about five of them up to `bytes`.
+  private static func tick(upTo bytes: Int) -> Int {
+    var decade = 1 << 20
+    while true {
+      for factor in [1, 2, 5] where bytes / (decade * factor) <= 5 { return decade * factor }
+      decade *= 10
+    }
   }
 
   private func escaped(_ text: String) -> String {
-    String(text.flatMap { $0 == "<" ? "&lt;" : $0 == "&" ? "&amp;" : String($0) })
+    Terminal.printable(text, limit: 60).map { $0 == "<" ? "&lt;" : $0 == "&" ? "&amp;" : String($0) }.joined()
   }
 }

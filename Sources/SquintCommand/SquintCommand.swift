@@ -5,8 +5,10 @@ import Squint
 struct SquintCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "squint",
-    abstract: "Asks a model in one .squint file.",
+    abstract: "Runs a language model that is one .squint file.",
     discussion: """
+      squint ask model.squint "What is the capital of France?"
+
       Answers and data go to stdout, everything else to stderr. Sizes are written 256M, 1.5G or 268435456.
       Make a model file with squint-convert.
       """,
@@ -17,13 +19,23 @@ struct SquintCommand: ParsableCommand {
     ])
 
   static func main() {
+    Terminal.prepare()
     do {
       var command = try parseAsRoot()
       try command.run()
     } catch let error as SquintError {
       Terminal.fail(error)
     } catch {
-      exit(withError: error)
+      // Help and version are what was asked for; a bare exit code has nothing to say.
+      if error is ExitCode || exitCode(for: error).isSuccess { exit(withError: error) }
+      Terminal.fail(SquintError(.usage, "\(message(for: error)); \(helpCommand) says how"))
     }
+  }
+
+  /// `squint COMMAND --help` for the command that was called.
+  private static var helpCommand: String {
+    let names = configuration.subcommands.map { $0._commandName }
+    let called = CommandLine.arguments.dropFirst().first.flatMap { names.contains($0) ? " " + $0 : nil }
+    return "squint\(called ?? "") --help"
   }
 }

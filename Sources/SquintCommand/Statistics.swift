@@ -30,7 +30,7 @@ struct Statistics: Encodable {
   var line: String {
     "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
       + "\(fixed(timings.secondsToFirstToken * 1000, 0)) ms, \(timings.generatedTokens) tokens at "
-      + "\(fixed(timings.generatedTokensPerSecond, 1))/s, peak memory \(mebibytes(memory.peak))"
+      + "\(fixed(timings.generatedTokensPerSecond, 1))/s, peak memory \(readableSize(memory.peak))"
   }
 }
 
@@ -86,5 +86,7 @@ func fixed(_ value: Double, _ digits: Int) -> String {
   return "\(sign)\(whole)." + String(repeating: "0", count: digits - text.count) + text
 }
 
-/// A size for people: "103.4 MiB".
-func mebibytes(_ bytes: Int) -> String { fixed(Double(bytes) / Double(1 << 20), 1) + " MiB" }
+/// A size for people: "103.4 MiB", "21.3 GiB".
+func readableSize(_ bytes: Int) -> String {
+  bytes < 10 << 30 ? fixed(Double(bytes) / 0x1p20, 1) + " MiB" : fixed(Double(bytes) / 0x1p30, 1) + " GiB"
+}

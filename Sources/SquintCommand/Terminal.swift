@@ -4,28 +4,40 @@ import Synchronization
 /// Where output goes: answers and data to stdout, everything else to stderr.
 enum Terminal {
   /// Writes `text` to stdout at once, so that a streamed answer appears while it is made.
-  static func write(_ text: String) { write(text, to: STDOUT_FILENO) }
+  ///
+  /// Where stdout takes no more (a full disk), the program ends here: there is nothing left that it could do.
+  static func write(_ text: String) {
+    if let code = write(text, to: STDOUT_FILENO) {
+      fail(SquintError(.inputOutput, "stdout cannot be written: \(String(cString: strerror(code)))"))
+    }
+  }
 
+  /// Writes a line to stderr. Where that fails, nobody is left to tell.
   static func note(_ text: String) { write(text + "\n", to: STDERR_FILENO) }
 
-  private static func write(_ text: String, to descriptor: Int32) {
+  /// Writes the one line that an error is.
+  static func report(_ error: SquintError) { note("squint: \(printable(error.message))") }
+
+  /// Writes the one line that an error is, and exits with its code.
+  static func fail(_ error: SquintError) -> Never {
+    report(error)
+    exit(error.exitCode)
+  }
+
+  /// The error's number where `text` could not be written.
+  @discardableResult
+  private static func write(_ text: String, to descriptor: Int32) -> Int32? {
     var text = text
-    text.withUTF8 { bytes in
+    return text.withUTF8 { bytes in
       var done = 0
       while done < bytes.count {
         let count = Glue.write(descriptor, bytes.baseAddress! + done, bytes.count - done)
         if count < 0 && errno == EINTR { continue }
-        // Whoever read the output is gone: nobody is left to tell.
-        if count <= 0 { exit(SquintError.Kind.inputOutput.rawValue) }
+        if count <= 0 { return errno }
         done += count
       }
+      return nil
     }
-  }
-
-  /// Prints the one line that an error is, and exits with its code.
-  static func fail(_ error: SquintError) -> Never {
-    note("squint: \(error.message)")
-    exit(error.exitCode)
   }
 
   static var isInteractive: Bool { isatty(STDERR_FILENO) == 1 }
@@ -37,6 +49,39 @@ enum Terminal {
 
   static func endProgress() {
     if isInteractive { write("\r\u{1B}[K", to: STDERR_FILENO) }
+  }
+
+  /// `text` on one line, without what would make a terminal do things: names and messages may come from a model file.
+  static func printable(_ text: String, limit: Int = 1000) -> String {
+    var line = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+      guard line.count < limit else { return String(line) + "…" }
+      switch scalar.properties.generalCategory {
+      case .control, .lineSeparator, .paragraphSeparator, .format: line.append(" ")
+      default: line.append(scalar)
+      }
+    }
+    return String(line)
+  }
+
+  /// Makes the program's descriptors sound before anything is opened.
+  ///
+  /// Where a caller closed stdin, stdout or stderr, the next file to be opened would take its number, and messages would
+  /// be written into it. The stand-ins cannot be read or written, so that using them is an error as it should be.
+  static func prepare() {
+    for (descriptor, mode) in [(STDIN_FILENO, O_WRONLY), (STDOUT_FILENO, O_RDONLY), (STDERR_FILENO, O_RDONLY)]
+    where fcntl(descriptor, F_GETFD) == -1 {
+      _ = open("/dev/null", mode)
+    }
+    // A reader that went away, as `head` does, ends the program quietly, also where the parent ignores the signal.
+    signal(SIGPIPE, SIG_DFL)
+    // The model file is mapped: a card that cannot read a page, or a file that shrinks, arrives as a signal.
+    signal(SIGBUS) { _ in
+      let message: StaticString =
+        "squint: the model file cannot be read any more: it was changed meanwhile, or the disk is failing; run squint verify\n"
+      _ = Glue.write(STDERR_FILENO, message.utf8Start, message.utf8CodeUnitCount)
+      _exit(SquintError.Kind.inputOutput.rawValue)
+    }
   }
 }
 
@@ -53,22 +98,27 @@ private enum Glue {
   }
 }
 
-/// Ctrl-C: the first ends the answer, the second the program.
+/// Ctrl-C and `kill`: the first ends the answer, the second the program.
 enum Interrupt {
   /// What the handler, which may not allocate or lock, can reach.
   private static let cancellation = Cancellation()
+  private static let received = Atomic<Int32>(0)
 
-  /// From now on Ctrl-C switches the returned cancellation.
+  /// From now on SIGINT and SIGTERM switch the returned cancellation.
   static func install() -> Cancellation {
     // Made before the handler can run: a global is made at its first use, under a lock.
     let cancellation = cancellation
-    signal(SIGINT) { _ in
-      if Interrupt.cancellation.isCancelled { _exit(Interrupt.exitCode) }
-      Interrupt.cancellation.cancel()
+    received.store(0, ordering: .relaxed)
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { number in
+        if Interrupt.cancellation.isCancelled { _exit(128 + number) }
+        Interrupt.received.store(number, ordering: .relaxed)
+        Interrupt.cancellation.cancel()
+      }
     }
     return cancellation
   }
 
-  /// What shells expect of a program that SIGINT ended.
-  static let exitCode: Int32 = 130
+  /// What shells expect of a program that a signal ended.
+  static var exitCode: Int32 { 128 + received.load(ordering: .relaxed) }
 }

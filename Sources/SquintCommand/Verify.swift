@@ -11,7 +11,7 @@ struct Verify: ParsableCommand {
     let file = try ModelFile(path: model.model)
     defer { Terminal.endProgress() }
     try file.verify { bytes in
-      Terminal.progress("verifying: \(bytes * 100 / max(file.byteCount, 1)) % of \(mebibytes(file.byteCount))")
+      Terminal.progress("verifying: \(bytes * 100 / max(file.byteCount, 1)) % of \(readableSize(file.byteCount))")
     }
     Terminal.endProgress()
     Terminal.write("\(file.path): \(file.tensors.count) tensors, \(grouped(file.byteCount)) bytes: all right\n")

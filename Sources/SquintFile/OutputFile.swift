@@ -12,6 +12,13 @@ package final class OutputFile {
   /// - Throws: `cannotCreate` when the folder does not let it be created.
   package init(path: String) throws(SquintError) {
     self.path = path
+    // The file is renamed to `path` in the end: that must not replace a device such as /dev/null, and cannot replace a
+    // folder.
+    var status = stat()
+    if stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
+      let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : "not a regular file"
+      throw SquintError(.cannotCreate, "\(path): cannot be created: it is \(kind); give the name of a file")
+    }
     // Random, not the process id, which in a container is the same at every start: two writers of one path must not
     // write into, or publish, each other's file, and what a killed one left behind must not stop the next.
     temporaryPath = "\(path).partial-\(String(UInt64.random(in: 0...UInt64.max), radix: 36))"

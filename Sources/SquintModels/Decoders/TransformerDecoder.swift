@@ -46,17 +46,32 @@ public struct TransformerDecoder {
       guard heads % kvHeads == 0 else {
         throw SquintError(.badData, "metadata decoder.kv_heads is \(kvHeads), which does not divide \(heads) heads")
       }
-      normEpsilon = Float(try metadata.float("decoder.norm_epsilon"))
+      normEpsilon = try Self.number(metadata, "decoder.norm_epsilon")
+      guard normEpsilon >= 0 else {
+        throw SquintError(
+          .badData, "metadata decoder.norm_epsilon is \(normEpsilon), and a mean square is never negative")
+      }
       let window = try metadata.int("decoder.window", in: 0...Int(Int32.max), default: 0)
       let windowLayers =
         metadata["decoder.window_layers"] == nil ? nil : Set(try metadata.ints("decoder.window_layers"))
       windows = (0..<layers).map { windowLayers?.contains(Int64($0)) ?? true ? window : 0 }
       ropeFrequencies = try metadata.floats("decoder.rope_frequencies").map { Float($0) }
-      guard ropeFrequencies.count <= headWidth / 2 else {
+      guard (1...headWidth / 2).contains(ropeFrequencies.count), ropeFrequencies.allSatisfy(\.isFinite) else {
         throw SquintError(
-          .badData, "metadata decoder.rope_frequencies has \(ropeFrequencies.count) numbers for heads of \(headWidth)")
+          .badData,
+          "metadata decoder.rope_frequencies must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); "
+            + "convert the model again")
       }
-      ropeMagnitude = Float(try metadata.float("decoder.rope_magnitude", default: 1))
+      ropeMagnitude = try Self.number(metadata, "decoder.rope_magnitude", default: 1)
+    }
+
+    /// A number that is finite in f32, too.
+    private static func number(
+      _ metadata: Metadata, _ key: String, default fallback: Double? = nil
+    ) throws(SquintError) -> Float {
+      let value = Float(try metadata.float(key, default: fallback))
+      guard value.isFinite else { throw SquintError(.badData, "metadata \(key) is too large for a number in f32") }
+      return value
     }
   }
 
