@@ -86,8 +86,7 @@ struct Sampler {
   /// The next token, from logits[vocabulary], which the repetition penalty changes in place.
   mutating func choose(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
     if options.repetitionPenalty != 1 { penalize(logits) }
-    // A temperature so small that its reciprocal overflows is none.
-    return options.temperature < .leastNormalMagnitude ? Self.mostProbable(logits) : sample(logits)
+    return options.temperature == 0 ? Self.mostProbable(logits) : sample(logits)
   }
 
   /// The token with the greatest logit; the first of equals. Not-a-number never wins.

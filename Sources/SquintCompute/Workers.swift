@@ -61,11 +61,29 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
   private let monitor = Monitor()
   private var threads: [pthread_t] = []
 
-  /// About 50 µs on the machines that this was measured on: longer than the serial work between two matrices, shorter than
-  /// anyone notices.
-  private static let spins = 4000
+  /// How often a waiting thread looks before it sleeps.
+  private let spins: Int
 
-  init(count: Int) { self.count = count }
+  init(count: Int) {
+    self.count = count
+    spins = count > 1 ? Self.spins(for: .microseconds(50)) : 0
+  }
+
+  /// How many looks take `duration`, which is to be longer than the serial work between two matrices and shorter than anyone
+  /// notices. Measured, since the hint between two looks takes from one cycle (Arm) to 140 (Skylake).
+  private static func spins(for duration: Duration) -> Int {
+    let clock = ContinuousClock()
+    let value = Atomic<Int>(0)
+    let looks = 1000
+    // The fastest of some rounds: a thread that was interrupted is slow, never fast.
+    let fastest = (0..<5).map { _ in
+      clock.measure {
+        for _ in 0..<looks where value.load(ordering: .acquiring) == 0 { squint_spin_hint() }
+      }
+    }.min()!
+    // A clock may be too coarse to see them.
+    return min(max(Int(duration / max(fastest, .nanoseconds(1)) * Double(looks)), 100), 1_000_000)
+  }
 
   /// Starts the threads, or as many as the system gives.
   func start() throws(SquintError) {
@@ -127,7 +145,7 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
     var spins = 0
     while finished.load(ordering: .acquiring) < count - 1 {
       spins += 1
-      if spins < Self.spins { squint_spin_hint() } else { sched_yield() }
+      if spins < self.spins { squint_spin_hint() } else { sched_yield() }
     }
   }
 
@@ -153,7 +171,7 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
   }
 
   private func waitForChange(of seen: Int) -> Int {
-    for _ in 0..<Self.spins {
+    for _ in 0..<spins {
       let current = generation.load(ordering: .acquiring)
       if current != seen { return current }
       squint_spin_hint()

@@ -13,7 +13,8 @@ import Testing
     for threads in [1, 2] {
       let session = try Session(model, SessionOptions(kvType: kv, threads: threads))
       try session.append(promptIDs("llama-gqa"))
-      for sampling in [SamplingOptions(), SamplingOptions(temperature: 1, topK: 20, topP: 0.9, repetitionPenalty: 1.1)] {
+      for sampling in [SamplingOptions(), SamplingOptions(temperature: 1, topK: 20, topP: 0.9, repetitionPenalty: 1.1)]
+      {
         var generator = Generator(session, GenerationOptions(sampling: sampling, stopsAtStopTokens: false))
         // The first token computes the prompt.
         _ = try generator.next()
