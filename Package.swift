@@ -27,9 +27,9 @@ let package = Package(
       dependencies: [
         "SquintConversion", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
-    .target(name: "Squint", dependencies: ["SquintModels", "SquintText"]),
+    .target(name: "Squint", dependencies: ["SquintModels", "SquintText", "SquintCompute", "SquintFile"]),
     .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
-    .target(name: "SquintModels", dependencies: ["SquintCompute"]),
+    .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash"]),

@@ -62,12 +62,14 @@ public struct Answer: AsyncSequence {
   public struct AsyncIterator: AsyncIteratorProtocol {
     fileprivate var generator: Generator
 
-    public mutating func next() async throws(SquintError) -> GeneratedToken? { try generator.next() }
+    public mutating func next() async throws(SquintError) -> GeneratedToken? { try await next(isolation: nil) }
 
     public mutating func next(
       isolation actor: isolated (any Actor)?
     ) async throws(SquintError) -> GeneratedToken? {
-      try generator.next()
+      // Other tasks of this thread get their turn between two tokens.
+      await Task.yield()
+      return try generator.next()
     }
   }
 }
@@ -171,7 +173,9 @@ public struct Generator {
       end(.cancelled)
       return nil
     }
-    guard count < options.maxTokens ?? Int.max, session.tokens.count < session.context else {
+    // The token that is still to go through the decoder takes a position, too.
+    let taken = session.tokens.count + (pending == nil ? 0 : 1)
+    guard count < options.maxTokens ?? Int.max, taken < session.context else {
       end(.length)
       return nil
     }

@@ -42,12 +42,19 @@ public struct Machine: Sendable {
   }
 
   private static func usableProcessors() -> Int {
+    var count = Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
     for line in text("/proc/self/status").split(separator: "\n") where line.hasPrefix("Cpus_allowed:") {
       // A mask in hexadecimal, in words divided by commas.
-      let count = line.dropFirst("Cpus_allowed:".count).reduce(0) { $0 + ($1.hexDigitValue?.nonzeroBitCount ?? 0) }
-      if count > 0 { return min(count, Workers.counts.upperBound) }
+      let allowed = line.dropFirst("Cpus_allowed:".count).reduce(0) { $0 + ($1.hexDigitValue?.nonzeroBitCount ?? 0) }
+      if allowed > 0 { count = allowed }
     }
-    return min(max(Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))), 1), Workers.counts.upperBound)
+    // A container may see all processors and yet be given the time of a few: "QUOTA PERIOD", or "max PERIOD".
+    for group in groups(controller: "cpu") where group.isV2 {
+      let fields = text(group.folder + "/cpu.max").split { $0.isWhitespace }
+      guard fields.count == 2, let quota = Int(fields[0]), let period = Int(fields[1]), period > 0 else { continue }
+      count = min(count, max((quota - 1) / period + 1, 1))
+    }
+    return min(max(count, 1), Workers.counts.upperBound)
   }
 
   private static func memAvailable() -> Int? {
@@ -57,33 +64,41 @@ public struct Machine: Sendable {
     return nil
   }
 
-  /// What is left of the smallest memory limit of this process's control group and those above it (v2, then v1).
+  /// What is left of the smallest memory limit of this process's control group and those above it.
   private static func groupRemaining() -> Int? {
     var least: Int?
+    for group in groups(controller: "memory") {
+      let (limitFile, usageFile) =
+        group.isV2 ? ("memory.max", "memory.current") : ("memory.limit_in_bytes", "memory.usage_in_bytes")
+      let cacheKeys: Set<Substring> =
+        group.isV2 ? ["active_file", "inactive_file"] : ["total_active_file", "total_inactive_file"]
+      guard let limit = number(group.folder + "/" + limitFile), let usage = number(group.folder + "/" + usageFile)
+      else { continue }
+      // Usage counts the page cache, which the kernel drops before the group runs out: without this, a model that was
+      // just converted or run would leave no room for itself.
+      let cache = sum(in: group.folder + "/memory.stat", cacheKeys)
+      least = min(least ?? Int.max, max(limit - max(usage - cache, 0), 0))
+    }
+    return least
+  }
+
+  /// The folders of this process's control group and of those above it, in version 2 and in version 1 for `controller`.
+  private static func groups(controller: Substring) -> [(folder: String, isV2: Bool)] {
+    var folders: [(String, Bool)] = []
     for line in text("/proc/self/cgroup").split(separator: "\n") {
       let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
       guard fields.count == 3 else { continue }
       let isV2 = fields[0] == "0" && fields[1].isEmpty
-      guard isV2 || fields[1].split(separator: ",").contains("memory") else { continue }
-      let root = isV2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory"
-      let (limitFile, usageFile) =
-        isV2 ? ("memory.max", "memory.current") : ("memory.limit_in_bytes", "memory.usage_in_bytes")
-      let cacheKeys: Set<Substring> =
-        isV2 ? ["active_file", "inactive_file"] : ["total_active_file", "total_inactive_file"]
-      var group = String(fields[2])
+      guard isV2 || fields[1].split(separator: ",").contains(controller) else { continue }
+      let root = isV2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/\(controller)"
+      var group = fields[2]
       while true {
-        if let limit = number(root + group + "/" + limitFile), let usage = number(root + group + "/" + usageFile) {
-          // Usage counts the page cache, which the kernel drops before the group runs out: without this, a model that
-          // was just converted or run would leave no room for itself.
-          let cache = sum(in: root + group + "/memory.stat", cacheKeys)
-          least = min(least ?? Int.max, max(limit - max(usage - cache, 0), 0))
-        }
+        folders.append((root + group, isV2))
         guard let slash = group.lastIndex(of: "/"), group.count > 1 else { break }
-        group = String(group[..<slash])
-        if group.isEmpty { group = "/" }
+        group = slash == group.startIndex ? group[...slash] : group[..<slash]
       }
     }
-    return least
+    return folders
   }
 
   /// The sum of the numbers behind `keys` in a file of lines "key number".

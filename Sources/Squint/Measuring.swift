@@ -18,11 +18,11 @@ extension Session {
     truncate(to: 0)
     defer { truncate(to: 0) }
     // Any tokens do; different ones, so that no cache of the embedding flatters the result.
-    try append((0..<promptTokens).map { Int32($0 * 7919 % model.decoder.vocabulary) })
+    try append((0..<promptTokens).map { Int32($0 * 7919 % model.vocabularySize) })
     let begin = clock.now
     _ = try start()
     let middle = clock.now
-    for index in 0..<generatedTokens { step(Int32(index * 104_729 % model.decoder.vocabulary)) }
+    for index in 0..<generatedTokens { step(Int32(index * 104_729 % model.vocabularySize)) }
     let end = clock.now
     return (
       Double(promptTokens) / ((middle - begin) / .seconds(1)),

@@ -8,11 +8,11 @@ import SquintText
 /// same time.
 public final class Model: Sendable {
   public let file: ModelFile
-  public let decoder: TransformerDecoder.Configuration
+  package let configuration: TransformerDecoder.Configuration
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
   /// How a conversation becomes a prompt; nil for a model that was not made for conversation.
-  public let chatTemplate: ChatTemplate?
+  private let templateSource: String
   /// The tokens that end an answer.
   public let stopTokens: Set<Int32>
   /// The checkpoint's own choice of sampling, for conversation.
@@ -31,14 +31,14 @@ public final class Model: Sendable {
       guard file.module("decoder") != nil else {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
       }
-      decoder = try TransformerDecoder.Configuration(metadata)
-      weights = try TransformerDecoder.Weights(file, decoder)
+      configuration = try TransformerDecoder.Configuration(metadata)
+      weights = try TransformerDecoder.Weights(file, configuration)
       let template = try metadata.string("chat.template", default: "")
-      chatTemplate = template.isEmpty ? nil : try ChatTemplate(source: template)
+      templateSource = template
       let residentBefore = Machine.residentBytes()
       tokenizer = try Self.storedTokenizer(in: file)
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
-      let vocabulary = decoder.vocabulary
+      let vocabulary = configuration.vocabulary
       stopTokens = Set(
         try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) }
           .filter { $0 >= 0 && $0 < vocabulary })
@@ -80,15 +80,19 @@ public final class Model: Sendable {
     .badData(file.path, "it has no tokenizer; convert the checkpoint together with its tokenizer files")
   }
 
+  /// The tokens that there are: 0 ..< vocabularySize.
+  public var vocabularySize: Int { configuration.vocabulary }
+
   /// The tokens of `text` as the decoder takes them.
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.
   public func tokens(_ text: String, addSpecialTokens: Bool = true) throws(SquintError) -> [Int32] {
     guard let tokenizer else { throw Self.noTokenizer(file) }
     let tokens = tokenizer.encode(text, addSpecialTokens: addSpecialTokens)
-    if let stranger = tokens.first(where: { $0 < 0 || $0 >= decoder.vocabulary }) {
+    if let stranger = tokens.first(where: { $0 < 0 || $0 >= configuration.vocabulary }) {
       throw .badData(
-        file.path, "the tokenizer gives token \(stranger), and the decoder has \(decoder.vocabulary); convert it again")
+        file.path,
+        "the tokenizer gives token \(stranger), and the decoder has \(configuration.vocabulary); convert it again")
     }
     return tokens
   }
@@ -97,12 +101,13 @@ public final class Model: Sendable {
   ///
   /// A model without a template gets the contents alone, line by line.
   public func prompt(_ messages: [ChatMessage]) throws(SquintError) -> [Int32] {
-    guard let chatTemplate else {
+    guard !templateSource.isEmpty else {
       return try tokens(messages.map(\.text).joined(separator: "\n"))
     }
     let text: String
     do {
-      text = try chatTemplate.render(
+      // Parsed when it is needed: a template that we cannot read is no reason to refuse the rest of the model.
+      text = try ChatTemplate(source: templateSource).render(
         messages: messages, addGenerationPrompt: true, variables: templateVariables)
     } catch { throw SquintError(error.kind, "\(file.path): \(error.message)") }
     // The template writes the special tokens itself.
@@ -115,7 +120,9 @@ extension Model {
   private var templateVariables: [String: TemplateValue] {
     var variables: [String: TemplateValue] = [:]
     guard let tokenizer else { return variables }
-    for (name, token) in [("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken)] {
+    for (name, token) in [
+      ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
+    ] {
       guard let token else { continue }
       variables[name] = .string(String(decoding: tokenizer.bytes(of: token), as: UTF8.self))
     }

@@ -36,7 +36,7 @@ public final class Session {
     self.plan = plan
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)
-    decoder = TransformerDecoder(model.decoder, model.weights, plan.decoder, in: arena, compute)
+    decoder = TransformerDecoder(model.configuration, model.weights, plan.decoder, in: arena, compute)
     tokens.reserveCapacity(plan.context)
   }
 
@@ -65,8 +65,8 @@ public final class Session {
         "the prompt has \(grouped(count + more.count)) tokens, and the context holds \(grouped(context)); "
           + "shorten it or use a larger --context")
     }
-    if let stranger = more.first(where: { $0 < 0 || $0 >= model.decoder.vocabulary }) {
-      throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(model.decoder.vocabulary - 1))")
+    if let stranger = more.first(where: { $0 < 0 || $0 >= model.vocabularySize }) {
+      throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(model.vocabularySize - 1))")
     }
   }
 
@@ -118,7 +118,7 @@ public final class Session {
 
   /// The logits [vocabulary] of the last position that was computed.
   var logits: UnsafeMutableBufferPointer<Float> {
-    UnsafeMutableBufferPointer(start: decoder.logits[0], count: model.decoder.vocabulary)
+    UnsafeMutableBufferPointer(start: decoder.logits[0], count: model.vocabularySize)
   }
 
   /// Computes the logits of every position that is not in the cache yet.

@@ -70,7 +70,7 @@ public struct SessionPlan: Sendable {
   ///
   /// - Throws: `usage` where an option is impossible; `doesNotFit` where the budget does not hold it, with what would fit.
   public init(_ model: Model, _ options: SessionOptions) throws(SquintError) {
-    let configuration = model.decoder
+    let configuration = model.configuration
     guard (1...4096).contains(options.chunk) else {
       throw SquintError(.usage, "chunks of \(options.chunk) rows; choose 1 to 4096")
     }
@@ -149,7 +149,11 @@ public struct SessionPlan: Sendable {
         remedies.append("--kv int8 would fit")
       }
     }
-    if remedies.isEmpty { remedies.append("--memory \((plan.peak >> 20) + 1)M would do") }
+    if options.memory != nil {
+      remedies.append("--memory \((plan.peak >> 20) + 1)M would do")
+    } else if remedies.isEmpty {
+      remedies.append("end other programs, or take a smaller model")
+    }
     return SquintError(
       .doesNotFit,
       "\(model.file.path): a context of \(plan.context) takes \(grouped(plan.peak)) bytes, and \(grouped(budget)) are "
@@ -163,7 +167,7 @@ public struct SessionPlan: Sendable {
     self.context = context
     self.budget = budget
     threads = options.threads ?? machine.processors
-    let c = model.decoder
+    let c = model.configuration
     let shape = KVShape(
       layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
       type: options.kvType)

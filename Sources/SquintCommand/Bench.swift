@@ -69,7 +69,7 @@ struct Bench: ParsableCommand {
     // The program's own peak, before the roofline's buffers.
     let peak = Machine.peakResidentBytes()
     Terminal.progress("measuring what the machine can do")
-    let roofline = try Roofline(threads: session.plan.threads)
+    let roofline = try Roofline(threads: session.plan.threads, memory: Machine().availableBytes / 4)
     Terminal.endProgress()
 
     let prefillRate = median(prefill)

@@ -33,7 +33,7 @@ struct Logits: ParsableCommand {
     let session = try Session(model, machine.session(), cancellation: cancellation)
     try session.append(tokens)
     let file = try OutputFile(path: output)
-    try file.write(numpyHeader(rows: tokens.count, columns: model.decoder.vocabulary))
+    try file.write(numpyHeader(rows: tokens.count, columns: model.vocabularySize))
     try session.forEachLogits { (position, logits) throws(SquintError) in
       Terminal.progress("\(position + 1) of \(tokens.count) positions")
       try file.write(UnsafeRawBufferPointer(logits))

@@ -2,22 +2,25 @@ import SquintFile
 
 /// What this machine can do at most: the yardstick for the program's own speed.
 public struct Roofline: Sendable {
-  /// How fast all threads together read memory, the best of several passes over 256 MiB.
+  /// How fast all threads together read memory, the best of several passes over more than any cache holds.
   public let bytesPerSecond: Double
   /// int8 multiplications and additions of all threads together: the product's inner loop from the first-level cache.
   public let int8OperationsPerSecond: Double
 
   /// Measures for about half a second.
-  public init(threads: Int) throws(SquintError) {
+  ///
+  /// - Parameter memory: the bytes that the measurement may take; it takes 256 MiB at most.
+  public init(threads: Int, memory: Int) throws(SquintError) {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
-    bytesPerSecond = try Self.readRate(compute)
+    bytesPerSecond = try Self.readRate(compute, memory: memory)
     int8OperationsPerSecond = try Self.int8Rate(compute)
   }
 
   /// Reads a matrix that no cache holds once from end to end, by multiplying it with one row: its loads are the widest that
   /// the CPU has, and its arithmetic hides behind them.
-  private static func readRate(_ compute: Compute) throws(SquintError) -> Double {
-    let (rows, columns) = (1 << 16, 1 << 10)
+  private static func readRate(_ compute: Compute, memory: Int) throws(SquintError) -> Double {
+    let columns = 1 << 10
+    let rows = min(max(memory / (columns * MemoryLayout<Float>.size), 1 << 10), 1 << 16)
     var plan = ArenaPlan()
     let weights = try plan.reserve("read buffer", Float.self, count: rows * columns, phases: .decode)
     let x = try plan.reserve("input", Float.self, count: columns, phases: .decode)

@@ -19,14 +19,19 @@ final class TemporaryFolder {
   deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
+/// Converts the checkpoint `Tests/Fixtures/models/NAME`.
+func convertFixture(_ name: String, _ type: ElementType, to path: String) throws {
+  var options = ConversionOptions()
+  options.type = type
+  options.jobs = 1
+  try convert(source: fixtures.appendingPathComponent("models/\(name)").path, to: path, options: options)
+}
+
 /// The checkpoint `Tests/Fixtures/models/NAME`, converted and opened. The mapping outlives the file.
 func model(_ name: String, _ type: ElementType) throws -> Model {
   let folder = try TemporaryFolder()
   let path = folder.path + "/model.squint"
-  var options = ConversionOptions()
-  options.type = type
-  options.jobs = 1
-  _ = try convert(source: fixtures.appendingPathComponent("models/\(name)").path, to: path, options: options)
+  try convertFixture(name, type, to: path)
   return try Model(path: path)
 }
 

@@ -1,0 +1,34 @@
+import Foundation
+import Testing
+
+// The README's example: what stands below the next line up to the end of the function is there word for word.
+import Squint
+
+func describe(_ path: String) async throws {
+  let model = try Model(path: path)
+  let session = try Session(model, SessionOptions(context: 512))
+  try session.append(model.prompt([ChatMessage(role: "user", "What is the capital of France?")]))
+  for try await token in session.generate(GenerationOptions(maxTokens: 64)) {
+    print(token.text, terminator: "")
+  }
+}
+
+@Suite struct ReadmeExampleTests {
+  private static let root = fixtures.deletingLastPathComponent().deletingLastPathComponent()
+
+  @Test func theReadmeShowsWhatIsCompiledHere() throws {
+    let readme = try String(contentsOf: Self.root.appendingPathComponent("README.md"), encoding: .utf8)
+    let source = try String(
+      contentsOf: Self.root.appendingPathComponent("Tests/SquintTests/ReadmeExample.swift"), encoding: .utf8)
+    let blocks = readme.components(separatedBy: "```swift\n").dropFirst().map { $0.components(separatedBy: "```")[0] }
+    #expect(blocks.count == 1)
+    for block in blocks { #expect(source.contains(block)) }
+  }
+
+  @Test func itRuns() async throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/model.squint"
+    try convertFixture("llama-llama3", .int8, to: path)
+    try await describe(path)
+  }
+}
