@@ -201,7 +201,7 @@ extension SessionPlan {
       svg += """
         <line x1="\(left)" x2="\(right)" y1="\(y(budget))" y2="\(y(budget))" stroke="#c1121f" stroke-width="2" \
         stroke-dasharray="7 4"/>
-        <text x="\(right + 8)" y="\(y(budget))" dy="5" fill="#c1121f">budget \(readableSize(budget))</text>
+        <text x="\(left + 4)" y="\(y(budget))" dy="-6" fill="#c1121f">budget \(readableSize(budget))</text>
 
         """
     }

@@ -36,6 +36,9 @@ struct FileHeader {
 extension FileHeader {
   /// Reads the header of the file `path`, and checks it and the front that follows it.
   init(path: String, file: UnsafeRawBufferPointer) throws(SquintError) {
+    guard !file.prefix(4).elementsEqual("GGUF".utf8) else {
+      throw .badData(path, "this is a GGUF model; convert it with squint-convert")
+    }
     guard file.count >= Self.magic.count, file.prefix(Self.magic.count).elementsEqual(Self.magic) else {
       throw .badData(
         path, "this is not a Squint model (it does not start with \\x89SQNT); make one with squint-convert")

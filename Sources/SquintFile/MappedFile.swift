@@ -22,7 +22,8 @@ public struct MappedFile: ~Copyable, Sendable {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
     }
     guard status.st_mode & S_IFMT == S_IFREG else {
-      throw SquintError(.noInput, "\(path): this is not a regular file")
+      let isFolder = status.st_mode & S_IFMT == S_IFDIR
+      throw SquintError(.noInput, "\(path): this is \(isFolder ? "a folder, not a file" : "not a regular file")")
     }
     let count = Int(status.st_size)
     guard count > 0 else {  // mmap refuses a length of zero
