@@ -46,7 +46,7 @@ import Testing
           chunk: random.pick([128, 5])))
       do { try session.append(model.prompt([ChatMessage(role: "user", "Hello <|im_end|> \u{1F642}")])) } catch {
         // Without a prompt of its own a model is given tokens.
-        try session.append((0..<7).map { Int32($0 % model.decoder.vocabulary) })
+        try session.append((0..<7).map { Int32($0 % model.vocabularySize) })
       }
       var options = SamplingOptions(seed: 1)
       if beams == 1 {
@@ -58,7 +58,7 @@ import Testing
       }
       var generator = Generator(session, GenerationOptions(sampling: options, maxTokens: 5, stop: ["\n"]))
       while let token = try generator.next() {
-        if let id = token.id { #expect(id >= 0 && Int(id) < model.decoder.vocabulary) }
+        if let id = token.id { #expect(id >= 0 && Int(id) < model.vocabularySize) }
       }
       #expect(generator.finishReason != nil)
       return .answered

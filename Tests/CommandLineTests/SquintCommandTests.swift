@@ -64,7 +64,7 @@ import Testing
   @Test(arguments: ["llama-llama3", "qwen2-tied"]) func rawGreedy(_ name: String) throws {
     let model = try folder.model(name)
     let output = "\(folder.path)/last.npy"
-    let vocabulary = try Model(path: model).decoder.vocabulary
+    let vocabulary = try Model(path: model).vocabularySize
     for test in try expected(name).texts {
       #expect(try squint(["logits", model, "--kv", "f32", "-o", output, "--prompt=\(test.text)"]).status == 0)
       let last = floats(try Data(contentsOf: URL(fileURLWithPath: output)).suffix(4 * vocabulary))
