@@ -161,6 +161,25 @@ import Testing
     try expectRejected("tokenizer.model") { $0.bulkMetadata["tokenizer.model"] = .string("two\nlines\u{1B}[31m") }
   }
 
+  @Test func templatesThatFail() throws {
+    let file = try ModelFile(path: model)
+    var plan = try ModelFilePlan(file)
+    let path = "\(folder.path)/template.squint"
+    for template in [
+      "{{ raise_exception('no\\nsuch\\x1b role') }}", "{% for %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+      "{{ 'a' * 1000000000 }}",
+    ] {
+      plan.metadata["chat.template"] = .string(template)
+      try write(plan, from: file, to: path)
+      expectError(try squint("ask", path, "Hi"), 65, path, "line 1")
+      // A conversation tells it and goes on.
+      let chat = try squint("chat", path, input: "Hi\nHi\n")
+      #expect(chat.status == 0)
+      #expect(chat.error.split(separator: "\n").count == 2)
+      #expect(try squint("ask", path, "Hi", "--raw", "--max-tokens", "1").status == 0)
+    }
+  }
+
   /// What a file says about itself cannot write to the terminal.
   @Test func namesFromTheFileArePrintedWithoutControlCharacters() throws {
     let file = try ModelFile(path: model)
