@@ -25,9 +25,9 @@ import Testing
   ) -> Result? {
     let begin = ContinuousClock.now
     defer {
-      // Milliseconds each; a second and more only where a machine is very busy or a file makes us work.
+      // Milliseconds each; a second for a template that counts to its limit, several on a busy machine with sanitizers.
       let duration = ContinuousClock.now - begin
-      #expect(duration < .seconds(5), "\(name): \(duration)")
+      #expect(duration < .seconds(30), "\(name): \(duration)")
       unlink(path)
     }
     do { try write(plan, from: source, contents: contents, to: path) } catch { return nil }
