@@ -73,7 +73,8 @@ struct BeamSearch {
     for slot in 1..<beams { decoder.cache.copy(0..<promptLength, from: 0, to: slot) }
     var length = 0  // of the running sequences
     while true {
-      let continuations = best(count: max(2, 1 + stopTokens.count) * beams)
+      // So many that beams are left when all stop tokens are among them; a file may claim any number of those.
+      let continuations = best(count: max(2, 1 + min(stopTokens.count, 64)) * beams)
       let ends = continuations.map { length + 1 == limit || stopTokens.contains($0.token) }
       for (rank, continuation) in continuations.enumerated() where rank < beams && ends[rank] {
         finish(continuation, length: length + 1)

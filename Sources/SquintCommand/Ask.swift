@@ -46,7 +46,7 @@ struct Ask: ParsableCommand {
   func run() throws {
     let cancellation = Interrupt.install()
     let model = try Model(path: model.model)
-    let question = try prompt ?? standardInput(cancellation)
+    let question = try prompt ?? Interrupt.waiting(standardInput)
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
     let session = try Session(model, machine.session(beams: generation.beams), cancellation: cancellation)
     if raw {
@@ -82,18 +82,13 @@ struct Ask: ParsableCommand {
   }
 
   /// What stdin holds, without the line ends behind it; bytes that are no UTF-8 become U+FFFD.
-  private func standardInput(_ cancellation: Cancellation) throws -> String {
+  private func standardInput() throws(SquintError) -> String {
     guard isatty(STDIN_FILENO) == 0 else {
       throw SquintError(.usage, "no prompt: give one behind the model, or on stdin")
     }
     var bytes: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 64 << 10)
     while true {
-      // `poll` comes back when Ctrl-C is pressed, which `read` does not.
-      var waiting = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
-      let isReady = poll(&waiting, 1, -1)
-      if cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
-      if isReady < 0 && errno == EINTR { continue }
       let count = read(STDIN_FILENO, &chunk, chunk.count)
       if count < 0 && errno == EINTR { continue }
       guard count >= 0 else {

@@ -27,7 +27,8 @@ struct Chat: ParsableCommand {
   var stats = false
 
   func run() throws {
-    let cancellation = Interrupt.install()
+    // `kill` ends a conversation at once.
+    let cancellation = Interrupt.install([SIGINT])
     let model = try Model(path: model.model)
     let session = try Session(model, machine.session(beams: generation.beams), cancellation: cancellation)
     let options = generation.options(model.sampling)
@@ -36,7 +37,18 @@ struct Chat: ParsableCommand {
       setlocale(LC_ALL, "")  // so that the line editor knows characters from bytes
       Terminal.note("\(Terminal.printable(model.name)): /help for help, Ctrl-D to end")
     }
-    while let line = readLine(from: "> ") {
+    var wasInterrupted = false
+    while true {
+      guard let line = readLine(from: "> ") else {
+        guard cancellation.isCancelled else { return }
+        // Ctrl-C at the prompt drops the line; a second one with nothing said between ends the conversation.
+        if wasInterrupted { throw ExitCode(Interrupt.exitCode) }
+        wasInterrupted = true
+        cancellation.reset()
+        Terminal.note("Ctrl-C again, or Ctrl-D, to end")
+        continue
+      }
+      wasInterrupted = false
       let words = line.split(separator: " ", maxSplits: 1).map(String.init)
       switch words.first {
       case nil: continue
@@ -67,7 +79,7 @@ struct Chat: ParsableCommand {
 
   /// A line from the terminal, edited and remembered, or from wherever stdin comes from; nil at its end.
   private func readLine(from prompt: String) -> String? {
-    guard isatty(STDIN_FILENO) == 1 else { return Swift.readLine() }
+    guard isatty(STDIN_FILENO) == 1 else { return Interrupt.waiting { Swift.readLine() } }
     guard let line = readline(prompt) else {
       Terminal.note("")
       return nil

@@ -44,8 +44,15 @@ enum Terminal {
 
   /// A line that is overwritten in place; shown only where stderr is a terminal.
   static func progress(_ text: String) {
-    if isInteractive { write("\r\u{1B}[K" + text, to: STDERR_FILENO) }
+    guard isInteractive else { return }
+    lastProgress.withLock { last in
+      guard last != text else { return }
+      last = text
+      write("\r\u{1B}[K" + text, to: STDERR_FILENO)
+    }
   }
+
+  private static let lastProgress = Mutex("")
 
   static func endProgress() {
     if isInteractive { write("\r\u{1B}[K", to: STDERR_FILENO) }
@@ -103,20 +110,29 @@ enum Interrupt {
   /// What the handler, which may not allocate or lock, can reach.
   private static let cancellation = Cancellation()
   private static let received = Atomic<Int32>(0)
+  private static let isWaiting = Atomic<Bool>(false)
 
-  /// From now on SIGINT and SIGTERM switch the returned cancellation.
-  static func install() -> Cancellation {
+  /// From now on `signals` switch the returned cancellation.
+  static func install(_ signals: [Int32] = [SIGINT, SIGTERM]) -> Cancellation {
     // Made before the handler can run: a global is made at its first use, under a lock.
     let cancellation = cancellation
     received.store(0, ordering: .relaxed)
-    for number in [SIGINT, SIGTERM] {
+    isWaiting.store(false, ordering: .relaxed)
+    for number in signals {
       signal(number) { number in
-        if Interrupt.cancellation.isCancelled { _exit(128 + number) }
+        if Interrupt.cancellation.isCancelled || Interrupt.isWaiting.load(ordering: .relaxed) { _exit(128 + number) }
         Interrupt.received.store(number, ordering: .relaxed)
         Interrupt.cancellation.cancel()
       }
     }
     return cancellation
+  }
+
+  /// Calls `body`, which waits for input: there is no answer to end, so that the first signal ends the program.
+  static func waiting<Result, Failure>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
+    isWaiting.store(true, ordering: .relaxed)
+    defer { isWaiting.store(false, ordering: .relaxed) }
+    return try body()
   }
 
   /// What shells expect of a program that a signal ended.

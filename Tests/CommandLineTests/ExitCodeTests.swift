@@ -28,8 +28,8 @@ import Testing
     ["ask", "MODEL", "Hi", "--beams", "0"], ["ask", "MODEL", "Hi", "--beams", "9223372036854775807"],
     ["ask", "MODEL", "Hi", "--beams", "2", "--temperature", "1"], ["ask", "MODEL", "Hi", "--kv", "int3"],
     ["ask", "MODEL", "Hi", "--temperature=-1"], ["ask", "MODEL", "Hi", "--temperature", "nan"],
-    ["ask", "MODEL", "Hi", "--temperature", "inf"], ["ask", "MODEL", "Hi", "--top-p", "0"],
-    ["ask", "MODEL", "Hi", "--top-k=-1"], ["ask", "MODEL", "Hi", "--min-p", "1"],
+    ["ask", "MODEL", "Hi", "--temperature", "inf"], ["ask", "MODEL", "Hi", "--top-p", "1.5"],
+    ["ask", "MODEL", "Hi", "--top-k=-1"], ["ask", "MODEL", "Hi", "--min-p", "1.5"],
     ["ask", "MODEL", "Hi", "--repeat-penalty", "0"], ["ask", "MODEL", "Hi", "--seed=-1"],
     ["ask", "MODEL", "Hi", "--stop", ""], ["ask", "MODEL", ""], ["ask", "MODEL", "", "--raw"], ["ask", "MODEL"],
     ["bench", "MODEL", "-p", "0"], ["bench", "MODEL", "-n", "0"], ["bench", "MODEL", "--rounds", "0"],
@@ -159,6 +159,25 @@ import Testing
     }
     try expectRejected("temperature") { $0.metadata["generation.temperature"] = .float(-1) }
     try expectRejected("tokenizer.model") { $0.bulkMetadata["tokenizer.model"] = .string("two\nlines\u{1B}[31m") }
+  }
+
+  @Test func templatesThatFail() throws {
+    let file = try ModelFile(path: model)
+    var plan = try ModelFilePlan(file)
+    let path = "\(folder.path)/template.squint"
+    for template in [
+      "{{ raise_exception('no\\nsuch\\x1b role') }}", "{% for %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+      "{{ 'a' * 1000000000 }}",
+    ] {
+      plan.metadata["chat.template"] = .string(template)
+      try write(plan, from: file, to: path)
+      expectError(try squint("ask", path, "Hi"), 65, path, "line 1")
+      // A conversation tells it and goes on.
+      let chat = try squint("chat", path, input: "Hi\nHi\n")
+      #expect(chat.status == 0)
+      #expect(chat.error.split(separator: "\n").count == 2)
+      #expect(try squint("ask", path, "Hi", "--raw", "--max-tokens", "1").status == 0)
+    }
   }
 
   /// What a file says about itself cannot write to the terminal.
@@ -303,15 +322,25 @@ import Testing
     #expect(outcome.error.isEmpty && outcome.output.isEmpty)
   }
 
-  @Test func theSecondSignalEndsTheConversation() throws {
+  @Test func aSignalEndsAnIdleConversation() throws {
     let program = try RunningProgram(["chat", model], signals: [SIGINT])
     usleep(300_000)
-    kill(program.process.processIdentifier, SIGINT)
-    usleep(100_000)
     #expect(program.process.isRunning)
     kill(program.process.processIdentifier, SIGINT)
     program.process.waitUntilExit()
     #expect(program.finish().status == 130)
+  }
+
+  @Test func theSecondSignalEndsTheProgram() throws {
+    let program = try RunningProgram(
+      ["ask", talkative(), "Hello", "--context", "1000000", "--json"], signals: [SIGINT, SIGTERM])
+    usleep(300_000)
+    // While it is stopped both signals queue up; then they arrive before it has the time to look at the first.
+    let process = program.process.processIdentifier
+    for signal in [SIGSTOP, SIGINT, SIGTERM, SIGCONT] { kill(process, signal) }
+    let outcome = program.finish()
+    #expect([128 + SIGINT, 128 + SIGTERM].contains(outcome.status))
+    #expect(outcome.output.isEmpty && outcome.error.isEmpty)
   }
 
   @Test func aSignalLeavesNothingHalfWritten() throws {

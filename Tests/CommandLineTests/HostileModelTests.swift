@@ -25,9 +25,9 @@ import Testing
   ) -> Result? {
     let begin = ContinuousClock.now
     defer {
-      // Milliseconds each; a second and more only where a machine is very busy or a file makes us work.
+      // Milliseconds each; a second for a template that counts to its limit, several on a busy machine with sanitizers.
       let duration = ContinuousClock.now - begin
-      #expect(duration < .seconds(5), "\(name): \(duration)")
+      #expect(duration < .seconds(30), "\(name): \(duration)")
       unlink(path)
     }
     do { try write(plan, from: source, contents: contents, to: path) } catch { return nil }
@@ -45,6 +45,7 @@ import Testing
           memory: 1 << 29,
           chunk: random.pick([128, 5])))
       do { try session.append(model.prompt([ChatMessage(role: "user", "Hello <|im_end|> \u{1F642}")])) } catch {
+        #expect(error.kind == .badData || error.kind == .usage, "\(name): \(error)")
         // Without a prompt of its own a model is given tokens.
         try session.append((0..<7).map { Int32($0 % model.vocabularySize) })
       }
@@ -52,8 +53,8 @@ import Testing
       if beams == 1 {
         options.temperature = random.pick([0, 1, 1e-38, 1e30])
         options.topK = random.pick([0, 1, 40])
-        options.topP = random.pick([1, 0.9, 1e-9])
-        options.minP = random.pick([0, 0.05])
+        options.topP = random.pick([1, 0.9, 1e-9, 0])
+        options.minP = random.pick([0, 0.05, 1])
         options.repetitionPenalty = random.pick([1, 1.1, 1e30])
       }
       var generator = Generator(session, GenerationOptions(sampling: options, maxTokens: 5, stop: ["\n"]))
