@@ -24,11 +24,4 @@ func describe(_ path: String) async throws {
     #expect(blocks.count == 1)
     for block in blocks { #expect(source.contains(block)) }
   }
-
-  @Test func itRuns() async throws {
-    let folder = try TemporaryFolder()
-    let path = folder.path + "/model.squint"
-    try convertFixture("llama-llama3", .int8, to: path)
-    try await describe(path)
-  }
 }
