@@ -14,7 +14,7 @@ struct ConvertCommand: ParsableCommand {
       Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
       int4_f16, Q4_K as int4; of its other tensors those of more than 5 bits (Q5_0, Q5_1, Q5_K, Q6_K) become int8.
       """,
-    version: "1.0.0")
+    version: "squint-convert 0.1.0 (file format 1)")
 
   @Argument(help: ArgumentHelp("A checkpoint folder or a GGUF file.", valueName: "source"))
   var source: String
@@ -62,6 +62,20 @@ struct ConvertCommand: ParsableCommand {
   func validate() throws {
     if output == nil && !dryRun { throw ValidationError("Missing expected argument '-o <out.squint>'") }
     if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
+  }
+
+  static func main() {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch {
+      // Help and version are what was asked for; a bare exit code has been explained.
+      if error is ExitCode || exitCode(for: error).isSuccess { exit(withError: error) }
+      // A list of values comes with a line for each.
+      let lines = message(for: error).split(separator: "\n").map { $0.drop { $0 == " " || $0 == "-" } }
+      printError("\(lines.joined(separator: " ")); squint-convert --help says how")
+      exit(withError: ExitCode(SquintError.Kind.usage.rawValue))
+    }
   }
 
   func run() throws {
