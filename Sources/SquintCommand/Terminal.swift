@@ -3,6 +3,8 @@ import Synchronization
 
 /// Where output goes: answers and data to stdout, everything else to stderr.
 enum Terminal {
+  private static let isEnding = Atomic<Bool>(false)
+
   /// Writes `text` to stdout at once, so that a streamed answer appears while it is made.
   ///
   /// Where stdout takes no more (a full disk), the program ends here: there is nothing left that it could do.
@@ -83,7 +85,10 @@ enum Terminal {
     // A reader that went away, as `head` does, ends the program quietly, also where the parent ignores the signal.
     signal(SIGPIPE, SIG_DFL)
     // The model file is mapped: a card that cannot read a page, or a file that shrinks, arrives as a signal.
+    _ = isEnding.load(ordering: .relaxed)  // made before the handler can run
     signal(SIGBUS) { _ in
+      // Several threads may meet the page: the first one speaks, and ends all.
+      if Terminal.isEnding.exchange(true, ordering: .relaxed) { while true { pause() } }
       let message: StaticString =
         "squint: the model file cannot be read any more: it was changed meanwhile, or the disk is failing; run squint verify\n"
       _ = Glue.write(STDERR_FILENO, message.utf8Start, message.utf8CodeUnitCount)
