@@ -6,18 +6,17 @@ package enum HalfPrecision {
   /// The largest finite number of the type.
   package static let largest: Float = 65504
 
-  /// The value of `bits`, exactly.
+  /// The value of `bits`, exactly. Without branches, so that loops of it become vectors.
   @inline(__always)
   package static func float(_ bits: UInt16) -> Float {
-    let sign = UInt32(bits & 0x8000) << 16
-    let exponent = UInt32(bits >> 10 & 31)
-    let fraction = UInt32(bits & 0x3ff)
-    if exponent == 0 {
-      let magnitude = Float(fraction) * 0x1p-24
-      return Float(bitPattern: magnitude.bitPattern | sign)
-    }
-    if exponent == 31 { return Float(bitPattern: sign | 0x7f80_0000 | fraction << 13) }
-    return Float(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
+    let shifted = UInt32(bits & 0x7FFF) << 13
+    let exponent = shifted & 0x0F80_0000
+    // binary32's exponent is 112 larger; that of infinities and NaNs 224.
+    let rebased = shifted &+ (exponent == 0x0F80_0000 ? 224 << 23 : 112 << 23)
+    // A subnormal has no implicit leading 1: with one, it is 2^-14 too large.
+    let subnormal = Float(bitPattern: rebased &+ 1 << 23) - 0x1p-14
+    let magnitude = exponent == 0 ? subnormal.bitPattern : rebased
+    return Float(bitPattern: magnitude | UInt32(bits & 0x8000) << 16)
   }
 
   /// `value` rounded to the nearest, ties to even; numbers from 65520 up become infinite.

@@ -30,7 +30,7 @@ import Testing
   @Test func halfPatterns() {
     let wrong = (UInt16.min...UInt16.max).filter { bits in
       let expected = Float(Float16(bitPattern: bits))
-      let converted = float(halfBits: bits)
+      let converted = HalfPrecision.float(bits)
       // Whether a conversion keeps a NaN's payload differs between processors.
       return expected.isNaN ? !converted.isNaN : converted.bitPattern != expected.bitPattern
     }

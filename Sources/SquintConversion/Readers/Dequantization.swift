@@ -1,21 +1,5 @@
 import SquintFile
 
-/// The number whose IEEE 754 binary16 pattern is `bits`, exactly.
-///
-/// In integer arithmetic because the x86-64 baseline has no instruction for it, and without branches so that loops of
-/// it become vectors.
-@inline(__always)
-package func float(halfBits bits: UInt16) -> Float {
-  let shifted = UInt32(bits & 0x7FFF) << 13
-  let exponent = shifted & 0x0F80_0000
-  // binary32's exponent is 112 larger; that of infinities and NaNs 224.
-  let rebased = shifted &+ (exponent == 0x0F80_0000 ? 224 << 23 : 112 << 23)
-  // A subnormal has no implicit leading 1: with one, it is 2^-14 too large.
-  let subnormal = Float(bitPattern: rebased &+ 1 << 23) - 0x1p-14
-  let magnitude = exponent == 0 ? subnormal.bitPattern : rebased
-  return Float(bitPattern: magnitude | UInt32(bits & 0x8000) << 16)
-}
-
 /// Writes the numbers of `blocks` blocks of type `type` as f32, bit for bit those of `gguf.quants.dequantize` in
 /// PyPI's gguf (ggml-quants.c, `dequantize_row_*`).
 ///
@@ -53,7 +37,7 @@ private let iq4nlValues: [Float] = [
 
 @inline(__always)
 private func half(_ source: UnsafeRawPointer, at offset: Int) -> Float {
-  float(halfBits: UInt16(littleEndian: source.loadUnaligned(fromByteOffset: offset, as: UInt16.self)))
+  HalfPrecision.float(UInt16(littleEndian: source.loadUnaligned(fromByteOffset: offset, as: UInt16.self)))
 }
 
 @inline(__always)
