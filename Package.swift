@@ -2,8 +2,8 @@
 import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
-// squint, squint-convert > Squint, SquintConversion > SquintModels > SquintText, SquintCompute >
-// SquintFile > CKernels, CZstd, CXXHash, CEdit.
+// squint, squint-convert > Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
+// SquintFile > CKernels, CPictures > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP.
 let package = Package(
   name: "squint",
   platforms: [.macOS(.v15)],
@@ -31,16 +31,22 @@ let package = Package(
     .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
+    .target(name: "SquintMedia", dependencies: ["CPictures", "CWebP", "SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash"]),
     .target(name: "CKernels"),
+    .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CEdit", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"])]),
+    .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+    .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
 
     .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
+    .testTarget(name: "SquintMediaTests", dependencies: ["SquintMedia", "SquintFile"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
     .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion", "AllocationCounter"]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),

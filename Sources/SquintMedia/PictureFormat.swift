@@ -1,0 +1,70 @@
+import SquintFile
+
+/// The kinds of picture files that are decoded.
+public enum PictureFormat: String, Sendable, Equatable, CaseIterable {
+  case jpeg, png, webp
+
+  public var name: String {
+    switch self {
+    case .jpeg: "JPEG"
+    case .png: "PNG"
+    case .webp: "WebP"
+    }
+  }
+}
+
+extension PictureFormat {
+  /// The format that the file's first bytes tell; its name may say anything.
+  ///
+  /// - Throws: `badData` that says what the file is instead, as far as its first bytes tell.
+  static func recognize(_ file: PictureFile) throws(SquintError) -> PictureFormat {
+    guard file.byteCount > 0 else { throw file.error("the file is empty; copy or download it again") }
+    let start = try file.bytes(at: 0, count: 64)
+    if start.starts(with: [0xFF, 0xD8, 0xFF]) { return .jpeg }
+    if start.starts(with: [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]) { return .png }
+    if start.starts(with: "RIFF".utf8), start.dropFirst(8).starts(with: "WEBP".utf8) { return .webp }
+    throw file.error(
+      "this is \(otherKind(start)); JPEG, PNG and WebP pictures are understood, convert it to one of them")
+  }
+
+  /// In words for a message, what a file is that starts with `start`.
+  private static func otherKind(_ start: [UInt8]) -> String {
+    for (offset, signature, kind) in signatures where start.dropFirst(offset).starts(with: signature.utf8) {
+      return kind
+    }
+    for (signature, kind) in binarySignatures where start.starts(with: signature) { return kind }
+    if start.allSatisfy({ $0 == 0 }) { return "a file of zeros" }
+    let isText = start.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 || $0 == 0x0A || $0 == 0x0D }
+    return isText ? "a text" : "no picture that is known"
+  }
+
+  private static let signatures: [(offset: Int, signature: String, kind: String)] = [
+    (0, "GIF8", "a GIF picture"),
+    (0, "%PDF", "a PDF document"),
+    (0, "BM", "a BMP picture"),
+    (4, "ftypavif", "an AVIF picture"), (4, "ftypavis", "an AVIF picture"),
+    (4, "ftyphei", "a HEIC picture"), (4, "ftyphev", "a HEIC picture"),
+    (4, "ftypmif1", "a HEIF picture"), (4, "ftypmsf1", "a HEIF picture"),
+    (4, "ftyp", "a video"),
+    (4, "jP  ", "a JPEG 2000 picture"),
+    (4, "JXL ", "a JPEG XL picture"),
+    (0, "8BPS", "a Photoshop picture"),
+    (0, "RIFF", "a sound or a video"),
+    (0, "OggS", "a sound or a video"),
+    (0, "PK", "an archive or an office document"),
+    (0, "<svg", "an SVG drawing"),
+    (0, "<?xml", "an XML text, perhaps an SVG drawing"),
+    (0, "<!DOCTYPE", "a web page"), (0, "<!doctype", "a web page"), (0, "<html", "a web page"),
+    (1, "SQNT", "a model"),
+  ]
+
+  private static let binarySignatures: [(signature: [UInt8], kind: String)] = [
+    ([0x49, 0x49, 0x2A, 0x00], "a TIFF picture"), ([0x4D, 0x4D, 0x00, 0x2A], "a TIFF picture"),
+    ([0xFF, 0x0A], "a JPEG XL picture"),
+    ([0xFF, 0x4F, 0xFF, 0x51], "a JPEG 2000 picture"),
+    ([0x00, 0x00, 0x01, 0x00], "an icon"),
+    ([0x1F, 0x8B], "a gzip archive"),
+    ([0x28, 0xB5, 0x2F, 0xFD], "a zstd archive"),
+    ([0x7F, 0x45, 0x4C, 0x46], "a program"),
+  ]
+}

@@ -1,0 +1,169 @@
+import SquintFile
+
+/// What a checkpoint does with a picture before its encoder (formats/vision.md, "From the picture to tiles").
+///
+/// The numbers are those of transformers' Pillow-backed image processors, such as `CLIPImageProcessorPil`,
+/// `LlavaImageProcessorPil` and `Idefics3ImageProcessorPil`.
+public struct PictureProcessor: Sendable, Equatable {
+  public struct Size: Sendable, Equatable, Hashable {
+    public var height: Int
+    public var width: Int
+
+    public init(height: Int, width: Int) {
+      self.height = height
+      self.width = width
+    }
+  }
+
+  public enum Resize: Sendable, Equatable {
+    case none
+    case exact(Size)
+    /// The shorter side becomes so many pixels, the longer one in proportion.
+    case shortestEdge(Int)
+    /// The longer side becomes so many pixels, the shorter one in proportion, and even.
+    case longestEdge(Int)
+  }
+
+  public enum Cutting: Sendable, Equatable {
+    /// One tile: the picture, padded to a square with a background [3], where there is one, before it is resized, and cut
+    /// to `crop` around the middle, where there is one, afterwards.
+    case whole(background: [UInt8]?, crop: Size?)
+    /// Squares of `side` and an overview or, without `split`, one square.
+    case tiles(side: Int, split: Bool)
+  }
+
+  public let cutting: Cutting
+  public let resize: Resize
+  public let filter: ResamplingFilter
+  public let rescale: Double
+  /// Of each channel: [3].
+  public let mean: [Double]
+  public let std: [Double]
+
+  public init(
+    cutting: Cutting, resize: Resize, filter: ResamplingFilter, rescale: Double = 1.0 / 255, mean: [Double],
+    std: [Double]
+  ) throws(SquintError) {
+    self.cutting = cutting
+    self.resize = resize
+    self.filter = filter
+    self.rescale = rescale
+    self.mean = mean
+    self.std = std
+    try check()
+  }
+
+  /// Reads the keys `image.*` that say how a picture becomes tiles.
+  ///
+  /// - Throws: `badData` where one is missing, of another kind, or of a value that makes no sense.
+  public init(_ metadata: Metadata) throws(SquintError) {
+    switch try metadata.string("image.layout") {
+    case "whole":
+      let isPadded = try metadata.bool("image.pad_to_square", default: false)
+      let crop = try PictureProcessor.sides(metadata, "image.crop", count: 2)
+      cutting = .whole(
+        background: isPadded ? try PictureProcessor.background(metadata) : nil,
+        crop: crop.map { Size(height: $0[0], width: $0[1]) })
+    case "tiles":
+      for key in ["image.pad_to_square", "image.crop"] where metadata[key] != nil && metadata[key] != .bool(false) {
+        throw PictureProcessor.bad("\(key) does not go with an image.layout of tiles")
+      }
+      cutting = .tiles(
+        side: try metadata.int("image.tile", in: PictureProcessor.side),
+        split: try metadata.bool("image.split", default: true))
+    case let other: throw PictureProcessor.bad("image.layout is \(other), which is neither whole nor tiles")
+    }
+
+    let kind = try metadata.string("image.resize")
+    let size = try PictureProcessor.sides(metadata, "image.size", count: kind == "exact" ? 2 : 1)
+    switch (kind, size) {
+    case ("none", _): resize = .none
+    case ("exact", let size?): resize = .exact(Size(height: size[0], width: size[1]))
+    case ("shortest_edge", let size?): resize = .shortestEdge(size[0])
+    case ("longest_edge", let size?): resize = .longestEdge(size[0])
+    case ("exact", nil), ("shortest_edge", nil), ("longest_edge", nil):
+      throw PictureProcessor.bad("image.size is missing, which goes with an image.resize of \(kind)")
+    default: throw PictureProcessor.bad("image.resize is \(kind), which is not known")
+    }
+
+    let filterName = try metadata.string("image.filter")
+    guard let filter = ResamplingFilter(rawValue: filterName) else {
+      throw PictureProcessor.bad("image.filter is \(filterName), which is not known")
+    }
+    self.filter = filter
+    rescale = try metadata.float("image.rescale")
+    mean = try metadata.floats("image.mean")
+    std = try metadata.floats("image.std")
+    try check()
+  }
+
+  private static let side = 1...16384
+
+  private static func bad(_ what: String) -> SquintError {
+    SquintError(.badData, "metadata \(what); convert the model again")
+  }
+
+  /// The sides in pixels under `key`, or nil where there is none.
+  private static func sides(_ metadata: Metadata, _ key: String, count: Int) throws(SquintError) -> [Int]? {
+    guard metadata[key] != nil else { return nil }
+    let values = try metadata.ints(key)
+    guard values.count == count, values.allSatisfy({ side.contains(Int($0)) }) else {
+      throw bad("\(key) is \(values), not \(count) of 1 to \(grouped(side.upperBound))")
+    }
+    return values.map { Int($0) }
+  }
+
+  private static func background(_ metadata: Metadata) throws(SquintError) -> [UInt8] {
+    let levels = try metadata.ints("image.background")
+    guard levels.count == 3, levels.allSatisfy({ (0...255).contains($0) }) else {
+      throw bad("image.background is \(levels), not 3 of 0 to 255")
+    }
+    return levels.map { UInt8($0) }
+  }
+
+  private func check() throws(SquintError) {
+    var sides: [Int] = []
+    switch cutting {
+    case .whole(let background, let crop):
+      guard background?.count ?? 3 == 3 else { throw PictureProcessor.bad("image.background is not of 3 levels") }
+      if let crop { sides += [crop.height, crop.width] }
+    case .tiles(let side, _): sides.append(side)
+    }
+    switch resize {
+    case .none: break
+    case .exact(let size): sides += [size.height, size.width]
+    case .shortestEdge(let side), .longestEdge(let side): sides.append(side)
+    }
+    guard sides.allSatisfy({ PictureProcessor.side.contains($0) }) else {
+      throw PictureProcessor.bad(
+        "image.size, image.crop or image.tile is outside 1…\(grouped(PictureProcessor.side.upperBound))")
+    }
+    if case .tiles = cutting {
+      switch resize {
+      case .none, .longestEdge: break
+      default: throw PictureProcessor.bad("image.resize does not go with an image.layout of tiles")
+      }
+    }
+    guard mean.count == 3, std.count == 3 else {
+      throw PictureProcessor.bad("image.mean or image.std has not 3 numbers")
+    }
+    guard levels.allSatisfy({ $0.isFinite }) else {
+      throw PictureProcessor.bad("image.rescale, image.mean and image.std give no finite numbers")
+    }
+  }
+
+  /// What an 8-bit level becomes: `(level · rescale − mean) / std`, [channel, level] of 3 × 256.
+  ///
+  /// Rounded to single precision after the product, the difference and the quotient, as transformers' `rescale` and
+  /// `normalize` (image_transforms.py) do it.
+  public var levels: [Float] {
+    var levels: [Float] = []
+    levels.reserveCapacity(3 * 256)
+    for channel in 0..<3 {
+      for level in 0..<256 {
+        levels.append((Float(Double(level) * rescale) - Float(mean[channel])) / Float(std[channel]))
+      }
+    }
+    return levels
+  }
+}

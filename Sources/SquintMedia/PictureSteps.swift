@@ -1,0 +1,165 @@
+import SquintFile
+
+/// Everything that is done with one picture, in the space of its stored rows, and what it takes.
+///
+/// Rows are decoded, padded, resized and written to the tiles one at a time: no picture is held on the way but the tiles.
+struct PictureSteps {
+  let header: PictureHeader
+  let geometry: PictureGeometry
+  /// The padding before and behind the stored rows and columns.
+  private(set) var alongPadding = (before: 0, after: 0)
+  private(set) var acrossPadding = (before: 0, after: 0)
+  private(set) var background: [UInt8] = [0, 0, 0]
+  private(set) var resizes: [ResizeStep] = []
+  /// From the tiles to the overview behind them.
+  private(set) var overview: ResizeStep?
+
+  init(_ processor: PictureProcessor, _ header: PictureHeader) throws(SquintError) {
+    self.header = header
+    geometry = try processor.geometry(width: header.width, height: header.height)
+    var size = PictureProcessor.Size(height: header.decodedHeight, width: header.decodedWidth)
+    let isReduced = header.decodedWidth != header.width || header.decodedHeight != header.height
+    if isReduced, processor.resize == .none {
+      throw SquintError(
+        .badData,
+        "the model takes pictures as they are, and \(header.format.name) pictures of \(grouped(header.width)) × \(grouped(header.height)) pixels are decoded reduced; convert the picture to JPEG or PNG"
+      )
+    }
+    if case .whole(let background?, _) = processor.cutting { size = pad(size, background) }
+
+    let orientation = header.orientation
+    for (index, resized) in geometry.resizes.enumerated() {
+      let isLast = index == geometry.resizes.count - 1
+      let horizontal = ResamplingAxis(
+        inputs: size.width, outputs: resized.width, window: isLast ? geometry.columns : 0..<resized.width,
+        isFlipped: orientation.flipsX, filter: processor.filter)
+      let vertical = ResamplingAxis(
+        inputs: size.height, outputs: resized.height, window: isLast ? geometry.rows : 0..<resized.height,
+        isFlipped: orientation.flipsY, filter: processor.filter)
+      let changes = resized != size || horizontal.window.count < resized.width || vertical.window.count < resized.height
+      size = resized
+      guard changes else { continue }
+      resizes.append(
+        orientation.swapsAxes
+          ? ResizeStep(along: vertical, across: horizontal, acrossFirst: true)
+          : ResizeStep(along: horizontal, across: vertical, acrossFirst: false))
+    }
+    let layout = geometry.layout
+    if layout.hasOverview {
+      overview = ResizeStep(
+        along: ResamplingAxis(
+          inputs: size.width, outputs: layout.width, window: 0..<layout.width, filter: processor.filter),
+        across: ResamplingAxis(
+          inputs: size.height, outputs: layout.height, window: 0..<layout.height, filter: processor.filter),
+        acrossFirst: false)
+    }
+  }
+
+  /// Pads to a square with the picture in the middle (`pad_to_square` of image_processing_pil_llava.py).
+  private mutating func pad(_ size: PictureProcessor.Size, _ background: [UInt8]) -> PictureProcessor.Size {
+    let side = max(size.width, size.height)
+    func padding(_ count: Int, isFlipped: Bool) -> (before: Int, after: Int) {
+      let (before, after) = ((side - count) / 2, side - count - (side - count) / 2)
+      return isFlipped ? (after, before) : (before, after)
+    }
+    let horizontal = padding(size.width, isFlipped: header.orientation.flipsX)
+    let vertical = padding(size.height, isFlipped: header.orientation.flipsY)
+    (alongPadding, acrossPadding) = header.orientation.swapsAxes ? (vertical, horizontal) : (horizontal, vertical)
+    self.background = background
+    return PictureProcessor.Size(height: side, width: side)
+  }
+
+  private var storedWidth: Int { header.orientation.swapsAxes ? header.decodedHeight : header.decodedWidth }
+  private var storedHeight: Int { header.orientation.swapsAxes ? header.decodedWidth : header.decodedHeight }
+  private var rowWidth: Int { alongPadding.before + storedWidth + alongPadding.after }
+
+  /// At most what the process holds while the picture is processed, in bytes.
+  var byteCount: Int {
+    let layout = geometry.layout
+    var bytes = header.decoderBytes + layout.byteCount + 4 * rowWidth + resizes.reduce(0) { $0 + $1.byteCount }
+    bytes += TileWriter.byteCount(width: geometry.columns.count, height: geometry.rows.count)
+    if let overview {
+      bytes += 4 * overview.along.inputs + overview.byteCount
+      bytes += TileWriter.byteCount(width: layout.width, height: layout.height)
+    }
+    return bytes + 65536  // what the allocator rounds up
+  }
+
+  /// Decodes the picture and fills `pixels`, [tile, height, width, 3], which are zero.
+  func run(_ decoder: any PictureDecoder, into pixels: UnsafeMutablePointer<UInt8>) throws(SquintError) {
+    let layout = geometry.layout
+    var receiver: any RowReceiver = TileWriter(
+      width: geometry.columns.count, height: geometry.rows.count, left: geometry.left, top: geometry.top,
+      orientation: header.orientation, layout: layout, pixels: pixels)
+    for step in resizes.reversed() { receiver = Resampler(step, next: receiver) }
+
+    let row = UnsafeMutablePointer<UInt8>.allocate(capacity: 4 * rowWidth)
+    defer { row.deallocate() }
+    func fillWithBackground() {
+      for x in 0..<rowWidth { setPixel(row, x, background[0], background[1], background[2]) }
+    }
+    fillWithBackground()
+    for _ in 0..<acrossPadding.before { receiver.take(row) }
+    try decoder.start()
+    for _ in 0..<storedHeight {
+      try decoder.readRow(into: row + 4 * alongPadding.before)
+      receiver.take(row)
+    }
+    fillWithBackground()
+    for _ in 0..<acrossPadding.after { receiver.take(row) }
+    if let overview { makeOverview(overview, layout, pixels) }
+  }
+
+  /// Resizes the picture that lies in the tiles to the tile behind them.
+  private func makeOverview(_ step: ResizeStep, _ layout: TileLayout, _ pixels: UnsafeMutablePointer<UInt8>) {
+    let tile = TileLayout(rows: 1, columns: 1, hasOverview: false, height: layout.height, width: layout.width)
+    let writer = TileWriter(
+      width: layout.width, height: layout.height, left: 0, top: 0, orientation: .upright, layout: tile,
+      pixels: pixels + (layout.count - 1) * layout.tileBytes)
+    let resampler = Resampler(step, next: writer)
+    let row = UnsafeMutablePointer<UInt8>.allocate(capacity: 4 * step.along.inputs)
+    defer { row.deallocate() }
+    for y in 0..<step.across.inputs {
+      for x in 0..<step.along.inputs {
+        let pixel = pixels + layout.offset(x: x) + layout.offset(y: y)
+        setPixel(row, x, pixel[0], pixel[1], pixel[2])
+      }
+      resampler.take(row)
+    }
+  }
+}
+
+extension PictureProcessor {
+  /// Decodes the picture at `path`, turns it as its EXIF orientation says, lays its transparency over white, and makes the
+  /// tiles of it.
+  ///
+  /// - Throws: `noInput` where there is no file, `badData` where it is no JPEG, PNG or WebP picture, is damaged or truncated,
+  ///   or is of a size that is refused.
+  public func process(path: String) throws(SquintError) -> TiledPicture {
+    let decoder = try openPicture(PictureFile(path: path))
+    let steps: PictureSteps
+    do throws(SquintError) {
+      steps = try PictureSteps(self, decoder.header)
+    } catch {
+      throw SquintError(error.kind, "\(path): \(error.message)")
+    }
+    var pixels = [UInt8](repeating: 0, count: steps.geometry.layout.byteCount)
+    var failure: SquintError?
+    pixels.withUnsafeMutableBufferPointer { buffer in
+      do throws(SquintError) {
+        try steps.run(decoder, into: buffer.baseAddress!)
+      } catch {
+        failure = error
+      }
+    }
+    if let failure { throw failure }
+    return TiledPicture(layout: steps.geometry.layout, pixels: pixels)
+  }
+
+  /// At most what `process(path:)` holds at a time for a picture with this header, in bytes: the codec, the rows that are
+  /// resized, and the tiles. 0 beside the codec where the picture is one that `process(path:)` refuses.
+  public func peakBytes(for header: PictureHeader) -> Int {
+    guard let steps = try? PictureSteps(self, header) else { return header.decoderBytes }
+    return steps.byteCount
+  }
+}

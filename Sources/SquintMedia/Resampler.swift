@@ -1,0 +1,135 @@
+import SquintFile
+
+/// Takes the rows of a picture, one after the other.
+protocol RowReceiver: AnyObject {
+  /// Takes the next row, [width, 4]: red, green, blue and a byte of no meaning.
+  func take(_ row: UnsafePointer<UInt8>)
+}
+
+/// A resize in stored space: both axes, and which of the two passes comes first.
+struct ResizeStep: Equatable {
+  /// Along the stored rows, and across them.
+  var along: ResamplingAxis
+  var across: ResamplingAxis
+  /// Pillow resizes the displayed rows first and rounds to 8 bits in between. Where a displayed row is a stored column,
+  /// the pass across the stored rows is the first.
+  var acrossFirst: Bool
+
+  /// What a `Resampler` of this step holds, in bytes.
+  var byteCount: Int {
+    let heldRow = 4 * (acrossFirst ? along.inputs : along.window.count)
+    return heldRow * across.largestCount + 4 * along.inputs + 4 * along.window.count + along.weightBytes
+      + across.weightBytes + 4 * Resampler.sumCount
+      // The weights of an output, before they are rounded.
+      + 8 * max(along.largestCount, across.largestCount)
+  }
+}
+
+/// Resizes a picture while its rows come in, holding only as many of them as an output row is made of.
+///
+/// The numbers are those of Pillow's `ImagingResample` (Resample.c): two passes, each rounded to 8 bits.
+final class Resampler: RowReceiver {
+  private let step: ResizeStep
+  private let along: ResamplingWeights
+  private let across: ResamplingWeights
+  private let next: any RowReceiver
+
+  /// A ring of the rows that the next outputs need.
+  private let ring: UnsafeMutablePointer<UInt8>
+  private let ringRows: Int
+  private let ringRowBytes: Int
+  /// A row that has passed across the rows but not along, and one that is done.
+  private let between: UnsafeMutablePointer<UInt8>
+  private let done: UnsafeMutablePointer<UInt8>
+  private let sums: UnsafeMutablePointer<Int32>
+  private var inputRow = 0
+  private var outputRow = 0
+
+  static let sumCount = 512
+
+  init(_ step: ResizeStep, next: any RowReceiver) {
+    self.step = step
+    self.next = next
+    along = ResamplingWeights(step.along)
+    across = ResamplingWeights(step.across)
+    ringRows = step.across.largestCount
+    ringRowBytes = 4 * (step.acrossFirst ? step.along.inputs : step.along.window.count)
+    ring = .allocate(capacity: ringRows * ringRowBytes)
+    between = .allocate(capacity: 4 * step.along.inputs)
+    done = .allocate(capacity: 4 * step.along.window.count)
+    sums = .allocate(capacity: Resampler.sumCount)
+  }
+
+  deinit {
+    ring.deallocate()
+    between.deallocate()
+    done.deallocate()
+    sums.deallocate()
+  }
+
+  func take(_ row: UnsafePointer<UInt8>) {
+    defer { inputRow += 1 }
+    guard outputRow < across.starts.count, inputRow >= across.starts[outputRow] else { return }
+    let slot = ring + (inputRow % ringRows) * ringRowBytes
+    if step.acrossFirst {
+      memcpy(slot, row, ringRowBytes)
+    } else {
+      passAlong(row, to: slot)
+    }
+    while outputRow < across.starts.count, across.starts[outputRow] + across.counts[outputRow] <= inputRow + 1 {
+      if step.acrossFirst {
+        passAcross(to: between)
+        passAlong(between, to: done)
+      } else {
+        passAcross(to: done)
+      }
+      outputRow += 1
+      next.take(done)
+    }
+  }
+
+  private func passAlong(_ row: UnsafePointer<UInt8>, to out: UnsafeMutablePointer<UInt8>) {
+    let half = SIMD4<Int32>(repeating: 1 << (ResamplingWeights.fractionBits - 1))
+    along.weights.withUnsafeBufferPointer { weights in
+      for x in 0..<along.starts.count {
+        var pixel = UnsafeRawPointer(row + 4 * Int(along.starts[x]))
+        let first = weights.baseAddress! + Int(along.offsets[x])
+        var sum = half
+        for k in 0..<Int(along.counts[x]) {
+          let levels = pixel.loadUnaligned(as: SIMD4<UInt8>.self)
+          sum &+= SIMD4<Int32>(truncatingIfNeeded: levels) &* first[k]
+          pixel += 4
+        }
+        let level = (sum &>> ResamplingWeights.fractionBits).clamped(
+          lowerBound: .zero, upperBound: .init(repeating: 255))
+        UnsafeMutableRawPointer(out + 4 * x).storeBytes(
+          of: SIMD4<UInt8>(truncatingIfNeeded: level), as: SIMD4<UInt8>.self)
+      }
+    }
+  }
+
+  private func passAcross(to out: UnsafeMutablePointer<UInt8>) {
+    let start = Int(across.starts[outputRow])
+    let count = Int(across.counts[outputRow])
+    if count == 1, across.weights[Int(across.offsets[outputRow])] == 1 << ResamplingWeights.fractionBits {
+      memcpy(out, ring + (start % ringRows) * ringRowBytes, ringRowBytes)
+      return
+    }
+    across.weights.withUnsafeBufferPointer { weights in
+      let first = weights.baseAddress! + Int(across.offsets[outputRow])
+      // In pieces that the nearest cache holds while the rows go by.
+      var from = 0
+      while from < ringRowBytes {
+        let width = min(Resampler.sumCount, ringRowBytes - from)
+        sums.update(repeating: 1 << (ResamplingWeights.fractionBits - 1), count: width)
+        for k in 0..<count {
+          let row = ring + ((start + k) % ringRows) * ringRowBytes + from
+          let weight = first[k]
+          for x in 0..<width { sums[x] &+= Int32(row[x]) &* weight }
+        }
+        for x in 0..<width { out[from + x] = UInt8(clamping: sums[x] &>> ResamplingWeights.fractionBits) }
+        from += width
+      }
+    }
+  }
+}
