@@ -42,6 +42,7 @@ let package = Package(
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
+    .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion", "AllocationCounter"]),
     .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion", "AllocationCounter"]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
