@@ -48,6 +48,7 @@ let package = Package(
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
     .testTarget(name: "SquintMediaTests", dependencies: ["SquintMedia", "SquintFile"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
+    .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion", "AllocationCounter"]),
     .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion", "AllocationCounter"]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(

@@ -198,6 +198,42 @@ TARGET static void rms_norm(const float *x, const float *weight, float *y, size_
     y[i] = x[i] * scale * weight[i];
 }
 
+TARGET static void layer_norm(const float *x, const float *weight, const float *bias, float *y, size_t count,
+                              float epsilon) {
+  vf total = vf_set(0), more = vf_set(0);
+  size_t i = 0;
+  for (; i + 2 * LANES <= count; i += 2 * LANES) {
+    total = vf_add(total, vf_load(x + i));
+    more = vf_add(more, vf_load(x + i + LANES));
+  }
+  float sum = vf_sum(vf_add(total, more));
+  for (; i < count; i++)
+    sum += x[i];
+  const float rounded = sum / (float)count;
+  // What the deviations sum to is the rounding error of that mean, which matters where it is far from zero.
+  vf deviations = vf_set(0), squares = vf_set(0);
+  for (i = 0; i + LANES <= count; i += LANES) {
+    vf d = vf_sub(vf_load(x + i), vf_set(rounded));
+    deviations = vf_add(deviations, d);
+    squares = vf_fma(d, d, squares);
+  }
+  float deviation = vf_sum(deviations), square = vf_sum(squares);
+  for (; i < count; i++) {
+    float d = x[i] - rounded;
+    deviation += d;
+    square += d * d;
+  }
+  const float error = deviation / (float)count;
+  const float variance = square / (float)count - error * error;
+  const float scale = 1 / sqrtf((variance > 0 ? variance : 0) + epsilon);
+  for (i = 0; i + LANES <= count; i += LANES) {
+    vf normal = vf_mul(vf_sub(vf_sub(vf_load(x + i), vf_set(rounded)), vf_set(error)), vf_set(scale));
+    vf_store(y + i, vf_fma(normal, vf_load(weight + i), vf_load(bias + i)));
+  }
+  for (; i < count; i++)
+    y[i] = (x[i] - rounded - error) * scale * weight[i] + bias[i];
+}
+
 TARGET static void rotary(float *x, size_t heads, size_t head_stride, size_t pairs, const float *cosines,
                           const float *sines) {
   for (size_t h = 0; h < heads; h++, x += head_stride) {
@@ -216,10 +252,10 @@ TARGET static void rotary(float *x, size_t heads, size_t head_stride, size_t pai
   }
 }
 
-INLINE vf silu_product(vf gate, vf up) {
-  vf e = vf_exponential(vf_sub(vf_set(0), gate));
-  return vf_mul(vf_div(gate, vf_add(vf_set(1), e)), up);
-}
+// x · sigmoid(s)
+INLINE vf times_sigmoid(vf x, vf s) { return vf_div(x, vf_add(vf_set(1), vf_exponential(vf_sub(vf_set(0), s)))); }
+
+INLINE vf silu_product(vf gate, vf up) { return vf_mul(times_sigmoid(gate, gate), up); }
 
 TARGET static void silu_multiply(const float *gate, const float *up, float *y, size_t count) {
   size_t i = 0;
@@ -228,6 +264,47 @@ TARGET static void silu_multiply(const float *gate, const float *up, float *y, s
   if (i < count)
     vf_store_part(y + i, silu_product(vf_load_part(gate + i, count - i), vf_load_part(up + i, count - i)), count - i);
 }
+
+// x/2 · (1 + erf(x/√2)) = max(x, 0) - |x|/2 · erfc(|x|/√2), and erfc(z) = exp(-z²) · t · P(t) with t = 1 / (1 + 0.4 z),
+// the form of Abramowitz & Stegun 7.1.26. P was fitted for the least largest error of the whole, 2^-27 before rounding.
+// Beyond 30 the second term is nothing.
+INLINE vf gelu_of(vf x) {
+  const vf magnitude = vf_min(vf_set(30), vf_max(vf_sub(vf_set(0), x), x));
+  const vf z = vf_mul(magnitude, vf_set(0.70710678118654752f));
+  const vf t = vf_div(vf_set(1), vf_fma(vf_set(0.4f), z, vf_set(1)));
+  vf p = vf_set(-0.2069207989981523f);
+  p = vf_fma(p, t, vf_set(0.7358950036208909f));
+  p = vf_fma(p, t, vf_set(-0.41360483360695155f));
+  p = vf_fma(p, t, vf_set(0.5021364041431827f));
+  p = vf_fma(p, t, vf_set(0.14848398128741008f));
+  p = vf_fma(p, t, vf_set(0.23400977387318195f));
+  const vf tail = vf_mul(vf_mul(p, t), vf_exponential(vf_sub(vf_set(0), vf_mul(z, z))));
+  return vf_fma(vf_mul(magnitude, vf_set(-0.5f)), tail, vf_max(vf_set(0), x));
+}
+
+// x/2 · (1 + tanh(u)) = x · sigmoid(2u), u = √(2/π) · (x + 0.044715 x³)
+INLINE vf gelu_tanh_of(vf x) {
+  const vf inner = vf_fma(vf_mul(vf_mul(x, x), vf_set(0.044715f)), x, x);
+  return times_sigmoid(x, vf_mul(inner, vf_set(1.5957691216057308f)));
+}
+INLINE vf quick_gelu_of(vf x) { return times_sigmoid(x, vf_mul(x, vf_set(1.702f))); }
+INLINE vf relu_of(vf x) { return vf_max(vf_set(0), x); }
+INLINE vf silu_of(vf x) { return times_sigmoid(x, x); }
+
+#define ACTIVATION(name)                                                                                               \
+  TARGET static void name(float *x, size_t count) {                                                                    \
+    size_t i = 0;                                                                                                      \
+    for (; i + LANES <= count; i += LANES)                                                                             \
+      vf_store(x + i, name##_of(vf_load(x + i)));                                                                      \
+    if (i < count)                                                                                                     \
+      vf_store_part(x + i, name##_of(vf_load_part(x + i, count - i)), count - i);                                      \
+  }
+ACTIVATION(gelu)
+ACTIVATION(gelu_tanh)
+ACTIVATION(quick_gelu)
+ACTIVATION(relu)
+ACTIVATION(silu)
+#undef ACTIVATION
 
 TARGET static void add(const float *x, const float *other, float *y, size_t count) {
   size_t i = 0;

@@ -27,6 +27,9 @@ public struct Rows: @unchecked Sendable {  // a view of the arena
   }
 
   public subscript(_ row: Int) -> UnsafeMutablePointer<Float> { data + row * width }
+
+  /// The rows from `first` on.
+  public func from(_ first: Int) -> Rows { Rows(data: self[first], width: width) }
 }
 
 /// Room for the int8 form of rows: what a quantized matrix is multiplied with.
@@ -203,6 +206,39 @@ extension Compute {
       let job = job.assumingMemoryBound(to: Job.self)
       job.pointee.kernels.rmsNorm(
         job.pointee.x[row], job.pointee.weight, job.pointee.y[row], job.pointee.x.width, job.pointee.epsilon)
+    }
+  }
+
+  /// A layer norm's w[width] and b[width].
+  public struct LayerNorm: @unchecked Sendable {  // a view of the file
+    public let weight: UnsafePointer<Float>
+    public let bias: UnsafePointer<Float>
+    public let epsilon: Float
+
+    /// The tensors `name` and `name.bias` of `file`.
+    ///
+    /// - Throws: `badData` when one is not there or not f32 of [width].
+    public init(_ name: String, width: Int, epsilon: Float, in file: ModelFile) throws(SquintError) {
+      weight = try file.vector(name, count: width)
+      bias = try file.vector(name + ".bias", count: width)
+      self.epsilon = epsilon
+    }
+  }
+
+  /// y = layer_norm(x) · weight + bias for `count` rows (arXiv 1607.06450); y may be x.
+  public func layerNorm(_ x: Rows, _ norm: LayerNorm, into y: Rows, count: Int) {
+    struct Job {
+      let x: Rows
+      let norm: LayerNorm
+      let y: Rows
+      let kernels: Kernels
+    }
+    var job = Job(x: x, norm: norm, y: y, kernels: kernels)
+    workers.run(&job, pieces: count) { job, row, _ in
+      let job = job.assumingMemoryBound(to: Job.self)
+      let norm = job.pointee.norm
+      job.pointee.kernels.layerNorm(
+        job.pointee.x[row], norm.weight, norm.bias, job.pointee.y[row], job.pointee.x.width, norm.epsilon)
     }
   }
 

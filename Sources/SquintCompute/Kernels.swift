@@ -23,6 +23,11 @@ public struct Kernels: Sendable {
     @convention(c) (UnsafePointer<squint_attention>?, UInt32, UInt32, UnsafeMutablePointer<Float>?) -> Void
   package typealias RMSNorm =
     @convention(c) (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int, Float) -> Void
+  package typealias LayerNorm =
+    @convention(c) (
+      UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int, Float
+    ) -> Void
+  package typealias Activate = @convention(c) (UnsafeMutablePointer<Float>?, Int) -> Void
   package typealias Rotary =
     @convention(c) (
       UnsafeMutablePointer<Float>?, Int, Int, Int, UnsafePointer<Float>?, UnsafePointer<Float>?
@@ -56,10 +61,18 @@ public struct Kernels: Sendable {
   package nonisolated(unsafe) let attention: Attention
   /// `(x, weight, y, count, epsilon)`
   package nonisolated(unsafe) let rmsNorm: RMSNorm
+  /// `(x, weight, bias, y, count, epsilon)`
+  package nonisolated(unsafe) let layerNorm: LayerNorm
   /// In place: `(x, heads, headStride, pairs, cosines, sines)`.
   package nonisolated(unsafe) let rotary: Rotary
   /// `(gate, up, y, count)`
   package nonisolated(unsafe) let siluMultiply: Binary
+  // The activation functions, in place: `(x, count)`.
+  package nonisolated(unsafe) let gelu: Activate
+  package nonisolated(unsafe) let geluTanh: Activate
+  package nonisolated(unsafe) let quickGELU: Activate
+  package nonisolated(unsafe) let relu: Activate
+  package nonisolated(unsafe) let silu: Activate
   /// `(x, other, y, count)`
   package nonisolated(unsafe) let add: Binary
   /// In place: `(x, count, scale)`.
@@ -79,8 +92,14 @@ public struct Kernels: Sendable {
     f32ToInt8 = table.f32_to_int8
     attention = table.attention
     rmsNorm = table.rms_norm
+    layerNorm = table.layer_norm
     rotary = table.rotary
     siluMultiply = table.silu_multiply
+    gelu = table.gelu
+    geluTanh = table.gelu_tanh
+    quickGELU = table.quick_gelu
+    relu = table.relu
+    silu = table.silu
     add = table.add
     softmax = table.softmax
     exponential = table.exponential

@@ -64,9 +64,14 @@ extension ModelFile {
 
   /// The f32 vector `name`[count], in place.
   public func vector(_ name: String, count: Int) throws(SquintError) -> UnsafePointer<Float> {
-    let tensor = try tensor(name, shape: [count])
+    try floats(name, shape: [count])
+  }
+
+  /// The f32 tensor `name` of shape `shape`, in place.
+  public func floats(_ name: String, shape: [Int]) throws(SquintError) -> UnsafePointer<Float> {
+    let tensor = try tensor(name, shape: shape)
     guard tensor.type == .f32 else {
-      throw .badData(path, "tensor \(name) is \(tensor.type.name), and norms and biases must be f32")
+      throw .badData(path, "tensor \(name) is \(tensor.type.name), and norms, biases and positions must be f32")
     }
     return bytes(of: tensor).baseAddress!.assumingMemoryBound(to: Float.self)
   }

@@ -1,5 +1,6 @@
 // The allocator's entry points, counted: a program's own malloc takes precedence over the C library's in all of its libraries.
 #include "counter.h"
+#include <stdlib.h> // which also says whose C library it is
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
@@ -9,7 +10,6 @@
 
 #if defined(__GLIBC__) && !defined(REPLACED)
 #include <errno.h>
-#include <stdlib.h>
 
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);

@@ -56,6 +56,54 @@ func rmsNormCase(_ count: Int, epsilon: Float, seed: UInt64) -> KernelCase {
     })
 }
 
+/// - Parameter mean: what is added to the numbers: far from zero, a sloppy variance is all rounding error.
+func layerNormCase(_ count: Int, mean: Float = 0, epsilon: Float, seed: UInt64) -> KernelCase {
+  var random = Random(seed)
+  let x = random.normals(count).map { $0 + mean }
+  let (weight, bias) = (random.normals(count), random.normals(count))
+  let average = x.reduce(0) { $0 + Double($1) } / Double(count)
+  let variance = x.reduce(0) { $0 + (Double($1) - average) * (Double($1) - average) } / Double(count)
+  let scale = 1 / (variance + Double(epsilon)).squareRoot()
+  // The sum of squares rounds at most twice per number, which the root halves; then six operations. A deviation is
+  // rounded against the largest number.
+  let relative = Double(count + 8) * 0x1p-24
+  let deviation = 2 * (abs(Double(mean)) + 4) * 0x1p-24
+  return vectorCase(
+    "layer norm of \(count), mean \(mean)", .layerNorm, parameters: [UInt32(count), epsilon.bitPattern],
+    inputs: [bytes(x), bytes(weight), bytes(bias)],
+    expected: zip(x, zip(weight, bias)).map { x, parameters in
+      let (weight, bias) = (Double(parameters.0), Double(parameters.1))
+      let normal = (Double(x) - average) * scale
+      return (
+        normal * weight + bias,
+        relative * (abs(normal * weight) + abs(bias)) + deviation * scale * abs(weight)
+      )
+    })
+}
+
+/// An activation function of `count` numbers between -12 and 12, and some far beyond; the error that kernels.h promises.
+func activationCase(_ operation: KernelCase.Operation, _ count: Int, seed: UInt64) -> KernelCase {
+  var random = Random(seed)
+  let far: [Float] = [0, -0.0, 1e-30, -1e-30, 30.5, -30.5, 100, -100, 1e4, -1e4]
+  let x = (0..<count).map {
+    $0 % 7 == 5 ? far[$0 / 7 % far.count] : Float.random(in: -12...12, using: &random)
+  }
+  return vectorCase(
+    "\(operation) of \(count)", operation, parameters: [UInt32(count)], before: x,
+    expected: x.map { x in
+      let x = Double(x)
+      let value: Double
+      switch operation {
+      case .gelu: value = x / 2 * erfc(-x / 2.0.squareRoot())
+      case .geluTanh: value = x / 2 * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+      case .quickGELU: value = x / (1 + exp(-1.702 * x))
+      case .relu: value = max(x, 0)
+      default: value = x / (1 + exp(-x))
+      }
+      return (value, operation == .relu ? 0 : max(1, abs(x)) * 0x1p-22)
+    })
+}
+
 func rotaryCase(heads: Int, stride: Int, pairs: Int, seed: UInt64) -> KernelCase {
   var random = Random(seed)
   let x = random.normals(heads * stride)
@@ -151,6 +199,11 @@ func activationCases() -> [KernelCase] {
   for count in [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 576] {
     let seed = UInt64(count)
     cases.append(rmsNormCase(count, epsilon: 1e-5, seed: seed))
+    cases.append(layerNormCase(count, epsilon: 1e-6, seed: seed))
+    cases.append(layerNormCase(count, mean: 300, epsilon: 1e-5, seed: seed))
+    for operation in [KernelCase.Operation.gelu, .geluTanh, .quickGELU, .relu, .silu] {
+      cases.append(activationCase(operation, count, seed: seed))
+    }
     cases.append(siluMultiplyCase(count, seed: seed))
     cases.append(addCase(count, seed: seed))
     cases.append(softmaxCase(count, scale: 1, seed: seed))
@@ -161,6 +214,9 @@ func activationCases() -> [KernelCase] {
     cases.append(halfToFloatCase(.bf16ToF32, count: count))
     var random = Random(seed)
     cases.append(floatToHalfCase(random.normals(count)))
+  }
+  for operation in [KernelCase.Operation.gelu, .geluTanh, .quickGELU, .silu] {
+    cases.append(activationCase(operation, 40_000, seed: 1))
   }
   cases.append(halfToFloatCase(.f16ToF32))
   cases.append(halfToFloatCase(.bf16ToF32))

@@ -8,7 +8,7 @@ struct KernelCase {
   enum Operation: UInt32 {
     case product = 0
     case quantize, plainProduct, f16ToF32, bf16ToF32, f32ToF16, f32ToInt8, attention, rmsNorm, rotary, siluMultiply
-    case add, softmax, exponential
+    case add, softmax, exponential, layerNorm, gelu, geluTanh, quickGELU, relu, silu
   }
 
   let name: String
@@ -70,6 +70,13 @@ struct KernelCase {
     case .add: kernels.add(input(0, f), input(1, f), output(0, f), Int(p[0]))
     case .softmax: kernels.softmax(output(0, f), Int(p[0]), Float(bitPattern: p[1]))
     case .exponential: kernels.exponential(input(0, f), output(0, f), Int(p[0]))
+    case .layerNorm:
+      kernels.layerNorm(input(0, f), input(1, f), input(2, f), output(0, f), Int(p[0]), Float(bitPattern: p[1]))
+    case .gelu: kernels.gelu(output(0, f), Int(p[0]))
+    case .geluTanh: kernels.geluTanh(output(0, f), Int(p[0]))
+    case .quickGELU: kernels.quickGELU(output(0, f), Int(p[0]))
+    case .relu: kernels.relu(output(0, f), Int(p[0]))
+    case .silu: kernels.silu(output(0, f), Int(p[0]))
     }
     return outputs.indices.map {
       [UInt8](UnsafeRawBufferPointer(start: buffers[inputs.count + $0], count: outputs[$0].count))

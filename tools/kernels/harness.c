@@ -123,6 +123,18 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
     return k->softmax(out[0], p[0], float_of(p[1]));
   case 13:
     return k->exponential(in[0], out[0], p[0]);
+  case 14:
+    return k->layer_norm(in[0], in[1], in[2], out[0], p[0], float_of(p[1]));
+  case 15:
+    return k->gelu(out[0], p[0]);
+  case 16:
+    return k->gelu_tanh(out[0], p[0]);
+  case 17:
+    return k->quick_gelu(out[0], p[0]);
+  case 18:
+    return k->relu(out[0], p[0]);
+  case 19:
+    return k->silu(out[0], p[0]);
   }
   fail("unknown operation");
 }

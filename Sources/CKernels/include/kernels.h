@@ -126,6 +126,10 @@ typedef struct {
   // y = x · weight / sqrt(mean(x²) + epsilon) (arXiv 1910.07467); x, weight, y: [count]; y may be x.
   void (*rms_norm)(const float *x, const float *weight, float *y, size_t count, float epsilon);
 
+  // y = (x - mean(x)) / sqrt(variance(x) + epsilon) · weight + bias (arXiv 1607.06450), the variance being the mean
+  // square of the deviations; x, weight, bias, y: [count]; y may be x.
+  void (*layer_norm)(const float *x, const float *weight, const float *bias, float *y, size_t count, float epsilon);
+
   // Rotary embedding in place, in the layout of Hugging Face's rotate_half: the pair (x[i], x[i + pairs]) of each head
   // turns by the angle whose cosine and sine are given; what lies beyond 2 · pairs is left as it is.
   // x: [heads][head_stride]; cosines, sines: [pairs].
@@ -133,6 +137,14 @@ typedef struct {
 
   // y = gate / (1 + exp(-gate)) · up (SwiGLU, arXiv 2002.05202); all [count]; y may be gate or up.
   void (*silu_multiply)(const float *gate, const float *up, float *y, size_t count);
+
+  // Activation functions in place, x: [count]. What they differ from the exact value is at most
+  // 2^-22 · max(1, |x|).
+  void (*gelu)(float *x, size_t count);       // x/2 · (1 + erf(x/√2)) (arXiv 1606.08415)
+  void (*gelu_tanh)(float *x, size_t count);  // x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), its approximation
+  void (*quick_gelu)(float *x, size_t count); // x · sigmoid(1.702 x) (CLIP)
+  void (*relu)(float *x, size_t count);       // max(x, 0)
+  void (*silu)(float *x, size_t count);       // x · sigmoid(x)
 
   // y = x + other; all [count]; y may be either.
   void (*add)(const float *x, const float *other, float *y, size_t count);

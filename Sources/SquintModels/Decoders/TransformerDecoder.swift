@@ -42,15 +42,11 @@ public struct TransformerDecoder {
       ffnWidth = try metadata.int("decoder.ffn_width", in: size)
       heads = try metadata.int("decoder.heads", in: 1...4096)
       kvHeads = try metadata.int("decoder.kv_heads", in: 1...heads)
-      headWidth = try metadata.int("decoder.head_width", in: 2...512)
+      headWidth = try metadata.int("decoder.head_width", in: 2...Compute.headWidths.upperBound)
       guard heads % kvHeads == 0 else {
         throw SquintError(.badData, "metadata decoder.kv_heads is \(kvHeads), which does not divide \(heads) heads")
       }
-      normEpsilon = try Self.number(metadata, "decoder.norm_epsilon")
-      guard normEpsilon >= 0 else {
-        throw SquintError(
-          .badData, "metadata decoder.norm_epsilon is \(normEpsilon), and a mean square is never negative")
-      }
+      normEpsilon = try metadata.epsilon("decoder.norm_epsilon")
       let window = try metadata.int("decoder.window", in: 0...Int(Int32.max), default: 0)
       let windowLayers =
         metadata["decoder.window_layers"] == nil ? nil : Set(try metadata.ints("decoder.window_layers"))
@@ -62,16 +58,7 @@ public struct TransformerDecoder {
           "metadata decoder.rope_frequencies must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); "
             + "convert the model again")
       }
-      ropeMagnitude = try Self.number(metadata, "decoder.rope_magnitude", default: 1)
-    }
-
-    /// A number that is finite in f32, too.
-    private static func number(
-      _ metadata: Metadata, _ key: String, default fallback: Double? = nil
-    ) throws(SquintError) -> Float {
-      let value = Float(try metadata.float(key, default: fallback))
-      guard value.isFinite else { throw SquintError(.badData, "metadata \(key) is too large for a number in f32") }
-      return value
+      ropeMagnitude = try metadata.finite("decoder.rope_magnitude", default: 1)
     }
   }
 

@@ -1,0 +1,397 @@
+import SquintCompute
+import SquintFile
+
+/// The vision transformers of CLIP, SigLIP, DINOv2, Idefics3 and SmolVLM: a picture's patches as the rows of a pre-norm
+/// transformer in which every row sees all rows. What distinguishes the families is in `Configuration`
+/// (formats/vision.md).
+///
+/// Sources: ViT (arXiv 2010.11929), CLIP (2103.00020), SigLIP (2303.15343), DINOv2 (2304.07193), Idefics3 (2408.12637); the
+/// reference is transformers' modeling_clip.py, modeling_siglip.py, modeling_dinov2.py, modeling_idefics3.py.
+public struct VisionTransformer {
+
+  // MARK: Configuration
+
+  /// Patches: row after row.
+  public struct Grid: Equatable, Sendable {
+    public let rows: Int
+    public let columns: Int
+
+    public init(rows: Int, columns: Int) {
+      self.rows = rows
+      self.columns = columns
+    }
+
+    public var count: Int { rows * columns }
+  }
+
+  /// What becomes of the table of positions where a tile's grid is another.
+  public enum Positions: String, CaseIterable, Sendable {
+    /// The tile is refused.
+    case fixed
+    /// The table is resized.
+    case bicubic
+    /// The row of the table that is at about the same place.
+    case buckets
+  }
+
+  /// The blueprint.
+  public struct Configuration: Sendable {
+    /// The module, and what its keys and tensors begin with: `encoder.image`.
+    public let name: String
+    public let architecture: String
+    public let layers: Int
+    public let width: Int
+    public let ffnWidth: Int
+    public let heads: Int
+    /// The side of a patch in pixels.
+    public let patch: Int
+    /// The side of the grid that the table of positions is for.
+    public let grid: Int
+    public let positions: Positions
+    public let normEpsilon: Float
+    public let activation: Activation
+    /// After how many layers features are taken, ascending.
+    public let featureLayers: [Int]
+    /// Whether a row that stands for the whole picture goes before the patches.
+    public let hasClass: Bool
+    public let dropsClass: Bool
+
+    public var headWidth: Int { width / heads }
+    /// Whether the class token's row is the first of the features.
+    public var hasClassRow: Bool { hasClass && !dropsClass }
+    /// The width of a row of features.
+    public var featureWidth: Int { featureLayers.count * width }
+
+    /// Reads the keys `NAME.*`, and whether there is a tensor `NAME.class`.
+    ///
+    /// - Throws: `badData` where a key is missing or impossible.
+    public init(_ file: ModelFile, name: String) throws(SquintError) {
+      let metadata = file.metadata
+      self.name = name
+      architecture = try metadata.string("\(name).architecture")
+      let layers = try metadata.int("\(name).layers", in: 0...4096)
+      self.layers = layers
+      width = try metadata.int("\(name).width", in: 1...1 << 20)
+      ffnWidth = try metadata.int("\(name).ffn_width", in: 1...1 << 20)
+      heads = try metadata.int("\(name).heads", in: 1...width)
+      guard width % heads == 0, Compute.headWidths.contains(width / heads) else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).heads is \(heads); it must cut the width, \(width), into heads of "
+            + "\(Compute.headWidths.lowerBound) to \(Compute.headWidths.upperBound); convert the model again")
+      }
+      patch = try metadata.int("\(name).patch", in: 1...1 << 12)
+      grid = try metadata.int("\(name).grid", in: 1...1 << 12)
+      positions = try metadata.choice("\(name).positions")
+      normEpsilon = try metadata.epsilon("\(name).norm_epsilon")
+      activation = try metadata.choice("\(name).activation")
+      let taken = try metadata.ints("\(name).feature_layers")
+      guard taken.count <= 64, taken.allSatisfy({ (0...Int64(layers)).contains($0) }),
+        zip(taken, taken.dropFirst()).allSatisfy({ $0 < $1 })
+      else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).feature_layers must be at most 64 ascending numbers of 0 to \(layers); convert the model "
+            + "again")
+      }
+      featureLayers = taken.isEmpty ? [layers] : taken.map { Int($0) }
+      hasClass = file.tensor("\(name).class") != nil
+      dropsClass = try metadata.bool("\(name).drops_class", default: false)
+    }
+
+    /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
+    ///
+    /// - Throws: `badData` where the tile has none, or the table of positions is fixed to another grid.
+    public func grid(height: Int, width: Int) throws(SquintError) -> Grid {
+      let found = Grid(rows: height / patch, columns: width / patch)
+      guard found.rows > 0, found.columns > 0 else {
+        throw SquintError(
+          .badData,
+          "\(name): a tile of \(height) × \(width) pixels is smaller than a patch; it needs \(patch) × \(patch) at least"
+        )
+      }
+      if positions == .fixed, found != Grid(rows: grid, columns: grid) {
+        let side = grid * patch
+        throw SquintError(
+          .badData,
+          "\(name): a tile of \(height) × \(width) pixels has \(found.rows) × \(found.columns) patches, and the positions "
+            + "are for \(grid) × \(grid); it needs \(side) × \(side) pixels")
+      }
+      return found
+    }
+
+    /// How many rows of features a tile of [height, width] pixels gives.
+    ///
+    /// - Throws: as `grid(height:width:)`.
+    public func rows(height: Int, width: Int) throws(SquintError) -> Int {
+      try grid(height: height, width: width).count + (hasClassRow ? 1 : 0)
+    }
+  }
+
+  // MARK: Weights
+
+  /// The tensors of the file, in place.
+  public struct Weights: Sendable {
+    struct Layer: Sendable {
+      let attentionNorm: Compute.LayerNorm  // [width]
+      let q: Matrix  // [width, width]
+      let k: Matrix  // [width, width]
+      let v: Matrix  // [width, width]
+      let o: Matrix  // [width, width]
+      let ffnNorm: Compute.LayerNorm  // [width]
+      let up: Matrix  // [ffn_width, width]
+      let down: Matrix  // [width, ffn_width]
+    }
+
+    let patch: Matrix  // [width, 3 · patch · patch]
+    nonisolated(unsafe) let classToken: UnsafePointer<Float>?  // [width]
+    nonisolated(unsafe) let positions: UnsafePointer<Float>  // [(1 +) grid · grid, width]
+    let preNorm: Compute.LayerNorm?  // [width]
+    let layers: [Layer]
+    let norm: Compute.LayerNorm?  // [width]
+    /// Keeps the file mapped for the views above.
+    private let file: ModelFile
+
+    /// Finds the tensors of the module and checks their shapes.
+    ///
+    /// - Throws: `badData` naming the tensor that is missing or has another shape.
+    public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
+      self.file = file
+      func norm(_ name: String) throws(SquintError) -> Compute.LayerNorm {
+        try Compute.LayerNorm(name, width: c.width, epsilon: c.normEpsilon, in: file)
+      }
+      func square(_ name: String) throws(SquintError) -> Matrix {
+        try Matrix(name, rows: c.width, columns: c.width, in: file)
+      }
+      patch = try Matrix("\(c.name).patch", rows: c.width, columns: 3 * c.patch * c.patch, in: file)
+      classToken = c.hasClass ? try file.vector("\(c.name).class", count: c.width) : nil
+      positions = try file.floats(
+        "\(c.name).positions", shape: [c.grid * c.grid + (c.hasClass ? 1 : 0), c.width])
+      preNorm = file.tensor("\(c.name).pre_norm") == nil ? nil : try norm("\(c.name).pre_norm")
+      var layers: [Layer] = []
+      layers.reserveCapacity(c.layers)
+      for index in 0..<c.layers {
+        let name = "\(c.name).\(index)"
+        layers.append(
+          Layer(
+            attentionNorm: try norm("\(name).attention.norm"), q: try square("\(name).attention.q"),
+            k: try square("\(name).attention.k"), v: try square("\(name).attention.v"),
+            o: try square("\(name).attention.o"), ffnNorm: try norm("\(name).ffn.norm"),
+            up: try Matrix("\(name).ffn.up", rows: c.ffnWidth, columns: c.width, in: file),
+            down: try Matrix("\(name).ffn.down", rows: c.width, columns: c.ffnWidth, in: file)))
+      }
+      self.layers = layers
+      self.norm = file.tensor("\(c.name).norm") == nil ? nil : try norm("\(c.name).norm")
+    }
+  }
+
+  // MARK: State
+
+  /// Every buffer there is, for tiles of at most `patches` patches.
+  public struct Regions: Sendable {
+    /// The rows that go through the wide buffers at a time: many enough that the matrices, read once for them, cost little
+    /// beside the arithmetic.
+    static let chunk = 256
+
+    let patches: Int
+    let x: Region<Float>
+    let k: Region<Float>
+    let v: Region<Float>
+    let h: Region<Float>
+    let q: Region<Float>
+    let wide: Region<Float>
+    let quantized: QuantizedRows.Regions
+    let scratch: Region<Float>
+
+    /// Reserves the encoder's buffers.
+    ///
+    /// - Parameter patches: of the tile that has the most.
+    public init(_ c: Configuration, patches: Int, threads: Int, in plan: inout ArenaPlan) throws(SquintError) {
+      guard patches < 1 << 24 else {
+        throw SquintError(
+          .doesNotFit, "\(c.name): a tile of \(grouped(patches)) patches is more than any machine holds")
+      }
+      let phases = Phases.encode
+      self.patches = patches
+      let rows = patches + (c.hasClass ? 1 : 0)
+      let chunk = min(rows, Self.chunk)
+      let patchWidth = 3 * c.patch * c.patch
+      x = try plan.reserve("encoder rows", count: rows * c.width, phases: phases)
+      k = try plan.reserve("encoder keys", count: rows * c.width, phases: phases)
+      v = try plan.reserve("encoder values", count: rows * c.width, phases: phases)
+      // Holds the normalized rows, and then the heads' outputs, which are not needed at the same time.
+      h = try plan.reserve("encoder normalized rows", count: chunk * c.width, phases: phases)
+      q = try plan.reserve("encoder queries", count: chunk * c.width, phases: phases)
+      // Holds the pixels of patches, and later the feed-forward network's inner rows.
+      wide = try plan.reserve("encoder feed-forward", count: chunk * max(c.ffnWidth, patchWidth), phases: phases)
+      quantized = try QuantizedRows.Regions(
+        rows: chunk, columns: max(c.width, c.ffnWidth, patchWidth), phases: phases, in: &plan)
+      scratch = try plan.reserve(
+        "encoder attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
+    }
+  }
+
+  public let configuration: Configuration
+  private let weights: Weights
+  private let compute: Compute
+  private let patches: Int
+  /// [(1 +) patches, width]
+  private let x: Rows
+  private let k: Rows
+  private let v: Rows
+  /// [chunk, width]
+  private let h: Rows
+  private let q: Rows
+  /// [chunk, 3 · patch · patch]
+  private let pixels: Rows
+  /// [chunk, ffn_width]
+  private let up: Rows
+  private let quantized: QuantizedRows
+  private let scratch: Rows
+
+  public init(
+    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
+  ) {
+    let c = configuration
+    self.configuration = c
+    self.weights = weights
+    self.compute = compute
+    patches = regions.patches
+    x = Rows(regions.x, width: c.width, in: arena)
+    k = Rows(regions.k, width: c.width, in: arena)
+    v = Rows(regions.v, width: c.width, in: arena)
+    h = Rows(regions.h, width: c.width, in: arena)
+    q = Rows(regions.q, width: c.width, in: arena)
+    pixels = Rows(regions.wide, width: 3 * c.patch * c.patch, in: arena)
+    up = Rows(regions.wide, width: c.ffnWidth, in: arena)
+    quantized = QuantizedRows(regions.quantized, in: arena)
+    scratch = Rows(regions.scratch, width: Compute.attentionScratch(headWidth: c.headWidth), in: arena)
+  }
+}
+
+// MARK: Forward
+
+extension VisionTransformer {
+  /// Writes the features of a tile: `configuration.rows(height:width:)` rows of `configuration.featureWidth`.
+  ///
+  /// The tile must be one that `configuration.grid(height:width:)` accepts, of no more patches than were planned.
+  ///
+  /// - Parameters:
+  ///   - tile: RGB, [height, width, 3].
+  ///   - levels: [3, 256]: what each level of each channel is for the model.
+  public func encode(
+    pixels tile: UnsafePointer<UInt8>, height: Int, width: Int, levels: UnsafePointer<Float>, into features: Rows
+  ) {
+    let c = configuration
+    let grid = Grid(rows: height / c.patch, columns: width / c.patch)
+    precondition(grid.count <= patches, "a tile of more patches than were planned")
+    let count = grid.count + (c.hasClass ? 1 : 0)
+
+    embed(tile, width: width, grid, levels)
+    if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
+    var taken = take(after: 0, 0, into: features, count: count)
+    for index in 0..<c.featureLayers[c.featureLayers.count - 1] {
+      let layer = weights.layers[index]
+      forEachChunk(of: count) { first, rows in
+        compute.layerNorm(x.from(first), layer.attentionNorm, into: h, count: rows)
+        compute.multiply(
+          h, count: rows, scratch: quantized, .init(layer.k, into: k.from(first)), .init(layer.v, into: v.from(first)))
+      }
+      // All keys and values are there: from here on a row needs no other.
+      forEachChunk(of: count) { first, rows in
+        let x = x.from(first)
+        compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
+        compute.multiply(h, count: rows, scratch: quantized, .init(layer.q, into: q))
+        compute.attendAll(
+          q: q, count: rows, k: k, v: v, positions: count, heads: c.heads, into: h, scratch: scratch)
+        compute.multiply(h, count: rows, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+
+        compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
+        compute.multiply(h, count: rows, scratch: quantized, .init(layer.up, into: up))
+        compute.activate(up, count: rows, c.activation)
+        compute.multiply(up, count: rows, scratch: quantized, .init(layer.down, into: x, accumulate: true))
+      }
+      taken = take(after: index + 1, taken, into: features, count: count)
+    }
+  }
+
+  private func forEachChunk(of count: Int, _ body: (_ first: Int, _ rows: Int) -> Void) {
+    for first in stride(from: 0, to: count, by: Regions.chunk) { body(first, min(Regions.chunk, count - first)) }
+  }
+
+  /// x = class token, patch · pixels; + positions.
+  private func embed(
+    _ tile: UnsafePointer<UInt8>, width: Int, _ grid: Grid, _ levels: UnsafePointer<Float>
+  ) {
+    let c = configuration
+    var patchRows = x
+    var table = weights.positions
+    if let token = weights.classToken {
+      compute.kernels.add(token, table, x[0], c.width)
+      patchRows = x.from(1)
+      table += c.width
+    }
+    let picture = Picture(pixels: tile, width: width, levels: levels)
+    forEachChunk(of: grid.count) { first, rows in
+      compute.gatherPatches(picture, side: c.patch, columns: grid.columns, first: first, count: rows, into: pixels)
+      compute.multiply(pixels, count: rows, scratch: quantized, .init(weights.patch, into: patchRows.from(first)))
+    }
+    let positions = PositionTable(rows: table, width: c.width, side: c.grid, use: c.positions)
+    compute.addPositions(positions, grid, to: patchRows)
+  }
+
+  /// Where features are to be taken after `layers` layers, writes them as column block `index` of `features`, normalized.
+  /// Returns how many blocks are written.
+  private func take(after layers: Int, _ index: Int, into features: Rows, count: Int) -> Int {
+    let c = configuration
+    guard index < c.featureLayers.count, c.featureLayers[index] == layers else { return index }
+    let first = c.hasClass && c.dropsClass ? 1 : 0
+    let output = Rows(data: features.data + index * c.width, width: features.width)
+    if let norm = weights.norm {
+      compute.layerNorm(x.from(first), norm, into: output, count: count - first)
+    } else {
+      for row in 0..<count - first { output[row].update(from: x[first + row], count: c.width) }
+    }
+    return index + 1
+  }
+}
+
+// MARK: Patches
+
+/// A tile as it comes: RGB, [height, width, 3], and what each level of each channel means, [3, 256].
+private struct Picture {
+  let pixels: UnsafePointer<UInt8>
+  let width: Int
+  let levels: UnsafePointer<Float>
+}
+
+extension Compute {
+  /// patches[patch, channel · row · column] = the pixels of `count` patches from patch `first` on: what a convolution whose
+  /// stride is its size multiplies with its weights.
+  fileprivate func gatherPatches(
+    _ picture: Picture, side: Int, columns: Int, first: Int, count: Int, into patches: Rows
+  ) {
+    struct Job {
+      let picture: Picture
+      let side: Int
+      let columns: Int
+      let first: Int
+      let patches: Rows
+
+      func run(_ row: Int) {
+        let (top, left) = ((first + row) / columns * side, (first + row) % columns * side)
+        let output = patches[row]
+        for y in 0..<side {
+          let line = picture.pixels + 3 * ((top + y) * picture.width + left)
+          for channel in 0..<3 {
+            let levels = picture.levels + 256 * channel
+            let to = output + (channel * side + y) * side
+            for x in 0..<side { to[x] = levels[Int(line[3 * x + channel])] }
+          }
+        }
+      }
+    }
+    var job = Job(picture: picture, side: side, columns: columns, first: first, patches: patches)
+    workers.run(&job, pieces: count) { job, row, _ in job.assumingMemoryBound(to: Job.self).pointee.run(row) }
+  }
+}

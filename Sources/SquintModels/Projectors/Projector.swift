@@ -1,0 +1,232 @@
+import SquintCompute
+import SquintFile
+
+/// From an encoder's features to rows of the decoder: LLaVA's one or two linear layers, or Idefics3's and SmolVLM's, before
+/// which squares of patches are put side by side (formats/vision.md).
+///
+/// Sources: LLaVA (arXiv 2304.08485), LLaVA-1.5 (2310.03744), Idefics3 (2408.12637); the reference is transformers'
+/// LlavaMultiModalProjector and Idefics3Connector.
+public struct Projector {
+
+  // MARK: Configuration
+
+  /// The blueprint.
+  public struct Configuration: Sendable {
+    /// The module, and what its keys and tensors begin with: `projector.image`.
+    public let name: String
+    /// What goes in, between the layers, and comes out.
+    public let widths: [Int]
+    /// The side of the squares of patches that become one row.
+    public let shuffle: Int
+    /// Between two layers.
+    public let activation: Activation?
+    /// Of the norm before the first layer, or nil where there is none.
+    public let normEpsilon: Float?
+    /// Whether the features begin with a row that is no patch.
+    public let hasClassRow: Bool
+
+    var layers: Int { widths.count - 1 }
+
+    /// Reads the keys `NAME.*`, and whether there is a tensor `NAME.norm`.
+    ///
+    /// - Parameters:
+    ///   - encoderWidth: the width of the features.
+    ///   - hasClassRow: whether the features begin with the row of a class token.
+    ///   - decoderWidth: the width of the decoder's rows.
+    /// - Throws: `badData` where a key is missing or impossible, or the widths do not fit.
+    public init(
+      _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int
+    ) throws(SquintError) {
+      let metadata = file.metadata
+      self.name = name
+      self.hasClassRow = hasClassRow
+      let widths = try metadata.ints("\(name).widths")
+      guard (2...64).contains(widths.count), widths.allSatisfy({ (1...1 << 24).contains($0) }) else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).widths must be 2 to 64 numbers of 1 to \(grouped(1 << 24)); convert the model again")
+      }
+      self.widths = widths.map { Int($0) }
+      shuffle = try metadata.int("\(name).shuffle", in: 1...64, default: 1)
+      activation = widths.count > 2 ? try metadata.choice("\(name).activation") : nil
+      normEpsilon = file.tensor("\(name).norm") == nil ? nil : try metadata.epsilon("\(name).norm_epsilon")
+      let taken = shuffle * shuffle * encoderWidth
+      guard self.widths[0] == taken else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).widths begins with \(grouped(self.widths[0])), and the encoder gives \(grouped(taken)) numbers"
+            + (shuffle > 1 ? " (\(shuffle) × \(shuffle) patches of \(grouped(encoderWidth)))" : "")
+            + "; convert the model again")
+      }
+      guard self.widths[layers] == decoderWidth else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).widths ends with \(grouped(self.widths[layers])), and the decoder's rows have "
+            + "\(grouped(decoderWidth)) numbers; convert the model again")
+      }
+      guard shuffle == 1 || !hasClassRow else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).shuffle is \(shuffle), but the features begin with a class token, which is in no square of "
+            + "patches; convert the model again")
+      }
+    }
+
+    /// How many rows of the decoder the features of a grid become.
+    ///
+    /// - Throws: `badData` where a side is no multiple of the shuffle.
+    public func rows(gridRows: Int, gridColumns: Int) throws(SquintError) -> Int {
+      guard gridRows % shuffle == 0, gridColumns % shuffle == 0 else {
+        throw SquintError(
+          .badData,
+          "\(name): \(gridRows) × \(gridColumns) patches cannot be cut into squares of \(shuffle) × \(shuffle); convert the "
+            + "model again, with tiles whose sides are multiples")
+      }
+      return gridRows / shuffle * (gridColumns / shuffle) + (hasClassRow ? 1 : 0)
+    }
+  }
+
+  // MARK: Weights
+
+  /// The tensors of the file, in place.
+  public struct Weights: Sendable {
+    let norm: Compute.LayerNorm?  // [widths[0]]
+    let layers: [Matrix]  // [widths[N + 1], widths[N]]
+    /// Keeps the file mapped for the views above.
+    private let file: ModelFile
+
+    /// Finds the tensors of the module and checks their shapes.
+    ///
+    /// - Throws: `badData` naming the tensor that is missing or has another shape.
+    public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
+      self.file = file
+      if let epsilon = c.normEpsilon {
+        norm = try Compute.LayerNorm("\(c.name).norm", width: c.widths[0], epsilon: epsilon, in: file)
+      } else {
+        norm = nil
+      }
+      var layers: [Matrix] = []
+      for index in 0..<c.layers {
+        layers.append(
+          try Matrix("\(c.name).\(index)", rows: c.widths[index + 1], columns: c.widths[index], in: file))
+      }
+      self.layers = layers
+    }
+  }
+
+  // MARK: State
+
+  /// Every buffer there is, for at most `rows` rows.
+  public struct Regions: Sendable {
+    /// The rows that go through the layers at a time: many enough that the matrices, read once for them, cost little beside
+    /// the arithmetic.
+    static let chunk = 128
+
+    let gathered: Region<Float>
+    let hidden: [Region<Float>]
+    let quantized: QuantizedRows.Regions
+
+    /// Reserves the projector's buffers.
+    ///
+    /// - Parameter rows: what the features of a tile become at most, as `configuration.rows(gridRows:gridColumns:)` says.
+    public init(_ c: Configuration, rows: Int, in plan: inout ArenaPlan) throws(SquintError) {
+      let phases = Phases.encode
+      let chunk = min(rows, Self.chunk)
+      // Where neither a norm nor a shuffle makes new rows of the features, they are read in place.
+      let gathers = c.shuffle > 1 || c.normEpsilon != nil
+      gathered = try plan.reserve("projector input", count: gathers ? chunk * c.widths[0] : 0, phases: phases)
+      // One layer reads the one while it writes the other.
+      let inner = c.widths[1..<c.layers].max() ?? 0
+      var hidden: [Region<Float>] = []
+      for _ in 0..<min(c.layers - 1, 2) {
+        hidden.append(try plan.reserve("projector inner rows", count: chunk * inner, phases: phases))
+      }
+      self.hidden = hidden
+      quantized = try QuantizedRows.Regions(
+        rows: chunk, columns: max(c.widths[0], inner), phases: phases, in: &plan)
+    }
+  }
+
+  public let configuration: Configuration
+  private let weights: Weights
+  private let compute: Compute
+  /// [chunk, widths[0]]
+  private let gathered: Rows
+  /// The outputs of all layers but the last: [chunk, widths[N + 1]]
+  private let hidden: [Rows]
+  private let quantized: QuantizedRows
+
+  public init(
+    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
+  ) {
+    let c = configuration
+    self.configuration = c
+    self.weights = weights
+    self.compute = compute
+    gathered = Rows(regions.gathered, width: c.widths[0], in: arena)
+    hidden = (0..<c.layers - 1).map { Rows(regions.hidden[$0 % 2], width: c.widths[$0 + 1], in: arena) }
+    quantized = QuantizedRows(regions.quantized, in: arena)
+  }
+}
+
+// MARK: Forward
+
+extension Projector {
+  /// Writes the decoder's rows for the features of a grid of patches: `configuration.rows(gridRows:gridColumns:)` of them.
+  ///
+  /// The grid must be one that this function accepts. features: [(1 +) patches, features' width]; rows: [tokens,
+  /// decoder.width].
+  public func project(_ features: Rows, gridRows: Int, gridColumns: Int, into rows: Rows) {
+    let c = configuration
+    let count = gridRows / c.shuffle * (gridColumns / c.shuffle) + (c.hasClassRow ? 1 : 0)
+    for first in stride(from: 0, to: count, by: Regions.chunk) {
+      let chunk = min(Regions.chunk, count - first)
+      var z = features.from(first)
+      if c.shuffle > 1 {
+        compute.gatherSquares(
+          features, side: c.shuffle, columns: gridColumns, first: first, count: chunk, into: gathered)
+        z = gathered
+      }
+      if let norm = weights.norm {
+        compute.layerNorm(z, norm, into: gathered, count: chunk)
+        z = gathered
+      }
+      for index in 0..<c.layers {
+        let output = index == c.layers - 1 ? rows.from(first) : hidden[index]
+        compute.multiply(z, count: chunk, scratch: quantized, .init(weights.layers[index], into: output))
+        if index < c.layers - 1, let activation = c.activation {
+          compute.activate(output, count: chunk, activation)
+        }
+        z = output
+      }
+    }
+  }
+}
+
+extension Compute {
+  /// z[token] = the features of the patches of square `first + token`, row after row, side by side (transformers'
+  /// `Idefics3Connector.pixel_shuffle`).
+  fileprivate func gatherSquares(
+    _ features: Rows, side: Int, columns: Int, first: Int, count: Int, into z: Rows
+  ) {
+    struct Job {
+      let features: Rows
+      let side: Int
+      let columns: Int
+      let first: Int
+      let z: Rows
+
+      func run(_ token: Int) {
+        let squares = columns / side
+        let (top, left) = ((first + token) / squares * side, (first + token) % squares * side)
+        let part = side * features.width
+        for row in 0..<side {
+          // Patches that are side by side in the grid are so in memory, too.
+          (z[token] + row * part).update(from: features[(top + row) * columns + left], count: part)
+        }
+      }
+    }
+    var job = Job(features: features, side: side, columns: columns, first: first, z: z)
+    workers.run(&job, pieces: count) { job, token, _ in job.assumingMemoryBound(to: Job.self).pointee.run(token) }
+  }
+}
