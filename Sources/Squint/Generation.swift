@@ -130,7 +130,7 @@ public struct Generator {
     }
   }
 
-  private var limit: Int { min(options.maxTokens ?? Int.max, session.context - session.tokens.count) }
+  private var limit: Int { min(options.maxTokens ?? Int.max, session.context - session.prompt.count) }
 
   private mutating func start() throws(SquintError) {
     try options.sampling.check()
@@ -160,7 +160,7 @@ public struct Generator {
     guard let regions = session.plan.beams else { return }
     var search = BeamSearch(session.decoder, stopTokens: stopTokens, regions, in: session.arena)
     let cancellation = session.cancellation
-    let tokens = search.search(promptLength: session.tokens.count, limit: limit) {
+    let tokens = search.search(promptLength: session.prompt.count, limit: limit) {
       cancellation.isCancelled || Task.isCancelled
     }
     if cancellation.isCancelled || Task.isCancelled { finishReason = .cancelled }
@@ -174,7 +174,7 @@ public struct Generator {
       return nil
     }
     // The token that is still to go through the decoder takes a position, too.
-    let taken = session.tokens.count + (pending == nil ? 0 : 1)
+    let taken = session.prompt.count + (pending == nil ? 0 : 1)
     guard count < options.maxTokens ?? Int.max, taken < session.context else {
       end(.length)
       return nil

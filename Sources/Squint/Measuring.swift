@@ -30,6 +30,20 @@ extension Session {
     )
   }
 
+  /// What looking at `picture` takes. The conversation is forgotten.
+  public func measure(_ picture: Picture) throws(SquintError) -> EncodingStatistics {
+    truncate(to: 0)
+    defer { truncate(to: 0) }
+    var prompt = Prompt()
+    prompt.append(0..<picture.rows, of: picture)
+    try append(prompt)
+    let before = encoded
+    _ = try look()
+    return EncodingStatistics(
+      pictures: 1, tiles: picture.size.layout.count, decodingSeconds: encoded.decodingSeconds - before.decodingSeconds,
+      encodingSeconds: encoded.encodingSeconds - before.encodingSeconds)
+  }
+
   /// The instruction set whose kernels run.
   public var instructionSet: String { decoder.instructionSet }
 }
@@ -50,5 +64,24 @@ extension Model {
       file.modules[tensor.module].name == "decoder" && tensor.shape.count == 2 && tensor.name != "decoder.embedding"
         && tensor.name != "decoder.head"
     }.reduce(0) { $0 + 2 * $1.elementCount }
+  }
+
+  /// The multiplications and additions of encoding and projecting `picture`.
+  public func operations(for picture: Picture) throws(SquintError) -> Int {
+    guard let vision else { return 0 }
+    let layout = picture.size.layout
+    let rows = try vision.featureRows(layout)
+    let c = vision.encoder
+    func matrices(of module: String) -> Int {
+      file.tensors.filter {
+        file.modules[$0.module].name == module && $0.shape.count == 2 && !$0.name.hasSuffix(".positions")
+      }
+      .reduce(0) { $0 + 2 * $1.elementCount }
+    }
+    let attention = 4 * rows * rows * c.width * c.layers
+    let perTile =
+      rows * matrices(of: Vision.modules.encoder) + attention
+      + picture.size.rowsPerTile * matrices(of: Vision.modules.projector)
+    return layout.count * perTile
   }
 }

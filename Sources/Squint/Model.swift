@@ -1,4 +1,5 @@
 import SquintFile
+import SquintMedia
 import SquintModels
 import SquintText
 
@@ -12,7 +13,7 @@ public final class Model: Sendable {
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
   /// How a conversation becomes a prompt; nil for a model that was not made for conversation.
-  private let templateSource: String
+  let templateSource: String
   /// The tokens that end an answer.
   public let stopTokens: Set<Int32>
   /// The checkpoint's own choice of sampling, for conversation.
@@ -20,6 +21,9 @@ public final class Model: Sendable {
   /// What the tokenizer holds in memory, in bytes.
   let tokenizerBytes: Int
   let weights: TransformerDecoder.Weights
+  /// nil for a model that takes text alone.
+  let vision: Vision?
+  let markup: PictureMarkup
 
   /// Opens the model at `path`.
   ///
@@ -33,6 +37,8 @@ public final class Model: Sendable {
       }
       configuration = try TransformerDecoder.Configuration(metadata)
       weights = try TransformerDecoder.Weights(file, configuration)
+      vision = try Vision(file, decoderWidth: configuration.width)
+      markup = try PictureMarkup(metadata)
       let template = try metadata.string("chat.template", default: "")
       templateSource = template
       let residentBefore = Machine.residentBytes()
@@ -76,6 +82,8 @@ public final class Model: Sendable {
     return TokenizerDefinition.isPresent(in: metadata) ? try Tokenizer(TokenizerDefinition(metadata: metadata)) : nil
   }
 
+  var noTokenizer: SquintError { Self.noTokenizer(file) }
+
   private static func noTokenizer(_ file: ModelFile) -> SquintError {
     .badData(file.path, "it has no tokenizer; convert the checkpoint together with its tokenizer files")
   }
@@ -87,57 +95,62 @@ public final class Model: Sendable {
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.
   public func tokens(_ text: String, addSpecialTokens: Bool = true) throws(SquintError) -> [Int32] {
+    let tokens = try encode(text, addSpecialTokens: addSpecialTokens)
+    try checkVocabulary(tokens)
+    return tokens
+  }
+
+  func encode(_ text: String, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
     guard let tokenizer else { throw Self.noTokenizer(file) }
-    let tokens = tokenizer.encode(text, addSpecialTokens: addSpecialTokens)
-    if let stranger = tokens.first(where: { $0 < 0 || $0 >= configuration.vocabulary }) {
+    return tokenizer.encode(text, addSpecialTokens: addSpecialTokens)
+  }
+
+  func checkVocabulary(_ tokens: [Int32]) throws(SquintError) {
+    if let stranger = tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= configuration.vocabulary) }) {
       throw .badData(
         file.path,
         "the tokenizer gives token \(stranger), and the decoder has \(configuration.vocabulary); convert it again")
     }
-    return tokens
   }
 
-  /// The prompt that asks for the answer to `messages`: the checkpoint's chat template, rendered and tokenized.
+  // MARK: Pictures
+
+  /// The token that stands for a row of a picture in what the checkpoint's own processor makes; nil where there is none.
+  public var imageToken: Int32? { markup.token }
+
+  /// Whether the model takes pictures.
+  public var sees: Bool { vision != nil }
+
+  /// The picture at `path`, for a prompt. Its header is read now, its pixels when a session looks at it.
   ///
-  /// A model without a template gets the contents alone, line by line.
-  public func prompt(_ messages: [ChatMessage]) throws(SquintError) -> [Int32] {
-    guard !templateSource.isEmpty else {
-      return try tokens(messages.map(\.text).joined(separator: "\n"))
-    }
-    let text: String
-    do {
-      // Parsed when it is needed: a template that we cannot read is no reason to refuse the rest of the model.
-      text = try ChatTemplate(source: templateSource).render(
-        messages: messages, addGenerationPrompt: true, variables: templateVariables)
-    } catch { throw SquintError(error.kind, "\(file.path): \(error.message)") }
-    // The template writes the special tokens itself.
-    return try tokens(text, addSpecialTokens: false)
+  /// - Throws: `noInput` where it cannot be read, `badData` where it is no picture that can be looked at, `usage` where the
+  ///   model takes text alone.
+  public func picture(_ path: String) throws(SquintError) -> Picture {
+    guard let vision else { throw blind }
+    return try Picture(path: path, vision)
   }
-}
 
-extension Model {
-  /// What chat templates ask about the tokenizer.
-  private var templateVariables: [String: TemplateValue] {
-    var variables: [String: TemplateValue] = [:]
-    guard let tokenizer else { return variables }
-    for (name, token) in [
-      ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
-    ] {
-      guard let token else { continue }
-      variables[name] = .string(String(decoding: tokenizer.bytes(of: token), as: UTF8.self))
+  /// What pictures take, one for each number of tiles that there can be, rising; none for a model that takes text alone.
+  public func pictureSizes() throws(SquintError) -> [PictureSize] {
+    guard let vision else { return [] }
+    var sizes: [PictureSize] = []
+    for layout in vision.processor.layouts() {
+      sizes.append(
+        try PictureSize(
+          vision, layout: layout, decodingBytes: layout.byteCount + PictureSize.usualDecoderBytes))
     }
-    return variables
+    return sizes
   }
-}
 
-extension ChatMessage {
-  /// The text of the message, without media.
-  public var text: String {
-    switch content {
-    case .text(let text): return text
-    case .parts(let parts):
-      return parts.compactMap { if case .text(let text) = $0 { text } else { nil } }.joined()
-    case .none: return ""
+  /// What a picture takes at most.
+  func largestPicture() throws(SquintError) -> PictureSize {
+    guard let largest = try pictureSizes().last else {
+      throw .badData(file.path, "there is no bound to the size of its pictures; convert the model again")
     }
+    return largest
+  }
+
+  var blind: SquintError {
+    SquintError(.usage, "\(file.path): this model takes text alone; convert one with an encoder and a projector")
   }
 }

@@ -1,5 +1,6 @@
 import SquintCompute
 import SquintFile
+import SquintMedia
 import SquintModels
 
 /// A conversation with a model: what has been said so far, in the KV cache, and the memory to go on.
@@ -10,13 +11,22 @@ public final class Session {
   public let plan: SessionPlan
   /// Stops the answer that is being generated.
   public let cancellation: Cancellation
-  /// Every token of the conversation so far.
-  public private(set) var tokens: [Int32] = []
-  /// The first tokens of `tokens` that are in the KV cache.
+  /// The conversation so far.
+  public private(set) var prompt = Prompt()
+  /// The first positions of the conversation that are in the KV cache.
   public private(set) var cachedCount = 0
+  /// What the session has looked at since it was made.
+  public private(set) var encoded = EncodingStatistics()
+  /// Called while a prompt is computed, on the thread that computes it.
+  public var onProgress: ((SessionProgress) -> Void)?
 
   let arena: Arena
   let decoder: TransformerDecoder
+  private let engine: Vision.Engine?
+  /// The runs of positions whose rows are in the engine's buffer, and where there.
+  private var visible: [(positions: Range<Int>, row: Int)] = []
+  /// The position up to which the prompt can be computed with what is visible.
+  private var visibleEnd = 0
 
   /// Takes the memory for a session with `model`.
   ///
@@ -37,8 +47,16 @@ public final class Session {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)
     decoder = TransformerDecoder(model.configuration, model.weights, plan.decoder, in: arena, compute)
-    tokens.reserveCapacity(plan.context)
+    if let vision = model.vision, let regions = plan.vision {
+      engine = Vision.Engine(vision, regions, in: arena, compute)
+    } else {
+      engine = nil
+    }
+    prompt.tokens.reserveCapacity(plan.context)
   }
+
+  /// The tokens of the conversation so far; `Prompt.featureToken` where a row of a picture stands.
+  public var tokens: [Int32] { prompt.tokens }
 
   /// The positions that prompt and answer may take together.
   public var context: Int { plan.context }
@@ -54,41 +72,151 @@ public final class Session {
   ///
   /// - Throws: `usage` where the context does not hold it or a token is not in the vocabulary.
   public func append(_ more: [Int32]) throws(SquintError) {
-    try check(more, behind: tokens.count)
-    tokens += more
+    try append(Prompt(tokens: more))
   }
 
-  private func check(_ more: [Int32], behind count: Int) throws(SquintError) {
+  /// Appends `more` to the conversation; it is computed when an answer is asked for.
+  ///
+  /// - Throws: `usage` where the context does not hold it, a token is not in the vocabulary, or the session was not planned
+  ///   for its pictures.
+  public func append(_ more: Prompt) throws(SquintError) {
+    try check(more, behind: prompt.count)
+    prompt.append(more)
+  }
+
+  private func check(_ more: Prompt, behind count: Int) throws(SquintError) {
     guard count + more.count <= context else {
       throw SquintError(
         .usage,
         "the prompt has \(grouped(count + more.count)) tokens, and the context holds \(grouped(context)); "
           + "shorten it or use a larger --context")
     }
-    if let stranger = more.first(where: { $0 < 0 || $0 >= model.vocabularySize }) {
+    if let stranger = more.tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= model.vocabularySize) })
+    {
       throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(model.vocabularySize - 1))")
+    }
+    for picture in more.pictures { try check(picture) }
+  }
+
+  /// Checks that the session can look at `picture` within its plan.
+  ///
+  /// - Throws: `usage` where it was planned for none, or for smaller ones; `doesNotFit` where decoding it would take more
+  ///   than the budget.
+  public func check(_ picture: Picture) throws(SquintError) {
+    guard let engine, picture.rows <= engine.rowCapacity else {
+      throw SquintError(
+        .usage,
+        "\(picture.path): the session was not planned for a picture of \(grouped(picture.rows)) tokens; give it in "
+          + "SessionOptions.vision")
+    }
+    let needed = plan.byteCount(decoding: picture.size)
+    guard needed <= plan.budget else {
+      throw SquintError(
+        .doesNotFit,
+        "\(picture.path): decoding it takes \(grouped(picture.size.decodingBytes)) bytes, which with all else is "
+          + "\(grouped(needed)), and \(grouped(plan.budget)) are "
+          + (plan.options.memory == nil ? "free" : "allowed") + "; make the picture smaller")
     }
   }
 
-  /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again.
+  /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again, and a picture
+  /// in it not encoded again.
   ///
   /// - Throws: as `append`; then the conversation is as it was.
-  public func replace(with prompt: [Int32]) throws(SquintError) {
+  public func replace(with prompt: Prompt) throws(SquintError) {
     try check(prompt, behind: 0)
-    let common = zip(tokens, prompt).prefix { $0 == $1 }.count
+    let common = self.prompt.commonPrefix(with: prompt)
     truncate(to: common)
-    tokens += prompt[common...]
+    self.prompt.append(prompt, from: common)
   }
 
   /// Forgets everything from position `count` on.
   public func truncate(to count: Int) {
-    tokens.removeLast(max(tokens.count - max(count, 0), 0))
-    cachedCount = min(cachedCount, tokens.count)
+    prompt.truncate(to: count)
+    cachedCount = min(cachedCount, prompt.count)
+    // The rows in the buffer belong to positions that are not there any more, or will be others.
+    visible = []
+    visibleEnd = 0
+  }
+
+  // MARK: Looking
+
+  /// Encodes the pictures whose rows are needed next, as many as the buffer holds.
+  ///
+  /// All are decoded before the first is encoded, so that one that is broken is found at once.
+  ///
+  /// - Returns: the position up to which the prompt can be computed; nil where it was cancelled.
+  func look() throws(SquintError) -> Int? {
+    if cachedCount < visibleEnd { return visibleEnd }
+    guard prompt.spans.last.map({ $0.end > cachedCount }) == true else { return prompt.count }
+    guard let engine else { preconditionFailure("append checks that there is an encoder") }
+    // In a session that gives the encoder the cache's memory, the cache is lost, and everything is computed again.
+    if !plan.keepsCacheWhileEncoding { cachedCount = 0 }
+    visible = []
+    visibleEnd = prompt.count
+    var pictures: [(picture: Picture, row: Int)] = []
+    var used = 0
+    for span in prompt.spans where span.end > cachedCount {
+      // The rows of a picture follow each other; the same picture again begins with a row that was there.
+      let continues = pictures.last.map { $0.picture === span.picture } == true && span.rows.lowerBound > 0
+      if !continues {
+        guard used + span.picture.rows <= engine.rowCapacity else {
+          visibleEnd = span.position
+          break
+        }
+        pictures.append((span.picture, used))
+        used += span.picture.rows
+      }
+      visible.append((span.position..<span.end, pictures[pictures.count - 1].row + span.rows.lowerBound))
+    }
+    guard !pictures.isEmpty, visibleEnd == prompt.count || plan.keepsCacheWhileEncoding else {
+      throw SquintError(
+        .usage,
+        "the session was planned for pictures of \(grouped(engine.rowCapacity)) tokens in all, and the prompt has more; give "
+          + "them in SessionOptions.vision")
+    }
+
+    let clock = ContinuousClock()
+    let start = clock.now
+    let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
+    for (picture, _) in pictures { _ = try picture.tiles() }
+    let decoded = clock.now
+    var done = 0
+    for (picture, row) in pictures {
+      let tiles = try picture.tiles()
+      for tile in 0..<tiles.layout.count {
+        if cancellation.isCancelled || Task.isCancelled { return nil }
+        onProgress?(.encode(tile: done, of: count))
+        engine.encode(tiles, tile: tile)
+        try engine.project(tiles.layout, first: row + tile * picture.size.rowsPerTile)
+        done += 1
+      }
+      picture.forget()
+    }
+    // What only the encoder needs leaves memory before the decoder's weights come.
+    for name in [Vision.modules.encoder, Vision.modules.projector] {
+      if let module = model.file.module(name) { model.file.advise(module, .done) }
+    }
+    encoded.pictures += pictures.count
+    encoded.tiles += count
+    encoded.decodingSeconds += (decoded - start) / .seconds(1)
+    encoded.encodingSeconds += (clock.now - decoded) / .seconds(1)
+    return visibleEnd
+  }
+
+  /// Writes what stands at `position` to row `row` of the decoder's input.
+  private func fill(row: Int, from position: Int) {
+    let token = prompt.tokens[position]
+    guard token == Prompt.featureToken else { return decoder.embed(Int(token), row: row) }
+    guard let engine, let run = visible.first(where: { $0.positions.contains(position) }) else {
+      preconditionFailure("look() made the rows of every position that is computed")
+    }
+    decoder.x[row].update(from: engine.rows[run.row + position - run.positions.lowerBound], count: decoder.x.width)
   }
 
   // MARK: Computing
 
-  /// Sends the tokens that are not in the cache yet through the decoder, chunk by chunk.
+  /// Sends the positions that are not in the cache yet through the decoder, chunk by chunk.
   ///
   /// - Parameters:
   ///   - logitsOfAll: whether to compute the logits of every position, not of the last alone.
@@ -97,11 +225,12 @@ public final class Session {
   private func prefill(
     logitsOfAll: Bool = false, visit: (Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Void = { _, _ in }
   ) throws(SquintError) -> Bool {
-    while cachedCount < tokens.count {
-      if cancellation.isCancelled || Task.isCancelled { return false }
+    while cachedCount < prompt.count {
+      guard let end = try look(), !cancellation.isCancelled, !Task.isCancelled else { return false }
       let first = cachedCount
-      let count = min(plan.options.chunk, tokens.count - first)
-      for row in 0..<count { decoder.embed(Int(tokens[first + row]), row: row) }
+      onProgress?(.prefill(position: first, of: prompt.count))
+      let count = min(plan.options.chunk, end - first)
+      for row in 0..<count { fill(row: row, from: first + row) }
       decoder.forward(count: count, .consecutive(sequence: 0, first: first))
       cachedCount += count
       if logitsOfAll {
@@ -109,10 +238,13 @@ public final class Session {
           decoder.project(first: row, count: 1)
           try visit(first + row, UnsafeBufferPointer(logits))
         }
-      } else if cachedCount == tokens.count {
+      } else if cachedCount == prompt.count {
         decoder.project(first: count - 1, count: 1)
       }
     }
+    // The answer may use the memory of what was visible.
+    visible = []
+    visibleEnd = 0
     return true
   }
 
@@ -138,24 +270,42 @@ public final class Session {
   /// - Returns: false where it was cancelled.
   /// - Throws: `usage` where there is no prompt.
   func start() throws(SquintError) -> Bool {
-    guard !tokens.isEmpty else {
+    guard prompt.count > 0 else {
       throw SquintError(.usage, "the prompt is empty; say something")
     }
-    cachedCount = min(cachedCount, tokens.count - 1)
+    cachedCount = min(cachedCount, prompt.count - 1)
     return try prefill()
   }
 
   /// Appends `token`, which this session generated, without computing it; a full context has no room for it.
   func adopt(_ token: Int32) {
-    if tokens.count < context { tokens.append(token) }
+    if prompt.count < context { prompt.tokens.append(token) }
   }
 
   /// Appends `token` and computes the logits behind it. The context must have room. Allocates nothing.
   func step(_ token: Int32) {
-    tokens.append(token)
+    prompt.tokens.append(token)
     decoder.embed(Int(token), row: 0)
     decoder.forward(count: 1, .consecutive(sequence: 0, first: cachedCount))
     decoder.project(first: 0, count: 1)
     cachedCount += 1
   }
+}
+
+/// How far a prompt is.
+public enum SessionProgress: Sendable {
+  /// Tile `tile` of so many, counted from 0, is being encoded.
+  case encode(tile: Int, of: Int)
+  /// The prompt from `position` on is being computed.
+  case prefill(position: Int, of: Int)
+}
+
+/// What looking at pictures took.
+public struct EncodingStatistics: Equatable, Sendable {
+  public var pictures = 0
+  public var tiles = 0
+  /// From the files to tiles.
+  public var decodingSeconds = 0.0
+  /// From tiles to rows of the decoder.
+  public var encodingSeconds = 0.0
 }

@@ -1,5 +1,6 @@
 import SquintCompute
 import SquintFile
+import SquintMedia
 import SquintModels
 
 /// What a session is to be able to do; decides its memory.
@@ -17,10 +18,22 @@ public struct SessionOptions: Equatable, Sendable {
   public var memory: Int?
   /// The rows of the prompt that go through the decoder together.
   public var chunk: Int
+  /// The pictures that the session is to look at.
+  public var vision: VisionUse
+
+  /// When a session looks at pictures.
+  public enum VisionUse: Equatable, Sendable {
+    /// Never: the encoder takes no memory, and is not read.
+    case none
+    /// At these, all before the first answer: the encoder works in the memory that the cache takes afterwards.
+    case once([PictureSize])
+    /// At any time, one after the other, also at the largest that the model takes.
+    case always
+  }
 
   public init(
     context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
-    chunk: Int = 128
+    chunk: Int = 128, vision: VisionUse = .none
   ) {
     self.context = context
     self.kvType = kvType
@@ -28,6 +41,7 @@ public struct SessionOptions: Equatable, Sendable {
     self.beams = beams
     self.memory = memory
     self.chunk = chunk
+    self.vision = vision
   }
 }
 
@@ -57,11 +71,23 @@ public struct SessionPlan: Sendable {
   public let budget: Int
 
   let decoder: TransformerDecoder.Regions
+  /// nil where the session never looks at a picture.
+  let vision: Vision.Regions?
   let sampler: Sampler.Regions
   let beams: BeamSearch.Regions?
 
   /// What the session holds at most, in bytes.
   public var peak: Int { phases.map(\.byteCount).max() ?? 0 }
+
+  /// What encoding a picture of `size` holds, in bytes.
+  func byteCount(decoding size: PictureSize) -> Int {
+    guard let encode = phases.first(where: { $0.name == "encode" }) else { return 0 }
+    let planned = encode.items.first { $0.name == "pictures" }?.byteCount ?? 0
+    return encode.byteCount + max(size.decodingBytes - planned, 0)
+  }
+
+  /// Whether the KV cache has memory of its own while pictures are encoded.
+  var keepsCacheWhileEncoding: Bool { options.vision == .always }
 
   /// The rows of the largest step.
   var rows: Int { max(options.chunk, options.beams) }
@@ -94,7 +120,8 @@ public struct SessionPlan: Sendable {
       self = plan
       return
     }
-    let wanted = min(configuration.context, Self.defaultContext)
+    let pictureRows = try Self.pictures(options.vision, model)?.rows ?? 0
+    let wanted = min(configuration.context, max(Self.defaultContext, pictureRows + Self.roomBesidePictures))
     guard let plan = try Self.largest(model, options, upTo: wanted, machine: machine, budget: budget) else {
       let least = try SessionPlan(
         model, options, context: min(wanted, Self.leastContext), machine: machine, budget: budget)
@@ -105,6 +132,8 @@ public struct SessionPlan: Sendable {
 
   /// Long enough for a picture and a conversation about it; more must be asked for.
   private static let defaultContext = 4096
+  /// For the question and the answer, where the pictures take more than the default context.
+  private static let roomBesidePictures = 1024
   /// A default context shorter than this would surprise more than an error does.
   private static let leastContext = 256
 
@@ -172,8 +201,16 @@ public struct SessionPlan: Sendable {
       layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
       type: options.kvType)
     var arena = ArenaPlan()
+    let pictures = try Self.pictures(options.vision, model)
     decoder = try TransformerDecoder.Regions(
-      c, cache: shape, rows: max(options.chunk, options.beams), logitRows: options.beams, threads: threads, in: &arena)
+      c, cache: shape, rows: max(options.chunk, options.beams), logitRows: options.beams, threads: threads,
+      keepsCacheWhileEncoding: options.vision == .always, in: &arena)
+    if let vision = model.vision, let pictures {
+      self.vision = try Vision.Regions(
+        vision, layouts: pictures.layouts, rowCapacity: pictures.rows, threads: threads, in: &arena)
+    } else {
+      vision = nil
+    }
     sampler = try Sampler.Regions(vocabulary: c.vocabulary, in: &arena)
     beams =
       options.beams > 1
@@ -186,14 +223,43 @@ public struct SessionPlan: Sendable {
       Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes),
       Item(name: "tokenizer", byteCount: model.tokenizerBytes),
     ]
+    func weights(_ names: String...) -> [Item] {
+      names.compactMap { name in model.file.module(name).map { Item(name: name, byteCount: $0.range.count) } }
+    }
+    let looks = vision != nil
     // The arena's pages stay once they are written, so a later phase holds what an earlier one has touched.
-    let weights = model.file.module("decoder").map { [Item(name: "decoder", byteCount: $0.range.count)] } ?? []
     phases =
       [Phase(name: "load", items: process)]
-      + Phases.all.filter { arena.byteCount(in: $0.phase) > 0 }.map { phase in
-        Phase(
+      + Phases.all.filter { arena.byteCount(in: $0.phase) > 0 && ($0.phase != .encode || looks) }.map { phase in
+        let isEncode = phase.phase == .encode
+        return Phase(
           name: phase.name,
-          items: process + weights + [Item(name: "arena", byteCount: arena.byteCount)])
+          items: process
+            + (isEncode
+              ? weights(Vision.modules.encoder, Vision.modules.projector) + [
+                Item(name: "pictures", byteCount: pictures?.decodingBytes ?? 0)
+              ] : weights("decoder"))
+            + [Item(name: "arena", byteCount: arena.byteCount)])
       }
+  }
+
+  /// What the pictures of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
+  private static func pictures(
+    _ use: SessionOptions.VisionUse, _ model: Model
+  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int)? {
+    switch use {
+    case .none: return nil
+    case .once(let sizes):
+      guard !sizes.isEmpty else { return nil }
+      guard model.vision != nil else { throw model.blind }
+      // All stay decoded until they are encoded, and one is being decoded.
+      let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
+      let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
+      return (sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding)
+    case .always:
+      guard model.vision != nil else { return nil }
+      let size = try model.largestPicture()
+      return ([size.layout], size.rows, size.decodingBytes)
+    }
   }
 }

@@ -6,11 +6,14 @@ struct Ask: ParsableCommand {
     abstract: "Answers one question.",
     discussion: """
       squint ask model.squint "What is the capital of France?"
+      squint ask model.squint --image photo.jpg "What is in this picture?"
+      squint ask model.squint --image a.jpg --image b.jpg "Is <image> darker than <image>?"
       squint ask model.squint --system "Answer in French." < question.txt
       squint ask model.squint --raw "Once upon a time" --temperature 0.8 --seed 7
       """)
 
   @OptionGroup var model: ModelArgument
+  @OptionGroup var media: MediaOptions
 
   @Argument(help: "The question. Default: what stdin holds.")
   var prompt: String?
@@ -48,27 +51,32 @@ struct Ask: ParsableCommand {
     let model = try Model(path: model.model)
     let question = try prompt ?? Interrupt.waiting(standardInput)
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
-    let session = try Session(model, machine.session(beams: generation.beams), cancellation: cancellation)
+    let pictures = try media.pictures(for: model)
+    let session = try Session(
+      model, machine.session(beams: generation.beams, vision: .init(pictures)), cancellation: cancellation)
     if raw {
-      try session.append(question)
+      try session.append(model.prompt(text: question, pictures: pictures))
     } else {
-      var messages = [ChatMessage(role: "user", question)]
+      var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
       if let system { messages.insert(ChatMessage(role: "system", system), at: 0) }
-      try session.append(model.prompt(messages))
+      try session.append(model.prompt(messages, pictures: pictures))
     }
 
-    var clock = StatisticsClock(promptTokens: session.tokens.count)
+    session.showProgress()
+    var clock = StatisticsClock(session)
     var answer = Generator(session, generation.options(SamplingOptions()))
     var text = ""
     var tokens: [Int32] = []
     while let piece = try answer.next() {
       if let id = piece.id {
+        if clock.isFirst { Terminal.endProgress() }
         clock.token()
         tokens.append(id)
       }
       if json { text += piece.text } else { Terminal.write(piece.text) }
     }
-    let statistics = clock.statistics(session.plan)
+    Terminal.endProgress()
+    let statistics = clock.statistics(session)
     if json {
       try printJSON(
         Output(

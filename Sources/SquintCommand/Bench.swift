@@ -8,6 +8,11 @@ struct Bench: ParsableCommand {
   @OptionGroup var model: ModelArgument
   @OptionGroup var machine: MachineOptions
 
+  @Option(
+    help: .init("Measure the encoder with this picture, too.", valueName: "file"),
+    completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
+  var image: String?
+
   @Option(name: .customShort("p"), help: .init("The tokens of the prompt.", valueName: "n"))
   var promptTokens = 512
 
@@ -33,9 +38,26 @@ struct Bench: ParsableCommand {
     let int8Rate: Double
     let prefillShareOfInt8Rate: Double
     let peakMemory: Int
+    let picture: Picture?
+
+    /// What looking at a picture takes.
+    struct Picture: Encodable {
+      let tiles: Int
+      let tokens: Int
+      let decodeMilliseconds: Double
+      let encodeMilliseconds: Double
+      let encodeShareOfInt8Rate: Double
+
+      enum CodingKeys: String, CodingKey {
+        case tiles, tokens
+        case decodeMilliseconds = "decode_ms"
+        case encodeMilliseconds = "encode_ms"
+        case encodeShareOfInt8Rate = "encode_share_of_int8_rate"
+      }
+    }
 
     enum CodingKeys: String, CodingKey {
-      case model, isa, threads
+      case model, isa, threads, picture
       case promptTokens = "prompt_tokens"
       case generatedTokens = "generated_tokens"
       case prefillTokensPerSecond = "prefill_tokens_per_second"
@@ -56,15 +78,19 @@ struct Bench: ParsableCommand {
     }
     let model = try Model(path: model.model)
     var options = machine.session()
-    options.context = options.context ?? promptTokens + generatedTokens
+    let picture = try image.map { try model.picture($0) }
+    options.context = options.context ?? max(promptTokens + generatedTokens, picture?.rows ?? 0)
+    options.vision = .init(picture.map { [$0] } ?? [])
     let session = try Session(model, options)
     var prefill: [Double] = []
     var decode: [Double] = []
+    var looking: [EncodingStatistics] = []
     for round in 0..<rounds {
       Terminal.progress("round \(round + 1) of \(rounds)")
       let measured = try session.measure(promptTokens: promptTokens, generatedTokens: generatedTokens)
       prefill.append(measured.prefill)
       decode.append(measured.decode)
+      if let picture { looking.append(try session.measure(picture)) }
     }
     // The program's own peak, before the roofline's buffers.
     let peak = Machine.peakResidentBytes()
@@ -81,7 +107,14 @@ struct Bench: ParsableCommand {
       decodeShareOfBandwidth: decodeRate * Double(model.bytesPerToken) / roofline.bytesPerSecond,
       int8Rate: roofline.int8OperationsPerSecond,
       prefillShareOfInt8Rate: prefillRate * Double(model.operationsPerToken) / roofline.int8OperationsPerSecond,
-      peakMemory: peak)
+      peakMemory: peak,
+      picture: try picture.map { picture in
+        let encode = median(looking.map(\.encodingSeconds))
+        return Output.Picture(
+          tiles: picture.size.layout.count, tokens: picture.rows,
+          decodeMilliseconds: 1000 * median(looking.map(\.decodingSeconds)), encodeMilliseconds: 1000 * encode,
+          encodeShareOfInt8Rate: Double(try model.operations(for: picture)) / encode / roofline.int8OperationsPerSecond)
+      })
     if json {
       try printJSON(output)
       return
@@ -95,6 +128,14 @@ struct Bench: ParsableCommand {
       "decode \(generatedTokens)", fixed(decodeRate, 1),
       "\(fixed(output.decodeShareOfBandwidth * 100, 0)) % of \(fixed(roofline.bytesPerSecond / 1e9, 1)) GB/s read",
     ])
+    if let picture = output.picture {
+      let each = picture.encodeMilliseconds / Double(picture.tiles)
+      table.add([
+        "picture, \(picture.tiles) tiles", "\(fixed(each, 1)) ms a tile",
+        "\(fixed(picture.encodeShareOfInt8Rate * 100, 0)) % of \(fixed(roofline.int8OperationsPerSecond / 1e12, 2)) int8 TOPS; "
+          + "decoded in \(fixed(picture.decodeMilliseconds, 1)) ms",
+      ])
+    }
     Terminal.write(
       "\(Terminal.printable(model.name)), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
         + "peak memory \(readableSize(peak))\n")

@@ -8,6 +8,7 @@ struct Chat: ParsableCommand {
     discussion: Chat.help)
 
   static let help = """
+    /image FILE   show a picture with the next question
     /reset        forget the conversation
     /save FILE    write the conversation to FILE
     /stats        what the last answer took
@@ -16,6 +17,7 @@ struct Chat: ParsableCommand {
     """
 
   @OptionGroup var model: ModelArgument
+  @OptionGroup var media: MediaOptions
 
   @Option(help: .init("What the model is told before the conversation.", valueName: "text"))
   var system: String?
@@ -30,9 +32,14 @@ struct Chat: ParsableCommand {
     // `kill` ends a conversation at once.
     let cancellation = Interrupt.install([SIGINT])
     let model = try Model(path: model.model)
-    let session = try Session(model, machine.session(beams: generation.beams), cancellation: cancellation)
+    let pictures = try media.pictures(for: model)
+    let session = try Session(
+      model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none),
+      cancellation: cancellation)
+    session.showProgress()
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, system: system, options: options)
+    for picture in pictures { try conversation.show(picture) }
     if isatty(STDIN_FILENO) == 1 {
       setlocale(LC_ALL, "")  // so that the line editor knows characters from bytes
       Terminal.note("\(Terminal.printable(model.name)): /help for help, Ctrl-D to end")
@@ -56,6 +63,12 @@ struct Chat: ParsableCommand {
       case "/help": Terminal.note(Chat.help)
       case "/reset": conversation.reset()
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
+      case "/image":
+        guard words.count == 2 else {
+          Terminal.report(SquintError(.usage, "/image needs the name of a file"))
+          continue
+        }
+        report { () throws(SquintError) in try conversation.show(model.picture(words[1])) }
       case "/save":
         guard words.count == 2 else {
           Terminal.report(SquintError(.usage, "/save needs the name of a file"))
@@ -96,6 +109,10 @@ private struct Conversation {
   let system: String?
   let options: GenerationOptions
   private var messages: [ChatMessage] = []
+  /// The pictures of the messages, in order.
+  private var pictures: [Picture] = []
+  /// Those that come with the next question.
+  private var waiting: [Picture] = []
   private(set) var statistics: Statistics?
 
   init(session: Session, system: String?, options: GenerationOptions) {
@@ -107,37 +124,58 @@ private struct Conversation {
 
   mutating func reset() {
     messages = system.map { [ChatMessage(role: "system", $0)] } ?? []
+    pictures = []
+    waiting = []
     session.truncate(to: 0)
   }
 
-  /// Streams the answer to `question`. A question that fails leaves no trace.
+  /// Shows `picture` with the next question.
+  mutating func show(_ picture: Picture) throws(SquintError) {
+    try session.check(picture)
+    waiting.append(picture)
+  }
+
+  /// Streams the answer to `question`. A question that fails leaves no trace; its pictures wait for another one.
   mutating func ask(_ question: String) throws(SquintError) {
-    let before = messages
-    messages.append(ChatMessage(role: "user", question))
+    let before = (messages, pictures)
     do {
+      messages.append(try ChatMessage(role: "user", question, pictures: waiting.count))
+      pictures += waiting
       // What the context holds already is not computed again.
-      try session.replace(with: session.model.prompt(messages))
-      var clock = StatisticsClock(promptTokens: session.tokens.count - session.cachedCount)
+      try session.replace(with: session.model.prompt(messages, pictures: pictures))
+      var clock = StatisticsClock(session)
       var answer = Generator(session, options)
       var text = ""
       while let piece = try answer.next() {
+        if clock.isFirst { Terminal.endProgress() }
         if piece.id != nil { clock.token() }
         text += piece.text
         Terminal.write(piece.text)
       }
+      Terminal.endProgress()
       Terminal.write("\n")
-      statistics = clock.statistics(session.plan)
+      waiting = []
+      statistics = clock.statistics(session)
       messages.append(ChatMessage(role: "assistant", text))
       if answer.finishReason == .length && options.maxTokens != answer.count {
         Terminal.note("squint: the context of \(session.context) tokens is full; /reset, or a larger --context")
       }
     } catch {
-      messages = before
+      Terminal.endProgress()
+      (messages, pictures) = before
       throw error
     }
   }
 
   func save(to path: String) throws(SquintError) {
-    try writeFile(path, messages.map { "\($0.role): \($0.text)\n" }.joined())
+    var names = pictures.map(\.path)[...]
+    let lines = messages.map { message in
+      var text = ""
+      if case .parts(let parts) = message.content {
+        for part in parts where part == .image { text += "[picture \(names.popFirst() ?? "")] " }
+      }
+      return "\(message.role): \(text)\(message.text)\n"
+    }
+    try writeFile(path, lines.joined())
   }
 }

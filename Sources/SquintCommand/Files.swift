@@ -6,3 +6,20 @@ func writeFile(_ path: String, _ text: String) throws(SquintError) {
   try Array(text.utf8).withBytes { (bytes) throws(SquintError) in try file.write(bytes) }
   try file.finish()
 }
+
+extension OutputFile {
+  func write(_ bytes: [UInt8]) throws(SquintError) {
+    try bytes.withBytes { (bytes) throws(SquintError) in try write(bytes) }
+  }
+}
+
+/// The header of a NumPy file (format 1.0) with little-endian f32 of `shape`.
+func numpyHeader(_ shape: [Int]) -> [UInt8] {
+  let axes = shape.map(String.init).joined(separator: ", ")
+  var text = "{'descr': '<f4', 'fortran_order': False, 'shape': (\(axes)), }"
+  // Magic, version, length and text together are a multiple of 64 bytes, and the text ends with a newline.
+  while (10 + text.utf8.count + 1) % 64 != 0 { text += " " }
+  text += "\n"
+  let count = UInt16(text.utf8.count)
+  return [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(count & 0xFF), UInt8(count >> 8)] + Array(text.utf8)
+}

@@ -24,26 +24,53 @@ struct ByteSize: ExpressibleByArgument, Sendable {
 
 extension KVType: ExpressibleByArgument {}
 
-/// The options that decide a session's memory and speed.
-struct MachineOptions: ParsableArguments {
+/// What every computation may take.
+struct ComputeOptions: ParsableArguments {
   @Option(
     help: .init("The memory that the whole process may take, such as 256M. Default: what is free.", valueName: "size"))
   var memory: ByteSize?
+
+  @Option(help: .init("The threads to compute on. Default: one for each processor.", valueName: "n"))
+  var threads: Int?
+}
+
+/// The options that decide a session's memory and speed.
+struct MachineOptions: ParsableArguments {
+  @OptionGroup var compute: ComputeOptions
 
   @Option(
     help: .init(
       "The positions that prompt and answer may take together. Default: at most 4096, and what fits.", valueName: "n"))
   var context: Int?
 
-  @Option(help: .init("The threads to compute on. Default: one for each processor.", valueName: "n"))
-  var threads: Int?
-
   @Option(help: "How keys and values are kept.")
   var kv = KVType.int8
 
-  func session(beams: Int = 1) -> SessionOptions {
-    SessionOptions(context: context, kvType: kv, threads: threads, beams: beams, memory: memory?.bytes)
+  func session(beams: Int = 1, vision: SessionOptions.VisionUse = .none) -> SessionOptions {
+    SessionOptions(
+      context: context, kvType: kv, threads: compute.threads, beams: beams, memory: compute.memory?.bytes,
+      vision: vision)
   }
+}
+
+/// What the model is to look at.
+struct MediaOptions: ParsableArguments {
+  @Option(
+    help: .init(
+      "A picture (JPEG, PNG or WebP). Repeatable; it stands where the prompt has <image>, or comes first.",
+      valueName: "file"), completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
+  var image: [String] = []
+
+  func pictures(for model: Model) throws(SquintError) -> [Picture] {
+    var pictures: [Picture] = []
+    for path in image { pictures.append(try model.picture(path)) }
+    return pictures
+  }
+}
+
+extension SessionOptions.VisionUse {
+  /// For one answer about `pictures`.
+  init(_ pictures: [Picture]) { self = pictures.isEmpty ? .none : .once(pictures.map(\.size)) }
 }
 
 /// The options that decide an answer.

@@ -6,6 +6,7 @@ struct Plan: ParsableCommand {
     abstract: "Says what a session takes, phase by phase, and whether it fits, without reading a weight.")
 
   @OptionGroup var model: ModelArgument
+  @OptionGroup var media: MediaOptions
   @OptionGroup var machine: MachineOptions
 
   @Option(help: .init("Plan for beam search over this many sequences.", valueName: "n"))
@@ -31,6 +32,14 @@ struct Plan: ParsableCommand {
       let phases: [String]
     }
 
+    /// What one picture of so many tiles takes.
+    struct Picture: Encodable {
+      let tiles: Int
+      let tokens: Int
+      let bytes: Int
+      let peak: Int
+    }
+
     let context: Int
     let kv: String
     let threads: Int
@@ -38,11 +47,25 @@ struct Plan: ParsableCommand {
     let peak: Int
     let phases: [Phase]
     let arena: [Buffer]
+    let pictures: [Picture]
   }
 
   func run() throws {
     let model = try Model(path: model.model)
-    let plan = try SessionPlan(model, machine.session(beams: beams))
+    let sizes = try model.pictureSizes()
+    // Without a picture, the largest that the model takes.
+    let shown = media.image.isEmpty ? sizes.suffix(1) : try media.pictures(for: model).map(\.size)[...]
+    func options(_ sizes: some Collection<PictureSize>) -> SessionOptions {
+      machine.session(beams: beams, vision: sizes.isEmpty ? .none : .once(Array(sizes)))
+    }
+    let plan = try SessionPlan(model, options(shown))
+    let pictures = try sizes.map { size in
+      var one = options([size])
+      one.context = plan.context
+      one.memory = Int.max  // what it takes, whether that fits or not
+      return Output.Picture(
+        tiles: size.layout.count, tokens: size.rows, bytes: size.decodingBytes, peak: try SessionPlan(model, one).peak)
+    }
     if let svg { try writeFile(svg, plan.drawing(title: model.name)) }
     if json {
       try printJSON(
@@ -58,7 +81,7 @@ struct Plan: ParsableCommand {
             Output.Buffer(
               name: buffer.name, bytes: buffer.byteCount, offset: buffer.offset,
               phases: Phases.all.filter { buffer.phases.contains($0.phase) }.map(\.name))
-          }))
+          }, pictures: pictures))
       return
     }
     let parts = plan.parts
@@ -71,12 +94,20 @@ struct Plan: ParsableCommand {
     }
     var legend = TextTable(["part", "what it is"])
     for part in parts { legend.add([part.name, part.meaning]) }
+    var costs = TextTable(["a picture of", "takes of the context", "decoded", "and at most in all"])
+    for picture in pictures {
+      costs.add([
+        "\(picture.tiles) tile\(picture.tiles == 1 ? "" : "s")", "\(picture.tokens) tokens",
+        readableSize(picture.bytes), readableSize(picture.peak),
+      ])
+    }
     Terminal.write(
       """
       \(Terminal.printable(model.name)): \(plan.summary)
 
       \(table.text)
       \(legend.text)
+      \(pictures.isEmpty ? "" : costs.text + "\n")\
       fits: at most \(readableSize(plan.peak)) of the \(readableSize(plan.budget)) that are \
       \(plan.options.memory == nil ? "free" : "allowed")
 
@@ -104,6 +135,9 @@ extension SessionPlan {
       Part(name: "process", meaning: "the program itself", colour: "#6c757d"),
       Part(name: "threads", meaning: "the stacks of its threads", colour: "#adb5bd"),
       Part(name: "tokenizer", meaning: "the vocabulary's tables", colour: "#e9c46a"),
+      Part(name: "encoder.image", meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
+      Part(name: "projector.image", meaning: "the weights that translate it for the text model", colour: "#dda15e"),
+      Part(name: "pictures", meaning: "decoding the pictures, and their pixels", colour: "#7b2cbf"),
       Part(name: "decoder", meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
       Part(
         name: "KV cache", meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
@@ -126,6 +160,11 @@ extension SessionPlan {
         sizes[item.name, default: 0] += item.byteCount
         continue
       }
+      // While pictures are encoded, the cache's memory may serve the encoder.
+      guard phase.name != "encode" || options.vision == .always else {
+        sizes["working"] = item.byteCount
+        continue
+      }
       let cacheNames: Set = ["keys", "values", "key scales", "value scales"]
       let cache = arena.buffers.reduce(0) { $0 + (cacheNames.contains($1.name) ? $1.byteCount : 0) }
       sizes["KV cache"] = min(cache, item.byteCount)
@@ -137,7 +176,17 @@ extension SessionPlan {
   /// What was planned for, on one line.
   var summary: String {
     "a context of \(context) tokens, KV cache \(options.kvType.rawValue), \(threads) thread\(threads == 1 ? "" : "s")"
-      + (options.beams > 1 ? ", \(options.beams) beams" : "")
+      + (options.beams > 1 ? ", \(options.beams) beams" : "") + pictures
+  }
+
+  private var pictures: String {
+    switch options.vision {
+    case .none: return ""
+    case .always: return ", pictures at any time"
+    case .once(let sizes):
+      let tiles = sizes.reduce(0) { $0 + $1.layout.count }
+      return ", \(sizes.count) picture\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
+    }
   }
 
   /// A stacked column for each phase against the line of the budget, as SVG.

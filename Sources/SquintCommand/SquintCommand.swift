@@ -5,9 +5,9 @@ import Squint
 struct SquintCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "squint",
-    abstract: "Runs a language model that is one .squint file.",
+    abstract: "Runs a vision-language model that is one .squint file.",
     discussion: """
-      squint ask model.squint "What is the capital of France?"
+      squint ask model.squint --image photo.jpg "What is in this picture?"
 
       Answers and data go to stdout, everything else to stderr. Sizes are written 256M, 1.5G or 268435456.
       Make a model file with squint-convert.
@@ -15,7 +15,7 @@ struct SquintCommand: ParsableCommand {
     version: "squint 0.1.0 (file format 1)",
     subcommands: [
       Ask.self, Chat.self, Inspect.self, Verify.self, Plan.self, Bench.self, Tokenize.self, Detokenize.self,
-      Logits.self,
+      Logits.self, Embed.self,
     ])
 
   static func main() {

@@ -3,6 +3,10 @@ import Squint
 /// What an answer took.
 struct Statistics: Encodable {
   struct Timings: Encodable {
+    var pictures: Int
+    var tiles: Int
+    var secondsToDecodePictures: Double
+    var secondsToEncodePictures: Double
     var promptTokens: Int
     var promptTokensPerSecond: Double
     var secondsToFirstToken: Double
@@ -10,6 +14,9 @@ struct Statistics: Encodable {
     var generatedTokensPerSecond: Double
 
     enum CodingKeys: String, CodingKey {
+      case pictures, tiles
+      case secondsToDecodePictures = "seconds_to_decode_pictures"
+      case secondsToEncodePictures = "seconds_to_encode_pictures"
       case promptTokens = "prompt_tokens"
       case promptTokensPerSecond = "prompt_tokens_per_second"
       case secondsToFirstToken = "seconds_to_first_token"
@@ -28,7 +35,14 @@ struct Statistics: Encodable {
 
   /// One line for a person.
   var line: String {
-    "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
+    let pictures =
+      timings.pictures == 0
+      ? ""
+      : "\(timings.pictures) picture\(timings.pictures == 1 ? "" : "s") in \(timings.tiles) tile"
+        + "\(timings.tiles == 1 ? "" : "s") decoded in \(fixed(timings.secondsToDecodePictures * 1000, 0)) ms and encoded in "
+        + "\(fixed(timings.secondsToEncodePictures * 1000, 0)) ms, "
+    return pictures
+      + "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
       + "\(fixed(timings.secondsToFirstToken * 1000, 0)) ms, \(timings.generatedTokens) tokens at "
       + "\(fixed(timings.generatedTokensPerSecond, 1))/s, peak memory \(readableSize(memory.peak))"
   }
@@ -39,15 +53,20 @@ struct StatisticsClock {
   private let clock = ContinuousClock()
   private let start: ContinuousClock.Instant
   private let promptTokens: Int
+  private let encoded: EncodingStatistics
   private var first: ContinuousClock.Instant?
   private var last: ContinuousClock.Instant?
   private var count = 0
 
-  /// - Parameter promptTokens: the tokens that have to be computed before the first of the answer.
-  init(promptTokens: Int) {
-    self.promptTokens = promptTokens
+  /// Starts when the prompt of `session` is complete, and nothing of it computed yet.
+  init(_ session: Session) {
+    promptTokens = session.prompt.count - session.cachedCount
+    encoded = session.encoded
     start = clock.now
   }
+
+  /// Whether no token has come yet.
+  var isFirst: Bool { first == nil }
 
   mutating func token() {
     last = clock.now
@@ -55,20 +74,42 @@ struct StatisticsClock {
     count += 1
   }
 
-  func statistics(_ plan: SessionPlan) -> Statistics {
+  func statistics(_ session: Session) -> Statistics {
     let toFirst = seconds(from: start, to: first ?? clock.now)
+    let decodingPictures = session.encoded.decodingSeconds - encoded.decodingSeconds
+    let encodingPictures = session.encoded.encodingSeconds - encoded.encodingSeconds
     let decoding = first.flatMap { first in last.map { seconds(from: first, to: $0) } } ?? 0
     return Statistics(
       timings: .init(
-        promptTokens: promptTokens, promptTokensPerSecond: rate(promptTokens, toFirst), secondsToFirstToken: toFirst,
+        pictures: session.encoded.pictures - encoded.pictures, tiles: session.encoded.tiles - encoded.tiles,
+        secondsToDecodePictures: decodingPictures, secondsToEncodePictures: encodingPictures,
+        promptTokens: promptTokens,
+        promptTokensPerSecond: rate(promptTokens, toFirst - decodingPictures - encodingPictures),
+        secondsToFirstToken: toFirst,
         generatedTokens: count, generatedTokensPerSecond: rate(count - 1, decoding)),
-      memory: .init(planned: plan.peak, peak: Machine.peakResidentBytes()))
+      memory: .init(planned: session.plan.peak, peak: Machine.peakResidentBytes()))
   }
 
   private func rate(_ count: Int, _ seconds: Double) -> Double { seconds > 0 ? Double(max(count, 0)) / seconds : 0 }
 
   private func seconds(from: ContinuousClock.Instant, to: ContinuousClock.Instant) -> Double {
     (to - from) / .seconds(1)
+  }
+}
+
+extension Session {
+  /// Shows how far a long prompt is, where someone looks.
+  func showProgress() {
+    guard Terminal.isInteractive else { return }
+    let start = ContinuousClock.now
+    onProgress = { progress in
+      // What is over in a moment needs no line.
+      guard ContinuousClock.now - start > .milliseconds(500) else { return }
+      switch progress {
+      case .encode(let tile, let count): Terminal.progress("looking: tile \(tile + 1) of \(count)")
+      case .prefill(let position, let count): Terminal.progress("reading: token \(position) of \(count)")
+      }
+    }
   }
 }
 

@@ -69,13 +69,14 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
     let keyScales: Region<UInt16>
     let valueScales: Region<UInt16>
 
-    /// Reserves a cache of `shape` through prefill and decode.
-    public init(_ shape: KVShape, in plan: inout ArenaPlan) throws(SquintError) {
+    /// Reserves a cache of `shape` that keeps its contents through `phases`.
+    public init(
+      _ shape: KVShape, phases: Phases = [.prefill, .decode], in plan: inout ArenaPlan
+    ) throws(SquintError) {
       guard let rows = shape.rows else {
         throw SquintError(
           .doesNotFit, "a context of \(grouped(shape.context)) positions is more than any machine holds")
       }
-      let phases: Phases = [.prefill, .decode]
       let bytes = rows * shape.headWidth * shape.type.bytesPerNumber
       self.shape = shape
       keys = try plan.reserve("keys", count: bytes, phases: phases)

@@ -68,11 +68,20 @@ package func isName(_ bytes: some Collection<UInt8>) -> Bool {
     && bytes.allSatisfy { (0x21...0x7E).contains($0) && $0 != UInt8(ascii: "/") }
 }
 
+extension Array {
+  /// `withUnsafeBufferPointer` that keeps the type of the error.
+  package func withElements<Result>(
+    _ body: (UnsafeBufferPointer<Element>) throws(SquintError) -> Result
+  ) throws(SquintError) -> Result {
+    try withUnsafeBufferPointer { elements in Swift.Result { () throws(SquintError) in try body(elements) } }.get()
+  }
+}
+
 extension Array where Element == UInt8 {
   /// `withUnsafeBytes` that keeps the type of the error.
   package func withBytes<Result>(
     _ body: (UnsafeRawBufferPointer) throws(SquintError) -> Result
   ) throws(SquintError) -> Result {
-    try withUnsafeBytes { bytes in Swift.Result { () throws(SquintError) in try body(bytes) } }.get()
+    try withElements { (bytes) throws(SquintError) in try body(UnsafeRawBufferPointer(bytes)) }
   }
 }

@@ -43,26 +43,39 @@ func promptIDs(_ name: String) throws -> [Int32] {
 
 /// The logits [positions, vocabulary] of all positions, one after the other.
 func logits(_ model: Model, _ ids: [Int32], _ options: SessionOptions) throws -> [[Float]] {
+  try logits(model, Prompt(tokens: ids), options)
+}
+
+/// The logits [positions, vocabulary] of all positions, one after the other.
+func logits(_ model: Model, _ prompt: Prompt, _ options: SessionOptions) throws -> [[Float]] {
   let session = try Session(model, options)
-  try session.append(ids)
+  try session.append(prompt)
   var rows: [[Float]] = []
   try session.forEachLogits { (_, logits) throws(SquintError) in rows.append(Array(logits)) }
   return rows
 }
 
-/// The f32 matrix in the NumPy file (format 1.0, C order) at `path`, row by row.
+/// The f32 matrix in the NumPy file at `path`, row by row.
 func numpyRows(_ path: String) throws -> [[Float]] {
-  let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+  let (shape, numbers) = try numpy(URL(fileURLWithPath: path))
+  return (0..<shape[0]).map { Array(numbers[$0 * shape[1]..<($0 + 1) * shape[1]]) }
+}
+
+/// The f32 numbers in the NumPy file at `url`, the last axis innermost.
+func numpyNumbers(_ url: URL) throws -> [Float] { try numpy(url).numbers }
+
+/// A NumPy file (format 1.0, C order) of f32.
+private func numpy(_ url: URL) throws -> (shape: [Int], numbers: [Float]) {
+  let bytes = [UInt8](try Data(contentsOf: url))
   let headerBytes = Int(bytes[8]) | Int(bytes[9]) << 8
   let header = String(decoding: bytes[10..<10 + headerBytes], as: UTF8.self)
   let shape = header.components(separatedBy: "(")[1].components(separatedBy: ")")[0]
     .components(separatedBy: ",").compactMap { Int($0.trimmingCharacters(in: .whitespaces)) }
   let data = Array(bytes[(10 + headerBytes)...])
-  return data.withUnsafeBytes { data in
-    (0..<shape[0]).map { row in
-      (0..<shape[1]).map { data.loadUnaligned(fromByteOffset: (row * shape[1] + $0) * 4, as: Float.self) }
-    }
+  let numbers = data.withUnsafeBytes { data in
+    (0..<shape.reduce(1, *)).map { data.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
   }
+  return (shape, numbers)
 }
 
 /// The error that `body` throws, or nil.

@@ -148,12 +148,15 @@ public struct TransformerDecoder {
     /// - Parameters:
     ///   - rows: the rows of the largest step: a chunk of the prompt, or the beams.
     ///   - logitRows: the rows whose logits are kept at a time.
+    ///   - keepsCacheWhileEncoding: whether media may come when the cache holds a conversation.
     public init(
-      _ c: Configuration, cache: KVShape, rows: Int, logitRows: Int, threads: Int, in plan: inout ArenaPlan
+      _ c: Configuration, cache: KVShape, rows: Int, logitRows: Int, threads: Int,
+      keepsCacheWhileEncoding: Bool = false, in plan: inout ArenaPlan
     ) throws(SquintError) {
       let phases: Phases = [.prefill, .decode]
       self.rows = rows
-      self.cache = try KVCache.Regions(cache, in: &plan)
+      self.cache = try KVCache.Regions(
+        cache, phases: keepsCacheWhileEncoding ? [.encode, .prefill, .decode] : phases, in: &plan)
       func reserve(_ name: String, _ width: Int) throws(SquintError) -> Region<Float> {
         try plan.reserve(name, count: rows * width, phases: phases)
       }

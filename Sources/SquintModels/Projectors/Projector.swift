@@ -26,16 +26,18 @@ public struct Projector {
     public let hasClassRow: Bool
 
     var layers: Int { widths.count - 1 }
+    /// The width of what comes out.
+    public var outputWidth: Int { widths[layers] }
 
     /// Reads the keys `NAME.*`, and whether there is a tensor `NAME.norm`.
     ///
     /// - Parameters:
     ///   - encoderWidth: the width of the features.
     ///   - hasClassRow: whether the features begin with the row of a class token.
-    ///   - decoderWidth: the width of the decoder's rows.
+    ///   - decoderWidth: the width of the decoder's rows; nil where the file has no decoder.
     /// - Throws: `badData` where a key is missing or impossible, or the widths do not fit.
     public init(
-      _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int
+      _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
     ) throws(SquintError) {
       let metadata = file.metadata
       self.name = name
@@ -58,7 +60,7 @@ public struct Projector {
             + (shuffle > 1 ? " (\(shuffle) × \(shuffle) patches of \(grouped(encoderWidth)))" : "")
             + "; convert the model again")
       }
-      guard self.widths[layers] == decoderWidth else {
+      if let decoderWidth, self.widths[layers] != decoderWidth {
         throw SquintError(
           .badData,
           "metadata \(name).widths ends with \(grouped(self.widths[layers])), and the decoder's rows have "

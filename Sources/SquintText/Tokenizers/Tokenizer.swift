@@ -101,6 +101,11 @@ public final class Tokenizer: Sendable {
 
   // MARK: Encoding
 
+  /// What `addSpecialTokens` puts before a text.
+  public var prefixTokens: [Int32] { settings.prefix }
+  /// What `addSpecialTokens` puts behind a text.
+  public var suffixTokens: [Int32] { settings.suffix }
+
   /// The ids of `text`.
   ///
   /// - Parameters:

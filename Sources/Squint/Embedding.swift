@@ -1,0 +1,125 @@
+import SquintCompute
+import SquintFile
+import SquintMedia
+import SquintModels
+
+/// Looks at pictures without a decoder: what the encoder, or the projector, makes of them.
+public final class Embedder {
+  /// Where on its way to the decoder a picture is taken.
+  public enum Stage: String, CaseIterable, Sendable {
+    /// The normalized numbers that the encoder takes: [tiles, 3, height, width].
+    case pixels
+    /// The encoder's features: [tiles · patches, width].
+    case encoder
+    /// The decoder's rows: [tiles · tokens, width].
+    case projector
+  }
+
+  private let file: ModelFile
+  private let vision: Vision
+  private let threads: Int
+  private let memory: Int?
+
+  /// Opens the model at `path`, which needs no decoder, and for the stages `pixels` and `encoder` no projector.
+  ///
+  /// - Parameters:
+  ///   - side: the side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
+  ///   - memory: the bytes that the whole process may take; nil: what is free.
+  /// - Throws: `noInput` where the file cannot be read, `badData` where it is not sound, `usage` where it has no encoder.
+  public init(path: String, side: Int? = nil, threads: Int? = nil, memory: Int? = nil) throws(SquintError) {
+    file = try ModelFile(path: path)
+    self.memory = memory
+    if let threads, !Workers.counts.contains(threads) {
+      throw SquintError(.usage, "\(threads) threads; choose 1 to \(Workers.counts.upperBound)")
+    }
+    self.threads = threads ?? Machine().processors
+    do throws(SquintError) {
+      let width =
+        file.module("decoder") == nil ? nil : try TransformerDecoder.Configuration(file.metadata).width
+      guard let vision = try Vision(file, decoderWidth: width, side: side) else {
+        throw SquintError(.usage, "this model takes text alone; convert one with an encoder")
+      }
+      self.vision = vision
+    } catch {
+      throw error.message.hasPrefix(path) ? error : SquintError(error.kind, "\(path): \(error.message)")
+    }
+  }
+
+  /// Computes what the picture at `path` becomes at `stage`.
+  ///
+  /// - Parameters:
+  ///   - begin: called once with the shape of all that comes.
+  ///   - visit: called with each tile's part in turn, as counted by `TileLayout`; returns whether to go on.
+  /// - Throws: `noInput`, `badData` for the picture; `doesNotFit` where the memory does not hold it.
+  public func embed(
+    _ path: String, stage: Stage, begin: ([Int]) throws(SquintError) -> Void,
+    visit: (_ tile: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
+  ) throws(SquintError) {
+    let picture = try Picture(path: path, vision)
+    let layout = picture.size.layout
+    if stage == .pixels {
+      let tiles = try picture.tiles()
+      try begin([layout.count, 3, layout.height, layout.width])
+      for tile in 0..<layout.count {
+        let planes = Self.planes(tiles, tile: tile, levels: vision.processor.levels)
+        let goesOn = try planes.withElements { (planes) throws(SquintError) in try visit(tile, layout.count, planes) }
+        guard goesOn else { return }
+      }
+      return
+    }
+    guard stage == .encoder || vision.projector != nil else {
+      throw SquintError(.usage, "\(file.path): there is no projector in this file; --stage encoder")
+    }
+    var plan = ArenaPlan()
+    let projected = try vision.projectedRows(layout)
+    let regions = try Vision.Regions(
+      vision, layouts: [layout], rowCapacity: projected.count, threads: threads, in: &plan)
+    try checkMemory(picture, plan)
+    let arena = try Arena(plan)
+    let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
+    let engine = Vision.Engine(vision, regions, in: arena, compute)
+    let tiles = try picture.tiles()
+    let (count, rows) =
+      stage == .encoder ? (try vision.featureRows(layout), engine.features) : (projected.count, engine.rows)
+    try begin([layout.count * count, rows.width])
+    for tile in 0..<layout.count {
+      engine.encode(tiles, tile: tile)
+      if stage == .projector { try engine.project(layout, first: 0) }
+      let part = UnsafeBufferPointer(start: rows.data, count: count * rows.width)
+      guard try visit(tile, layout.count, part) else { return }
+    }
+    withExtendedLifetime(arena) {}
+  }
+
+  private func checkMemory(_ picture: Picture, _ plan: ArenaPlan) throws(SquintError) {
+    let machine = Machine()
+    let weights = [Vision.modules.encoder, Vision.modules.projector].reduce(0) {
+      $0 + (file.module($1)?.range.count ?? 0)
+    }
+    let needed =
+      machine.processBytes + (threads - 1) * Workers.stackBytes + weights + plan.byteCount + picture.size.decodingBytes
+    let budget = memory ?? machine.availableBytes
+    guard needed <= budget else {
+      throw SquintError(
+        .doesNotFit,
+        "\(picture.path): looking at it takes \(grouped(needed)) bytes, and \(grouped(budget)) are "
+          + (memory == nil
+            ? "free; end other programs, or take a smaller model" : "allowed; --memory \((needed >> 20) + 1)M would do")
+      )
+    }
+  }
+
+  /// The numbers [3, height, width] of one tile.
+  private static func planes(_ picture: TiledPicture, tile: Int, levels: [Float]) -> [Float] {
+    let plane = picture.layout.height * picture.layout.width
+    return [Float](unsafeUninitializedCapacity: 3 * plane) { planes, count in
+      for channel in 0..<3 {
+        for pixel in 0..<plane {
+          planes[channel * plane + pixel] =
+            levels[channel * 256 + Int(picture.pixels[(tile * plane + pixel) * 3 + channel])]
+        }
+      }
+      count = 3 * plane
+    }
+  }
+}

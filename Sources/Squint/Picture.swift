@@ -1,0 +1,71 @@
+import SquintFile
+import SquintMedia
+import Synchronization
+
+/// A picture that a model is to look at: where it is, how it will be cut, and what that costs. Two pictures are the same where
+/// they are the same object, so that a conversation knows which ones it has seen.
+///
+/// Its pixels are decoded when the session encodes it, and forgotten afterwards.
+public final class Picture: Sendable {
+  public let path: String
+  public let header: PictureHeader
+  public let size: PictureSize
+  private let processor: PictureProcessor
+  private let decoded = Mutex<TiledPicture?>(nil)
+
+  init(path: String, _ vision: Vision) throws(SquintError) {
+    self.path = path
+    header = try PictureHeader.read(path: path)
+    processor = vision.processor
+    do throws(SquintError) {
+      size = try PictureSize(
+        vision, layout: processor.layout(width: header.width, height: header.height),
+        decodingBytes: processor.peakBytes(for: header))
+    } catch {
+      throw error.message.hasPrefix(path) ? error : SquintError(error.kind, "\(path): \(error.message)")
+    }
+  }
+
+  /// The rows of the decoder that it takes.
+  public var rows: Int { size.rows }
+
+  /// Its tiles, decoded now or before.
+  func tiles() throws(SquintError) -> TiledPicture {
+    if let tiles = decoded.withLock({ $0 }) { return tiles }
+    let tiles = try processor.process(path: path)
+    guard tiles.layout == size.layout else {
+      throw .badData(path, "the picture was changed while it was looked at; ask again")
+    }
+    decoded.withLock { $0 = tiles }
+    return tiles
+  }
+
+  /// Gives the memory of the pixels back.
+  func forget() { decoded.withLock { $0 = nil } }
+}
+
+/// What a picture takes, known from its width and height alone.
+public struct PictureSize: Equatable, Sendable {
+  /// How it is cut.
+  public let layout: TileLayout
+  /// The rows of the decoder that each tile becomes.
+  public let rowsPerTile: Int
+  /// The memory that decoding and cutting it take at most, its tiles among them, in bytes.
+  public let decodingBytes: Int
+
+  init(_ vision: Vision, layout: TileLayout, decodingBytes: Int) throws(SquintError) {
+    self.layout = layout
+    self.decodingBytes = decodingBytes
+    rowsPerTile = try vision.projectedRows(layout).count
+  }
+
+  /// What decoding a picture takes beside its tiles where nothing is known of it: enough for a photograph of 50 megapixels,
+  /// unless it is a progressive JPEG, an interlaced PNG or a WebP, which are held whole.
+  static let usualDecoderBytes = 8 << 20
+
+  /// The rows of the decoder that it takes.
+  public var rows: Int { layout.count * rowsPerTile }
+
+  /// The memory of its tiles, in bytes.
+  public var pixelBytes: Int { layout.byteCount }
+}

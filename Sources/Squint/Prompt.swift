@@ -1,0 +1,153 @@
+import SquintFile
+import SquintMedia
+import SquintText
+
+/// What goes into the decoder: tokens, and among them the places that rows of pictures take.
+public struct Prompt: Sendable {
+  /// A run of places for rows of one picture.
+  struct Span: Sendable {
+    /// The first place.
+    let position: Int
+    let picture: Picture
+    /// Which of the picture's rows.
+    let rows: Range<Int>
+
+    var end: Int { position + rows.count }
+  }
+
+  /// One for each position; `featureToken` where a row of a picture stands.
+  public internal(set) var tokens: [Int32] = []
+  /// In the order of the positions.
+  private(set) var spans: [Span] = []
+
+  /// Stands for a row of a picture: no token.
+  public static let featureToken: Int32 = -1
+
+  public init(tokens: [Int32] = []) { self.tokens = tokens }
+
+  /// The positions.
+  public var count: Int { tokens.count }
+
+  /// The pictures, each as often as it is in the prompt.
+  public var pictures: [Picture] { spans.filter { $0.rows.lowerBound == 0 }.map(\.picture) }
+
+  /// Appends places for `rows` of `picture`.
+  mutating func append(_ rows: Range<Int>, of picture: Picture) {
+    guard !rows.isEmpty else { return }
+    spans.append(Span(position: tokens.count, picture: picture, rows: rows))
+    tokens.append(contentsOf: repeatElement(Self.featureToken, count: rows.count))
+  }
+
+  /// Appends `other` from position `first` on.
+  mutating func append(_ other: Prompt, from first: Int = 0) {
+    let offset = tokens.count - first
+    for span in other.spans where span.end > first {
+      let skipped = max(first - span.position, 0)
+      spans.append(
+        Span(
+          position: span.position + skipped + offset, picture: span.picture,
+          rows: span.rows.lowerBound + skipped..<span.rows.upperBound))
+    }
+    tokens.append(contentsOf: other.tokens[first...])
+  }
+
+  /// Forgets everything from position `count` on.
+  mutating func truncate(to count: Int) {
+    tokens.removeLast(max(tokens.count - max(count, 0), 0))
+    while let last = spans.last, last.end > tokens.count {
+      spans.removeLast()
+      let kept = tokens.count - last.position
+      if kept > 0 {
+        spans.append(
+          Span(
+            position: last.position, picture: last.picture,
+            rows: last.rows.lowerBound..<last.rows.lowerBound + kept))
+      }
+    }
+  }
+
+  /// How many positions this prompt and `other` have in common from the first on.
+  func commonPrefix(with other: Prompt) -> Int {
+    var common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
+    for (a, b) in zip(spans, other.spans) where a.position < common {
+      guard a.position == b.position, a.picture === b.picture, a.rows.lowerBound == b.rows.lowerBound else {
+        common = min(common, a.position)
+        break
+      }
+      // A run that ends earlier ends what is common: behind it stands another row, or another picture's.
+      if a.rows != b.rows { common = min(common, min(a.end, b.end)) }
+    }
+    return common
+  }
+}
+
+/// How a picture stands in a prompt: text around the places of its rows (formats/vision.md, "In the prompt").
+struct PictureMarkup: Sendable {
+  /// What stands for a picture in a rendered template.
+  let marker: String
+  /// The token whose places rows take; nil where the text around them is tokenized piece by piece.
+  let token: Int32?
+  /// The text of that token.
+  let tokenText: String
+  let singlePrefix: String
+  let singleSuffix: String
+  let tilePrefix: String
+  let rowSuffix: String
+  let overviewPrefix: String
+  let overviewSuffix: String
+
+  /// What stands for a picture in what people write.
+  static let publicMarker = "<image>"
+
+  init(_ metadata: Metadata) throws(SquintError) {
+    marker = try metadata.string("image.marker", default: Self.publicMarker)
+    guard !marker.isEmpty else {
+      throw SquintError(.badData, "metadata image.marker is empty; convert the model again")
+    }
+    tokenText = try metadata.string("image.token_text", default: marker)
+    token =
+      metadata["image.token"] == nil ? nil : Int32(try metadata.int("image.token", in: 0...Int(Int32.max)))
+    singlePrefix = try metadata.string("image.single_prefix", default: "")
+    singleSuffix = try metadata.string("image.single_suffix", default: "")
+    tilePrefix = try metadata.string("image.tile_prefix", default: "")
+    rowSuffix = try metadata.string("image.row_suffix", default: "")
+    overviewPrefix = try metadata.string("image.overview_prefix", default: "")
+    overviewSuffix = try metadata.string("image.overview_suffix", default: "")
+  }
+
+  enum Piece: Equatable {
+    case text(String)
+    /// Places for these rows of the picture.
+    case rows(Range<Int>)
+  }
+
+  /// What a picture of `size` becomes.
+  func pieces(_ size: PictureSize) -> [Piece] {
+    let layout = size.layout
+    let perTile = size.rowsPerTile
+    guard layout.count > 1 else { return [.text(singlePrefix), .rows(0..<perTile), .text(singleSuffix)] }
+    var pieces: [Piece] = []
+    for row in 0..<layout.rows {
+      for column in 0..<layout.columns {
+        let tile = row * layout.columns + column
+        let place = tilePrefix.replacing("{row}", with: "\(row + 1)").replacing("{column}", with: "\(column + 1)")
+        pieces += [.text(place), .rows(tile * perTile..<(tile + 1) * perTile)]
+      }
+      pieces.append(.text(rowSuffix))
+    }
+    if layout.hasOverview {
+      let first = layout.rows * layout.columns * perTile
+      pieces += [.text(overviewPrefix), .rows(first..<first + perTile), .text(overviewSuffix)]
+    }
+    return pieces
+  }
+}
+
+extension String {
+  /// The parts of the text between the occurrences of `separator`, compared byte by byte.
+  func pieces(around separator: String) -> [String] {
+    utf8.split(separator: Array(separator.utf8), omittingEmptySubsequences: false).map {
+      String(decoding: $0, as: UTF8.self)
+    }
+  }
+}

@@ -1,0 +1,55 @@
+import ArgumentParser
+import Squint
+
+struct Embed: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Writes what the encoder or the projector makes of a picture as f32 [tokens, width].",
+    discussion: """
+      squint embed model.squint --image photo.jpg --stage encoder -o features.npy
+
+      The rows of a picture's tiles stand one after the other, those of the overview last. --stage pixels writes the \
+      numbers that the encoder takes: f32 [tiles, 3, height, width].
+      """)
+
+  @OptionGroup var model: ModelArgument
+  @OptionGroup var media: MediaOptions
+
+  @Option(help: "encoder, projector or pixels.")
+  var stage = Embedder.Stage.projector
+
+  @Option(
+    help: .init("The side that pictures are resized and cut to. Default: as the checkpoint says.", valueName: "pixels"))
+  var size: Int?
+
+  @Option(
+    name: .shortAndLong, help: .init("The NumPy file to write.", valueName: "file"),
+    completion: .file(extensions: ["npy"]))
+  var output: String
+
+  @OptionGroup var compute: ComputeOptions
+
+  func run() throws {
+    guard media.image.count == 1 else {
+      throw SquintError(.usage, "give one picture: --image FILE (there are \(media.image.count))")
+    }
+    let cancellation = Interrupt.install()
+    let embedder = try Embedder(
+      path: model.model, side: size, threads: compute.threads, memory: compute.memory?.bytes)
+    var file: OutputFile?
+    try embedder.embed(media.image[0], stage: stage) { (shape) throws(SquintError) in
+      // Not before: a picture that is none leaves no file behind.
+      let opened = try OutputFile(path: output)
+      try opened.write(numpyHeader(shape))
+      file = opened
+    } visit: { (tile, count, numbers) throws(SquintError) in
+      if count > 1 { Terminal.progress("looking: tile \(tile + 1) of \(count)") }
+      try file?.write(UnsafeRawBufferPointer(numbers))
+      return !cancellation.isCancelled
+    }
+    Terminal.endProgress()
+    if cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
+    try file?.finish()
+  }
+}
+
+extension Embedder.Stage: ExpressibleByArgument {}

@@ -1,0 +1,35 @@
+import SquintFile
+
+extension PictureProcessor {
+  /// A layout for each number of tiles that a picture can be cut into, rising; none where a tile can be of any size, since
+  /// pictures are not, or only in proportion, resized.
+  public func layouts() -> [TileLayout] {
+    guard let largest = largestLayout() else { return [] }
+    guard case .tiles(_, split: true) = cutting, case .longestEdge(let longest) = resize else { return [largest] }
+    var layouts: [Int: TileLayout] = [:]
+    // Every picture has one of these shapes after its first resize.
+    for shorter in 1...longest {
+      for (width, height) in [(longest, shorter), (shorter, longest)] {
+        guard let layout = try? layout(width: width, height: height), layouts[layout.count] == nil else { continue }
+        layouts[layout.count] = layout
+      }
+    }
+    return layouts.values.sorted { $0.count < $1.count }
+  }
+
+  /// The same for pictures that become squares of `side` pixels: what an encoder whose positions can be resized looks at
+  /// in more or less detail.
+  ///
+  /// - Throws: `usage` where the side is none, or pictures are cut into tiles, whose side is the encoder's.
+  public func resizing(toSide side: Int) throws(SquintError) -> PictureProcessor {
+    guard case .whole(let background, let crop) = cutting else {
+      throw SquintError(.usage, "the size of this model's tiles cannot be chosen")
+    }
+    guard (1...16384).contains(side) else { throw SquintError(.usage, "a size of \(side) pixels; choose 1 to 16384") }
+    let square = Size(height: side, width: side)
+    return try PictureProcessor(
+      cutting: .whole(background: background, crop: crop == nil ? nil : square),
+      resize: crop == nil ? .exact(square) : .shortestEdge(side), filter: filter, rescale: rescale, mean: mean, std: std
+    )
+  }
+}
