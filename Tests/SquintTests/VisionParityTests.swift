@@ -1,0 +1,165 @@
+import Foundation
+import Squint
+import SquintConversion
+import Testing
+
+/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py, from the picture
+/// files.
+@Suite struct VisionParityTests {
+  @Test func allArchitecturesAreThere() {
+    for family in ["llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts"] {
+      #expect(VisionFixture.all.contains { $0.name.hasPrefix(family) })
+    }
+  }
+
+  /// What the encoder sees, to the last bit of the picture: a level is 1/255, and its normalized form differs by more than
+  /// 1e-2.
+  @Test(arguments: VisionFixture.all) func pixels(_ fixture: VisionFixture) throws {
+    let (path, folder) = try fixture.convert(.f32)
+    defer { withExtendedLifetime(folder) {} }
+    for test in fixture.cases {
+      let expected = try numpyNumbers(fixture.file(test, "pixels.npy"))
+      let ours = try test.pictures.flatMap { try embed(path, $0, .pixels) }
+      #expect(ours.count == expected.count)
+      #expect(largestDifference(ours, expected) < 1e-5, "\(test.name)")
+    }
+  }
+
+  /// Sums in another order: the rounding of f32 over some dozens of terms.
+  @Test(arguments: VisionFixture.all) func features(_ fixture: VisionFixture) throws {
+    let (path, folder) = try fixture.convert(.f32)
+    defer { withExtendedLifetime(folder) {} }
+    for test in fixture.cases {
+      let expected = try numpyNumbers(fixture.file(test, "features.npy"))
+      let ours = try test.pictures.flatMap { try embed(path, $0, .projector) }
+      #expect(ours.count == expected.count)
+      #expect(largestDifference(ours, expected) < 1e-4, "\(test.name)")
+    }
+  }
+
+  /// From the picture files to the logits of every position; the mirrored picture moves them by more than 2.
+  @Test(arguments: VisionFixture.all) func f32(_ fixture: VisionFixture) throws {
+    let model = try fixture.model(.f32)
+    for test in fixture.cases {
+      let pictures = try test.pictures.map { try model.picture(VisionFixture.picture($0)) }
+      let prompt = try model.prompt(text: fixture.text(test), pictures: pictures)
+      let ids = try fixture.ids(test)
+      #expect(prompt.count == ids.count)
+      // Where a row of a picture stands, the processor has its image token, or none.
+      for (ours, theirs) in zip(prompt.tokens, ids) {
+        #expect(ours == theirs || ours == Prompt.featureToken && (theirs == -1 || theirs == model.imageToken))
+      }
+      let expected = try numpyRows(fixture.file(test, "logits.npy").path)
+      for (chunk, vision) in [
+        (128, SessionOptions.VisionUse.once(pictures.map(\.size))), (7, .always), (1, .always),
+      ] {
+        let options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, vision: vision)
+        let ours = try logits(model, prompt, options)
+        #expect(ours.count == expected.count)
+        #expect(
+          largestDifference(ours.flatMap { $0 }, expected.flatMap { $0 }) < 1e-4, "\(test.name), chunks of \(chunk)")
+      }
+      guard !ids.contains(-1) else { continue }
+      #expect(try model.prompt(tokens: ids, pictures: pictures).tokens == prompt.tokens)
+    }
+  }
+
+  /// int8 weights and activations throughout.
+  @Test(arguments: VisionFixture.all) func int8(_ fixture: VisionFixture) throws {
+    let model = try fixture.model(.int8)
+    for test in fixture.cases {
+      let pictures = try test.pictures.map { try model.picture(VisionFixture.picture($0)) }
+      let prompt = try model.prompt(text: fixture.text(test), pictures: pictures)
+      let expected = try numpyRows(fixture.file(test, "logits.npy").path)
+      let ours = try logits(
+        model, prompt, SessionOptions(threads: 2, vision: .once(pictures.map(\.size))))
+      let mean = zip(ours, expected).map(cosine).reduce(0, +) / Double(expected.count)
+      #expect(mean > 0.999, "\(test.name): \(mean)")
+    }
+  }
+
+  private func embed(_ model: String, _ picture: String, _ stage: Embedder.Stage) throws -> [Float] {
+    var numbers: [Float] = []
+    var shape: [Int] = []
+    try Embedder(path: model, threads: 2).embed(VisionFixture.picture(picture), stage: stage) {
+      shape = $0
+    } visit: {
+      (_, _, part) throws(SquintError) in
+      numbers += part
+      return true
+    }
+    #expect(shape.reduce(1, *) == numbers.count)
+    return numbers
+  }
+
+  private func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
+    zip(a, b).map { abs($0 - $1) }.max() ?? .infinity
+  }
+}
+
+/// A model of Tests/Fixtures/vision, and its cases (README.md there).
+struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
+  struct Conversion: Decodable, Sendable {
+    var source: String?
+    var decoder: String?
+    var encoder: String?
+    var projector: String?
+  }
+
+  struct Case: Decodable, Sendable {
+    let name: String
+    let pictures: [String]
+  }
+
+  let convert: Conversion
+  let cases: [Case]
+  var name = ""
+
+  enum CodingKeys: CodingKey { case convert, cases }
+
+  var testDescription: String { name }
+
+  static let root = fixtures.appendingPathComponent("vision")
+  static let all: [VisionFixture] = try! FileManager.default.contentsOfDirectory(atPath: root.path).sorted()
+    .compactMap {
+      let file = root.appendingPathComponent("\($0)/cases.json")
+      guard FileManager.default.fileExists(atPath: file.path) else { return nil }
+      var fixture = try JSONDecoder().decode(VisionFixture.self, from: Data(contentsOf: file))
+      fixture.name = $0
+      return fixture
+    }
+
+  static func named(_ name: String) -> VisionFixture { all.first { $0.name == name }! }
+  static func picture(_ name: String) -> String { root.appendingPathComponent("pictures/\(name)").path }
+
+  func file(_ test: Case, _ name: String) -> URL {
+    Self.root.appendingPathComponent("\(self.name)/\(test.name)/\(name)")
+  }
+  func text(_ test: Case) throws -> String { try String(contentsOf: file(test, "prompt.txt"), encoding: .utf8) }
+  func ids(_ test: Case) throws -> [Int32] {
+    try JSONDecoder().decode([Int32].self, from: Data(contentsOf: file(test, "ids.json")))
+  }
+
+  /// Converts it with all parts in `type`. The file is there as long as the folder.
+  func convert(_ type: ElementType) throws -> (path: String, TemporaryFolder) {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/model.squint"
+    func place(_ part: String) -> String { Self.root.appendingPathComponent("\(name)/\(part)").path }
+    var options = ConversionOptions()
+    options.type = type
+    options.jobs = 1
+    let sources = ConversionSources(
+      convert.source.map(place), decoder: convert.decoder.map(place),
+      encoders: convert.encoder.map { ["image": place($0)] } ?? [:],
+      projectors: convert.projector.map { ["image": place($0)] } ?? [:])
+    try SquintConversion.convert(sources, to: path, options: options)
+    return (path, folder)
+  }
+
+  /// The same, opened. The mapping outlives the file.
+  func model(_ type: ElementType) throws -> Model {
+    let (path, folder) = try convert(type)
+    defer { withExtendedLifetime(folder) {} }
+    return try Model(path: path)
+  }
+}
