@@ -119,6 +119,9 @@ public final class Session {
     }
   }
 
+  /// Makes the conversation `tokens`, as `replace(with: Prompt)` does it.
+  public func replace(with tokens: [Int32]) throws(SquintError) { try replace(with: Prompt(tokens: tokens)) }
+
   /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again, and a picture
   /// in it not encoded again.
   ///

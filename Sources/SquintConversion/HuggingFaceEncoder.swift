@@ -26,7 +26,7 @@ struct HuggingFaceEncoderFamily: Sendable {
   static let all = [
     HuggingFaceEncoderFamily(
       architecture: "clip", modelTypes: ["clip_vision_model"], width: 768, layers: 12, heads: 12, image: 224, patch: 32,
-      activation: .quickGelu, normEpsilon: 1e-5, positions: .fixed, hasClass: true, hasPreNorm: true, hasNorm: false,
+      activation: .quickGELU, normEpsilon: 1e-5, positions: .fixed, hasClass: true, hasPreNorm: true, hasNorm: false,
       hasPatchBias: false, pictures: .clip, names: NameMap.clipEncoder),
     HuggingFaceEncoderFamily(
       architecture: "siglip", modelTypes: ["siglip_vision_model"], width: 768, layers: 12, heads: 12, image: 224,

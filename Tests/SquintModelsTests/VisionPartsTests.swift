@@ -1,5 +1,6 @@
 import Foundation
 import SquintCompute
+import SquintFile
 import SquintModels
 import Testing
 

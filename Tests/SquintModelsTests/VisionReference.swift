@@ -1,3 +1,4 @@
+import SquintFile
 import Foundation
 import SquintCompute
 import SquintModels

@@ -172,7 +172,9 @@ public struct TransformerDecoder {
         rows: rows, columns: max(c.width, c.ffnWidth, c.heads * c.headWidth), phases: phases, in: &plan)
       cosines = try reserve("cosines", c.ropeFrequencies.count)
       sines = try reserve("sines", c.ropeFrequencies.count)
-      frequencies = try plan.reserve("rotary frequencies", count: c.ropeFrequencies.count, phases: phases)
+      // Written once, before anything runs.
+      frequencies = try plan.reserve(
+        "rotary frequencies", count: c.ropeFrequencies.count, phases: [.encode, .prefill, .decode])
       scratch = try plan.reserve(
         "attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
       logits = try plan.reserve("logits", count: logitRows * c.vocabulary, phases: phases)
