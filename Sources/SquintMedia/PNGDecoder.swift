@@ -2,6 +2,9 @@ import CPictures
 import SquintFile
 
 /// PNG through libpng: row by row, or, where it is interlaced, from the whole picture.
+///
+/// Of 16 bits the upper 8 are kept, as viewers do. Pillow does so with colours; its conversion of 16-bit grey clips all
+/// but the lowest 256 levels to white, which is no example to follow.
 final class PNGDecoder: PictureDecoder {
   let header: PictureHeader
   private let file: PictureFile

@@ -82,7 +82,7 @@ enum PictureLimits {
       return
         "the picture claims \(grouped(width)) × \(grouped(height)) pixels, more than the \(grouped(pixels)) that are accepted; reduce it"
     }
-    guard max(width, height) / aspect < min(width, height) || max(width, height) == aspect * min(width, height) else {
+    guard max(width, height) <= aspect * min(width, height) else {
       return
         "the picture has \(grouped(width)) × \(grouped(height)) pixels, more than \(aspect) times as long as wide; cut it into pieces"
     }

@@ -107,7 +107,7 @@ public struct PictureProcessor: Sendable, Equatable {
   private static func sides(_ metadata: Metadata, _ key: String, count: Int) throws(SquintError) -> [Int]? {
     guard metadata[key] != nil else { return nil }
     let values = try metadata.ints(key)
-    guard values.count == count, values.allSatisfy({ side.contains(Int($0)) }) else {
+    guard values.count == count, values.allSatisfy({ side.contains(Int(clamping: $0)) }) else {
       throw bad("\(key) is \(values), not \(count) of 1 to \(grouped(side.upperBound))")
     }
     return values.map { Int($0) }

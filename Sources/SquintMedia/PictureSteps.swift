@@ -39,19 +39,16 @@ struct PictureSteps {
       let changes = resized != size || horizontal.window.count < resized.width || vertical.window.count < resized.height
       size = resized
       guard changes else { continue }
-      resizes.append(
-        orientation.swapsAxes
-          ? ResizeStep(along: vertical, across: horizontal, acrossFirst: true)
-          : ResizeStep(along: horizontal, across: vertical, acrossFirst: false))
+      resizes.append(ResizeStep(horizontal: horizontal, vertical: vertical, swapsAxes: orientation.swapsAxes))
     }
     let layout = geometry.layout
     if layout.hasOverview {
       overview = ResizeStep(
-        along: ResamplingAxis(
+        horizontal: ResamplingAxis(
           inputs: size.width, outputs: layout.width, window: 0..<layout.width, filter: processor.filter),
-        across: ResamplingAxis(
+        vertical: ResamplingAxis(
           inputs: size.height, outputs: layout.height, window: 0..<layout.height, filter: processor.filter),
-        acrossFirst: false)
+        swapsAxes: false)
     }
   }
 
@@ -82,7 +79,8 @@ struct PictureSteps {
       bytes += 4 * overview.along.inputs + overview.byteCount
       bytes += TileWriter.byteCount(width: layout.width, height: layout.height)
     }
-    return bytes + 65536  // what the allocator rounds up
+    // What the allocator rounds up, and the pages of the codecs' code, which are read when they are first needed.
+    return bytes + 1_048_576
   }
 
   /// Decodes the picture and fills `pixels`, [tile, height, width, 3], which are zero.

@@ -9,11 +9,21 @@ protocol RowReceiver: AnyObject {
 /// A resize in stored space: both axes, and which of the two passes comes first.
 struct ResizeStep: Equatable {
   /// Along the stored rows, and across them.
-  var along: ResamplingAxis
-  var across: ResamplingAxis
-  /// Pillow resizes the displayed rows first and rounds to 8 bits in between. Where a displayed row is a stored column,
-  /// the pass across the stored rows is the first.
-  var acrossFirst: Bool
+  let along: ResamplingAxis
+  let across: ResamplingAxis
+  let acrossFirst: Bool
+
+  /// The resize with these axes of the picture as displayed; `swapsAxes` where a displayed row is a stored column.
+  ///
+  /// Between the passes is a rounding to 8 bits, so that their order matters: levels at hard edges differ by up to 40.
+  /// Pillow resizes the rows first, unless the height shrinks by more than twice as many pixels as the width
+  /// (`ImagingResampleInner` in Resample.c, since Pillow 13; before, it took the rows of almost every picture first).
+  init(horizontal: ResamplingAxis, vertical: ResamplingAxis, swapsAxes: Bool) {
+    let lost = (width: horizontal.inputs - horizontal.outputs, height: vertical.inputs - vertical.outputs)
+    let verticalFirst = lost.height > 0 && lost.height > 2 * lost.width
+    (along, across) = swapsAxes ? (vertical, horizontal) : (horizontal, vertical)
+    acrossFirst = verticalFirst != swapsAxes
+  }
 
   /// What a `Resampler` of this step holds, in bytes.
   var byteCount: Int {

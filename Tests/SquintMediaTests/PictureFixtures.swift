@@ -1,0 +1,97 @@
+import Foundation
+import SquintFile
+import SquintMedia
+import Testing
+
+/// The folder that tools/fixtures/pictures.py writes.
+let picturesFolder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+  .appendingPathComponent("Fixtures/pictures")
+
+/// A picture and the pixels that Pillow and transformers make of it.
+struct PictureCase: Decodable, Sendable, CustomTestStringConvertible {
+  struct Keys: Decodable, Sendable {
+    let layout: String
+    let resize: String
+    let filter: String
+    let size: [Int64]?
+    let crop: [Int64]?
+    let padToSquare: Bool?
+    let background: [Int64]?
+    let tile: Int64?
+    let split: Bool?
+
+    enum CodingKeys: String, CodingKey {
+      case layout, resize, filter, size, crop, background, tile, split
+      case padToSquare = "pad_to_square"
+    }
+  }
+
+  let name: String
+  let file: String
+  let metadata: Keys
+  /// Rows, columns, 1 with an overview, height, width.
+  let layout: [Int]
+  let offset: Int
+
+  var path: String { picturesFolder.appendingPathComponent(file).path }
+  var testDescription: String { name }
+
+  var tileLayout: TileLayout {
+    TileLayout(rows: layout[0], columns: layout[1], hasOverview: layout[2] == 1, height: layout[3], width: layout[4])
+  }
+
+  var expected: ArraySlice<UInt8> { Self.pixels[offset..<offset + tileLayout.byteCount] }
+
+  var processor: PictureProcessor {
+    get throws {
+      var values = Metadata()
+      values["image.layout"] = .string(metadata.layout)
+      values["image.resize"] = .string(metadata.resize)
+      values["image.filter"] = .string(metadata.filter)
+      values["image.size"] = metadata.size.map { .ints($0) }
+      values["image.crop"] = metadata.crop.map { .ints($0) }
+      values["image.pad_to_square"] = metadata.padToSquare.map { .bool($0) }
+      values["image.background"] = metadata.background.map { .ints($0) }
+      values["image.tile"] = metadata.tile.map { .int($0) }
+      values["image.split"] = metadata.split.map { .bool($0) }
+      values["image.rescale"] = .float(1.0 / 255)
+      values["image.mean"] = .floats([0.5, 0.5, 0.5])
+      values["image.std"] = .floats([0.5, 0.5, 0.5])
+      return try PictureProcessor(values)
+    }
+  }
+
+  static let all: [PictureCase] = decoded("cases.json")
+  private static let pixels = [UInt8](
+    (try? Data(contentsOf: picturesFolder.appendingPathComponent("expected.bin"))) ?? Data())
+}
+
+/// A file that is refused, and a word that the message has.
+struct RefusedPicture: Decodable, Sendable, CustomTestStringConvertible {
+  let file: String
+  let word: String
+
+  var path: String { picturesFolder.appendingPathComponent(file).path }
+  var testDescription: String { file }
+
+  static let all: [RefusedPicture] = decoded("refused.json")
+}
+
+private func decoded<T: Decodable>(_ file: String) -> [T] {
+  guard let data = try? Data(contentsOf: picturesFolder.appendingPathComponent(file)) else { return [] }
+  return (try? JSONDecoder().decode([T].self, from: data)) ?? []
+}
+
+/// The error that `body` throws, or nil.
+func caught(_ body: () throws -> Void) -> SquintError? {
+  do {
+    try body()
+    return nil
+  } catch { return error as? SquintError }
+}
+
+/// A processor that leaves the picture as it is.
+func asItIs() throws -> PictureProcessor {
+  try PictureProcessor(
+    cutting: .whole(background: nil, crop: nil), resize: .none, filter: .bicubic, mean: [0, 0, 0], std: [1, 1, 1])
+}

@@ -1,0 +1,130 @@
+import Foundation
+import SquintFile
+import SquintMedia
+import Testing
+
+@Suite struct PictureTests {
+  @Test func theFixturesAreThere() {
+    #expect(PictureCase.all.count == 284)
+    #expect(RefusedPicture.all.count == 22)
+  }
+
+  /// To the bit for what is stored without loss. The libraries that decode the rest may round otherwise in other versions.
+  @Test("pixels of Pillow and transformers", arguments: PictureCase.all)
+  func pixels(_ picture: PictureCase) throws {
+    let processor = try picture.processor
+    let header = try PictureHeader.read(path: picture.path)
+    let tiled = try processor.process(path: picture.path)
+    #expect(tiled.layout == picture.tileLayout)
+    #expect(try processor.layout(width: header.width, height: header.height) == tiled.layout)
+    let expected = picture.expected
+    try #require(tiled.pixels.count == expected.count)
+    let largest = zip(tiled.pixels, expected).map { abs(Int($0) - Int($1)) }.max() ?? 0
+    let isLossless = picture.file.hasSuffix(".png") || header.format == .png
+    #expect(largest <= (isLossless ? 0 : 1), "levels differ by up to \(largest)")
+    #expect(processor.peakBytes(for: header) >= header.decoderBytes + tiled.pixels.count)
+  }
+
+  @Test(
+    arguments: [
+      ("jpeg-baseline.jpg", PictureFormat.jpeg, 45, 33), ("png-named.jpg", .png, 45, 33),
+      ("webp-animated.webp", .webp, 45, 33), ("orientation-5.jpg", .jpeg, 33, 45),
+      ("orientation-6.webp", .webp, 33, 45),
+      ("orientation-2.png", .png, 45, 33), ("orientation-behind.png", .png, 33, 45),
+    ])
+  func header(_ file: String, _ format: PictureFormat, _ width: Int, _ height: Int) throws {
+    let header = try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path)
+    #expect(header.format == format && header.width == width && header.height == height)
+  }
+
+  /// A picture that is held as a whole costs its pixels, one that is not does not.
+  @Test func whatDecodingTakes() throws {
+    func bytes(_ file: String) throws -> Int {
+      try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path).decoderBytes
+    }
+    #expect(try bytes("jpeg-progressive.jpg") >= bytes("jpeg-baseline.jpg") + 45 * 33 * 3)
+    #expect(try bytes("png-rgba-interlaced.png") >= bytes("png-rgba.png") + 45 * 32 * 4)
+    #expect(try bytes("webp-lossless-alpha.webp") >= 45 * 33 * 8)
+  }
+}
+
+@Suite struct RefusedPictureTests {
+  @Test("what is no picture, or a bad one, is refused at once", arguments: RefusedPicture.all)
+  func refused(_ picture: RefusedPicture) throws {
+    let clock = ContinuousClock()
+    let processor = try asItIs()
+    let time = clock.measure {
+      let error = caught { _ = try processor.process(path: picture.path) }
+      #expect(error?.kind == .badData)
+      #expect(error?.message.hasPrefix(picture.path + ": ") == true)
+      #expect(error?.message.contains(picture.word) == true, "\(error?.message ?? "no error")")
+      #expect(error?.message.contains("\n") == false)
+    }
+    #expect(time < .seconds(1))
+  }
+
+  @Test func noFile() throws {
+    for path in ["/nowhere/picture.jpg", picturesFolder.path, "/dev/null"] {
+      let error = caught { _ = try PictureHeader.read(path: path) }
+      #expect(error?.kind == .noInput, "\(path): \(error?.message ?? "no error")")
+    }
+    try withTemporaryFile([]) { path in
+      unlink(path)
+      mkfifo(path, 0o600)
+      #expect(caught { _ = try PictureHeader.read(path: path) }?.kind == .noInput)
+    }
+  }
+
+  /// All formats, those that are decoded row by row and those that are not.
+  private static let whole = [
+    "jpeg-baseline-420.jpg", "jpeg-progressive.jpg", "jpeg-cmyk.jpg", "png-rgb.png", "png-palette-clear-interlaced.png",
+    "webp-lossy-alpha.webp", "webp-lossless.webp", "webp-animated.webp", "orientation-6.jpg",
+  ]
+
+  @Test("wherever a picture is cut off, it is refused", arguments: whole)
+  func truncated(_ file: String) throws {
+    let bytes = [UInt8](try Data(contentsOf: picturesFolder.appendingPathComponent(file)))
+    let processor = try asItIs()
+    // What follows the data: the end marker, IEND, EXIF, other frames.
+    let end = file.contains("animated") ? bytes.count / 4 : bytes.count - 17
+    for count in stride(from: 1, to: end, by: 7) {
+      try withTemporaryFile(Array(bytes[..<count])) { path in
+        let error = caught { _ = try processor.process(path: path) }
+        #expect(error?.kind == .badData, "\(count) bytes: \(error?.message ?? "accepted")")
+      }
+    }
+    try withTemporaryFile(Array(bytes[..<(bytes.count / 2)])) { path in
+      guard !file.contains("animated") else { return }
+      #expect(caught { _ = try processor.process(path: path) }?.message.contains("truncated") == true)
+    }
+  }
+
+  /// Nothing but a picture or an error of bad data, whatever the bytes are.
+  @Test("damaged pictures do no harm", arguments: whole)
+  func damaged(_ file: String) throws {
+    let bytes = [UInt8](try Data(contentsOf: picturesFolder.appendingPathComponent(file)))
+    let processor = try PictureProcessor(
+      cutting: .tiles(side: 16, split: true), resize: .longestEdge(48), filter: .bicubic, mean: [0, 0, 0],
+      std: [1, 1, 1])
+    var random = SystemRandomNumberGenerator()
+    for _ in 0..<100 {
+      var changed = bytes
+      for _ in 0..<Int.random(in: 1...4, using: &random) {
+        changed[Int.random(in: 2..<changed.count, using: &random)] = .random(in: 0...255, using: &random)
+      }
+      try withTemporaryFile(changed) { path in
+        // A header that claims a large picture is believed; its memory is the caller's to refuse.
+        if let header = try? PictureHeader.read(path: path), processor.peakBytes(for: header) > 100_000_000 { return }
+        let error = caught { _ = try processor.process(path: path) }
+        #expect(error == nil || error?.kind == .badData, "\(error?.message ?? "")")
+      }
+    }
+  }
+}
+
+private func withTemporaryFile<R>(_ bytes: [UInt8], _ body: (String) throws -> R) throws -> R {
+  let path = FileManager.default.temporaryDirectory.appendingPathComponent("squint-\(UUID().uuidString)").path
+  try Data(bytes).write(to: URL(fileURLWithPath: path))
+  defer { try? FileManager.default.removeItem(atPath: path) }
+  return try body(path)
+}
