@@ -96,3 +96,6 @@ func cosine(_ a: [Float], _ b: [Float]) -> Double {
   }
   return ab / (aa * bb).squareRoot()
 }
+
+/// The largest difference between a number of `a` and the one of `b` in its place.
+func largestDifference(_ a: [Float], _ b: [Float]) -> Float { zip(a, b).map { abs($0 - $1) }.max() ?? .infinity }

@@ -98,8 +98,6 @@ import Testing
     #expect(shape.reduce(1, *) == numbers.count)
     return numbers
   }
-
-  private func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
     zip(a, b).map { abs($0 - $1) }.max() ?? .infinity
   }
 }
