@@ -98,8 +98,6 @@ import Testing
     #expect(shape.reduce(1, *) == numbers.count)
     return numbers
   }
-    zip(a, b).map { abs($0 - $1) }.max() ?? .infinity
-  }
 }
 
 /// A model of Tests/Fixtures/vision, and its cases (README.md there).
