@@ -8,7 +8,7 @@ import SquintFile
 final class Assembly: @unchecked Sendable {
   private let tensors: [PlannedTensor]
   private let chunks: [TensorEncoder.Chunk]
-  private let encoder: TensorEncoder
+  private let encoder = TensorEncoder()
   private let writer: ModelFileWriter
   private let options: ConversionOptions
   private let progress: (ConversionProgress) -> Void
@@ -32,14 +32,13 @@ final class Assembly: @unchecked Sendable {
   private(set) var timings = ConversionReport.Timings()
 
   init(
-    tensors: [PlannedTensor], source: any TensorSource, writer: ModelFileWriter, options: ConversionOptions,
+    tensors: [PlannedTensor], writer: ModelFileWriter, options: ConversionOptions,
     progress: @escaping (ConversionProgress) -> Void
   ) {
     self.tensors = tensors
     self.writer = writer
     self.options = options
     self.progress = progress
-    encoder = TensorEncoder(source: source)
     chunks = tensors.enumerated().flatMap { TensorEncoder.chunks(of: $1, index: $0) }
     totalBytes = writer.byteCount
     let processors = processorCount()

@@ -5,22 +5,13 @@ import SquintText
 protocol Checkpoint: Sendable {
   /// How messages call it: the folder or file.
   var place: String { get }
-  var tensors: any TensorSource { get }
   var decoder: DecoderConfiguration { get }
-  /// How the decoder's tensors are called here; the first is the usual way.
-  var decoderNames: [NameMap] { get }
-
-  /// The order of the rows of the tensor that becomes the output's `name`.
-  func rowOrder(of name: String) -> RowOrder
+  var decoderTensors: MappedTensors { get }
 
   /// Writes all metadata but the decoder's configuration: `general.*`, `chat.*`, `generation.*`, `tokenizer.*`.
   ///
   /// - Parameter notes: takes what the user should know, a line each.
   func write(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError)
-}
-
-extension Checkpoint {
-  func rowOrder(of name: String) -> RowOrder { .same }
 }
 
 /// The last component of `path`, however many slashes end it.

@@ -1,36 +1,18 @@
 import SquintFile
 
-/// One tensor of the output, and the one of the source that it is made from.
+/// One tensor of the output, and what of the source it is made from.
 package struct PlannedTensor: Sendable {
   package let name: String
   package let type: ElementType
   /// The outermost axis first.
   package let shape: [Int]
-  package let source: SourceTensor
-  package let rowOrder: RowOrder
+  package let origin: TensorOrigin
   /// Whether the source's blocks are taken over bit for bit.
   package let isKept: Bool
 
   package var rows: Int { shape[0] }
   package var columns: Int { shape.count == 2 ? shape[1] : 1 }
   package var elementCount: Int { rows * columns }
-}
-
-/// Which row of the source is which row of the output.
-package enum RowOrder: Equatable, Sendable {
-  case same
-  /// The source has the rotary pairs of each head side by side, (2j, 2j + 1), where the output has them half the rotary
-  /// width apart, (j, j + rotaryWidth / 2); rows from `rotaryWidth` on stay. llama.cpp's convert_hf_to_gguf.py,
-  /// `LlamaModel.permute`, made it so.
-  case interleavedPairs(headWidth: Int, rotaryWidth: Int)
-
-  package func sourceRow(_ row: Int) -> Int {
-    guard case .interleavedPairs(let headWidth, let rotaryWidth) = self else { return row }
-    let inHead = row % headWidth
-    guard inHead < rotaryWidth else { return row }
-    let half = rotaryWidth / 2
-    return row - inHead + (inHead < half ? 2 * inHead : 2 * (inHead - half) + 1)
-  }
 }
 
 /// A module of the output, planned.
@@ -52,13 +34,14 @@ package struct TypeChoice: Sendable {
   var isMatrixTypeExplicit: Bool
   var isEmbeddingTypeExplicit: Bool
 
-  /// The type for a tensor of `role` stored as `source`, and whether its blocks are taken over.
-  func type(role: TensorRole, source: SourceTensor) -> (type: ElementType, isKept: Bool) {
-    guard role != .vector, source.shape.count == 2 else { return (.f32, false) }
+  /// The type for a tensor of `role` made from `origin`, and whether its blocks are taken over.
+  func type(role: TensorRole, origin: TensorOrigin) -> (type: ElementType, isKept: Bool) {
+    guard role != .vector else { return (.f32, false) }
+    let source = origin.tensor
     let isEmbedding = role != .weight
     let wanted = isEmbedding ? embedding : matrices
     guard isEmbedding ? keepsEmbedding : keepsMatrices, source.type.isQuantized else { return (wanted, false) }
-    if let exact = source.type.exactType(columns: source.columns) { return (exact, true) }
+    if let exact = source.type.exactType(columns: source.columns), origin.rowScale == nil { return (exact, true) }
     // A file of several types has the wider ones where they matter (Q6_K among Q4_K), so they must not lose bits.
     let isExplicit = isEmbedding ? isEmbeddingTypeExplicit : isMatrixTypeExplicit
     return (!isExplicit && source.type.bitsPerWeight > ElementType.bitsOfInt4F16 ? .int8 : wanted, false)
@@ -91,20 +74,23 @@ extension ElementType {
 }
 
 extension PlannedModule {
-  /// Maps the tensors of `source` to those of the decoder.
+  /// Maps the tensors of a source to those that the module `name` has.
   ///
   /// - Throws: `SquintError.badData` which names the tensor that is missing or has a wrong shape.
   package init(
-    decoder configuration: DecoderConfiguration, source: some TensorSource, maps: [NameMap],
-    rowOrder: (_ name: String) -> RowOrder, types: TypeChoice, place: String
+    name: String, expected: [ExpectedTensor], mapped: MappedTensors, types: TypeChoice
   ) throws(SquintError) {
-    let expected = configuration.tensors
-    let names = Set(expected.map(\.name))
+    let source = mapped.source
+    var names: Set<String> = []
+    for tensor in expected {
+      names.insert(tensor.name)
+      if let fused = tensor.fused { names.insert(fused.name) }
+      if let rowScale = tensor.rowScale { names.insert(rowScale) }
+    }
     var found: [String: SourceTensor] = [:]
     var claimed: Set<ExactString> = []
     for tensor in source.tensors {
-      guard let target = maps.lazy.compactMap({ $0.target(of: tensor.name) }).first else { continue }
-      switch target {
+      switch mapped.target(of: tensor.name) {
       case .ignored: claimed.insert(ExactString(tensor.name))
       case .tensor(let name) where names.contains(name):
         if let other = found.updateValue(tensor, forKey: name) {
@@ -112,45 +98,68 @@ extension PlannedModule {
             source.path(of: tensor), "tensors \(printable(other.name)) and \(printable(tensor.name)) are both \(name)")
         }
         claimed.insert(ExactString(tensor.name))
-      case .tensor("decoder.head") where configuration.isTied:
-        // The checkpoint says that the embedding serves as the head, and transformers uses that, whatever is here.
-        claimed.insert(ExactString(tensor.name))
-      case .tensor: break
+      case .tensor, nil: break
       }
     }
 
     var tensors: [PlannedTensor] = []
-    for wanted in expected {
-      guard let tensor = found[wanted.name] else {
-        guard wanted.isRequired else { continue }
-        let sourceName = maps[0].source(of: wanted.name)
+    for wanted in expected where wanted.presence != .unused {
+      guard var origin = try Self.origin(of: wanted, found: found, source: source) else {
+        guard wanted.presence == .required else { continue }
+        let sourceName = mapped.maps.first?.source(of: wanted.name) ?? wanted.name
         throw .badData(
-          place, "tensor \(sourceName) (\(wanted.name)) is missing; the checkpoint is incomplete")
+          mapped.place, "tensor \(sourceName) (\(wanted.name)) is missing; the checkpoint is incomplete")
       }
-      guard tensor.shape == wanted.shape else {
-        throw .badData(
-          source.path(of: tensor),
-          "tensor \(printable(tensor.name)) has shape \(tensor.shape), but the configuration makes it \(wanted.shape)")
+      origin.rowOrder = mapped.rowOrder(wanted.name)
+      guard origin.tensor.type.isReadable else {
+        throw SquintError(
+          .badData,
+          "\(origin.place): numbers of type \(origin.tensor.type.name) cannot be converted; use a checkpoint in F32, F16 "
+            + "or BF16, or a GGUF file in Q2_K to Q8_0")
       }
-      guard tensor.type.isReadable else {
-        throw .badData(
-          source.path(of: tensor),
-          "tensor \(printable(tensor.name)): numbers of type \(tensor.type.name) cannot be converted; use a checkpoint "
-            + "in F32, F16 or BF16, or a GGUF file in Q2_K to Q8_0")
-      }
-      let (type, isKept) = types.type(role: wanted.role, source: tensor)
+      let (type, isKept) = types.type(role: wanted.role, origin: origin)
       guard type.byteCount(shape: wanted.shape) != nil else {
-        throw .badData(
-          source.path(of: tensor), "tensor \(printable(tensor.name)): its shape \(tensor.shape) is too large")
+        throw SquintError(.badData, "\(origin.place): its shape \(origin.tensor.shape) is too large")
       }
       tensors.append(
-        PlannedTensor(
-          name: wanted.name, type: type, shape: wanted.shape, source: tensor, rowOrder: rowOrder(wanted.name),
-          isKept: isKept))
+        PlannedTensor(name: wanted.name, type: type, shape: wanted.shape, origin: origin, isKept: isKept))
     }
-    name = "decoder"
+    self.name = name
     self.tensors = tensors
     self.claimed = claimed
+  }
+
+  /// What of the source becomes `wanted`; nil where there is nothing.
+  private static func origin(
+    of wanted: ExpectedTensor, found: [String: SourceTensor], source: any TensorSource
+  ) throws(SquintError) -> TensorOrigin? {
+    func seen(_ tensor: SourceTensor, as shape: [Int], otherShapes: [[Int]] = []) throws(SquintError) -> SourceTensor {
+      guard tensor.shape == shape || otherShapes.contains(tensor.shape) else {
+        throw .badData(
+          source.path(of: tensor),
+          "tensor \(printable(tensor.name)) has shape \(tensor.shape), but the configuration makes it \(shape)")
+      }
+      guard let reshaped = tensor.reshaped(shape) else {
+        throw .badData(
+          source.path(of: tensor),
+          "tensor \(printable(tensor.name)): \(tensor.type.name) blocks do not fit the shape \(shape)")
+      }
+      return reshaped
+    }
+    var origin: TensorOrigin
+    if let tensor = found[wanted.name] {
+      origin = TensorOrigin(
+        source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: wanted.otherShapes))
+    } else if let fused = wanted.fused, let tensor = found[fused.name] {
+      origin = TensorOrigin(
+        source: source, tensor: try seen(tensor, as: [fused.rows] + wanted.shape.dropFirst()), firstRow: fused.firstRow)
+    } else {
+      return nil
+    }
+    if let scale = wanted.rowScale.flatMap({ found[$0] }) {
+      origin.rowScale = try seen(scale, as: [wanted.shape[0]])
+    }
+    return origin
   }
 }
 
@@ -162,6 +171,16 @@ extension PlannedTensor {
 }
 
 extension TypeChoice {
+  /// The types of a module whose matrices are all alike: an encoder or a projector.
+  ///
+  /// - Parameter type: what was asked for; nil: int8.
+  init(matrices type: ElementType?, keep: Bool?) {
+    let keeps = keep ?? (type == nil)
+    self.init(
+      matrices: type ?? .int8, embedding: type ?? .int8, keepsMatrices: keeps, keepsEmbedding: keeps,
+      isMatrixTypeExplicit: type != nil, isEmbeddingTypeExplicit: type != nil)
+  }
+
   /// The decoder's types.
   init(decoder options: ConversionOptions) {
     let matrices = options.decoderType ?? options.type

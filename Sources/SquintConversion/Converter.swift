@@ -52,8 +52,7 @@ public func convert(
   let conversion = try Conversion(source: source, options: options)
   let writer = try ModelFileWriter(path: path, plan: conversion.filePlan)
   let assembly = Assembly(
-    tensors: conversion.tensors, source: conversion.checkpoint.tensors, writer: writer, options: options,
-    progress: progress)
+    tensors: conversion.tensors, writer: writer, options: options, progress: progress)
   try assembly.run()
   let start = nanoseconds()
   try writer.finish()
@@ -85,12 +84,11 @@ private struct Conversion {
     let checkpoint = try openCheckpoint(source)
     let types = TypeChoice(decoder: options)
     let decoder = try PlannedModule(
-      decoder: checkpoint.decoder, source: checkpoint.tensors, maps: checkpoint.decoderNames,
-      rowOrder: checkpoint.rowOrder, types: types, place: checkpoint.place)
+      name: "decoder", expected: checkpoint.decoder.tensors, mapped: checkpoint.decoderTensors, types: types)
     modules = [decoder]
 
     let claimed = decoder.claimed
-    unmapped = checkpoint.tensors.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
+    unmapped = checkpoint.decoderTensors.source.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
     if let first = unmapped.first, !options.allowsUnmapped {
       let others = unmapped.count > 1 ? " (and \(unmapped.count - 1) more)" : ""
       throw .badData(
@@ -139,7 +137,7 @@ private struct Conversion {
       tensors: tensors.map { tensor in
         ConversionReport.Tensor(
           name: tensor.name, type: tensor.type, shape: tensor.shape, bytes: tensor.byteCount,
-          sourceName: tensor.source.name, sourceType: tensor.source.type.name, isKept: tensor.isKept)
+          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.tensor.type.name, isKept: tensor.isKept)
       },
       unmapped: unmapped, notes: notes, fileBytes: fileBytes, timings: timings)
   }

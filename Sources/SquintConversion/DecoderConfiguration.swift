@@ -22,12 +22,10 @@ package struct DecoderConfiguration: Equatable, Sendable {
 
   /// The tensors that some checkpoints have and others do not.
   package struct Optionals: Equatable, Sendable {
-    package enum Presence: Sendable { case required, absent, ifPresent }
-
-    package var queryKeyValueBias = Presence.absent
-    package var outputBias = Presence.absent
-    package var ffnBias = Presence.absent
-    package var headNorm = Presence.absent
+    package var queryKeyValueBias = TensorPresence.absent
+    package var outputBias = TensorPresence.absent
+    package var ffnBias = TensorPresence.absent
+    package var headNorm = TensorPresence.absent
 
     package init() {}
   }
@@ -74,27 +72,16 @@ package struct DecoderConfiguration: Equatable, Sendable {
 
   // MARK: Tensors
 
-  /// A tensor that the decoder has, in file order.
-  package struct Tensor: Equatable, Sendable {
-    package let name: String
-    package let shape: [Int]
-    package let role: TensorRole
-    package let isRequired: Bool
-  }
-
   /// All tensors that this decoder has or may have (formats/decoder.md, "Tensors").
-  package var tensors: [Tensor] {
-    var tensors: [Tensor] = []
+  package var tensors: [ExpectedTensor] {
+    var tensors: [ExpectedTensor] = []
     func add(
-      _ name: String, _ shape: [Int], _ role: TensorRole = .weight, _ presence: Optionals.Presence = .required
+      _ name: String, _ shape: [Int], _ role: TensorRole = .weight, _ presence: TensorPresence = .required
     ) {
       guard presence != .absent else { return }
-      tensors.append(
-        Tensor(
-          name: "decoder.\(name)", shape: shape, role: shape.count == 1 ? .vector : role,
-          isRequired: presence == .required))
+      tensors.append(ExpectedTensor("decoder.\(name)", shape, role, presence))
     }
-    func addMatrix(_ name: String, rows: Int, columns: Int, bias: Optionals.Presence) {
+    func addMatrix(_ name: String, rows: Int, columns: Int, bias: TensorPresence) {
       add(name, [rows, columns])
       add(name + ".bias", [rows], .vector, bias)
     }
@@ -114,19 +101,8 @@ package struct DecoderConfiguration: Equatable, Sendable {
       addMatrix("\(layer).ffn.down", rows: width, columns: ffnWidth, bias: optionals.ffnBias)
     }
     add("norm", [width])
-    if !isTied { add("head", [vocabulary, width], .head) }
+    // Where the checkpoint says that the embedding serves as the head, transformers uses that, whatever is there.
+    add("head", [vocabulary, width], .head, isTied ? .unused : .required)
     return tensors
   }
-}
-
-/// What a tensor is for, which decides the type that it is stored in.
-package enum TensorRole: Sendable {
-  /// A matrix inside a layer.
-  case weight
-  /// The table of token embeddings.
-  case embedding
-  /// The matrix that computes the logits.
-  case head
-  /// A norm's weights or a bias: f32.
-  case vector
 }

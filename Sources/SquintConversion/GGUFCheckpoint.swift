@@ -15,11 +15,11 @@ struct GGUFCheckpoint: Checkpoint {
     decoder = try DecoderConfiguration(gguf: source, place: path)
   }
 
-  var tensors: any TensorSource { source }
+  var decoderTensors: MappedTensors {
+    MappedTensors(source: source, maps: [.ggufDecoder], place: place, rowOrder: rowOrder)
+  }
 
-  var decoderNames: [NameMap] { [.ggufDecoder] }
-
-  func rowOrder(of name: String) -> RowOrder {
+  private func rowOrder(of name: String) -> RowOrder {
     guard DecoderConfiguration.interleavesPairs(ggufArchitecture: decoder.architecture) else { return .same }
     let isRotated = [".attention.q", ".attention.k", ".attention.q.bias", ".attention.k.bias"].contains {
       name.hasSuffix($0)

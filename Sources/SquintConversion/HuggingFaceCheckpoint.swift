@@ -4,7 +4,7 @@ import SquintText
 /// A folder with config.json and safetensors, as transformers saves it.
 struct HuggingFaceCheckpoint: Checkpoint {
   let place: String
-  let tensors: any TensorSource
+  private let tensors: SafetensorsSource
   let decoder: DecoderConfiguration
   private let config: JSONValue
 
@@ -22,7 +22,9 @@ struct HuggingFaceCheckpoint: Checkpoint {
     tensors = try SafetensorsSource(path: folder)
   }
 
-  var decoderNames: [NameMap] { [.huggingFaceDecoder, .huggingFaceInnerDecoder] }
+  var decoderTensors: MappedTensors {
+    MappedTensors(source: tensors, maps: [.huggingFaceDecoder, .huggingFaceInnerDecoder], place: place)
+  }
 
   func write(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError) {
     let published = config["_name_or_path"]?.string.map(lastComponent)

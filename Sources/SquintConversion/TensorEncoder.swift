@@ -29,8 +29,6 @@ struct TensorEncoder {
     }
   }
 
-  let source: any TensorSource
-
   /// Makes the bytes of `rows` of `tensor`; the caller deallocates them.
   ///
   /// - Throws: `SquintError.badData` where the source has a number that is not finite or that the type cannot hold, or
@@ -58,10 +56,7 @@ struct TensorEncoder {
     let start = nanoseconds()
     let numbers = UnsafeMutableBufferPointer<Float>.allocate(capacity: rows.count * tensor.columns)
     defer { numbers.deallocate() }
-    try forEachRun(of: tensor, rows: rows) { (run, first) throws(SquintError) in
-      let part = numbers[first * tensor.columns..<(first + run.count) * tensor.columns]
-      try source.read(tensor.source, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
-    }
+    try tensor.origin.read(rows: rows, into: numbers)
     let read = nanoseconds()
     let weights = UnsafeBufferPointer(numbers)
     if tensor.type.isQuantized {
@@ -86,14 +81,17 @@ struct TensorEncoder {
   // MARK: Bit for bit
 
   private func repack(_ tensor: PlannedTensor, rows: Range<Int>, into output: inout Output) throws(SquintError) {
-    guard let block = tensor.source.type.repackable else { preconditionFailure("the plan keeps what can be kept") }
+    guard let block = tensor.origin.tensor.type.repackable else {
+      preconditionFailure("the plan keeps what can be kept")
+    }
     let start = nanoseconds()
     let rowBytes = tensor.columns / block.columns * block.bytes
     let blocks = UnsafeMutableRawBufferPointer.allocate(byteCount: rows.count * rowBytes, alignment: 16)
     defer { blocks.deallocate() }
-    try forEachRun(of: tensor, rows: rows) { (run, first) throws(SquintError) in
+    try tensor.origin.forEachRun(of: rows) { (run, first) throws(SquintError) in
       let part = blocks[first * rowBytes..<(first + run.count) * rowBytes]
-      try source.readRaw(tensor.source, rows: run, into: UnsafeMutableRawBufferPointer(rebasing: part))
+      try tensor.origin.source.readRaw(
+        tensor.origin.tensor, rows: run, into: UnsafeMutableRawBufferPointer(rebasing: part))
     }
     let read = nanoseconds()
     try forEachPanel(of: tensor, rows: rows, output: output) { (layout, range, panel) throws(SquintError) in
@@ -112,18 +110,7 @@ struct TensorEncoder {
     output.quantizingNanoseconds = nanoseconds() - read
   }
 
-  // MARK: Rows and panels
-
-  /// Calls `body` with runs of the source's rows and the place of each in the output, counted from the first of `rows`.
-  private func forEachRun(
-    of tensor: PlannedTensor, rows: Range<Int>, _ body: (Range<Int>, Int) throws(SquintError) -> Void
-  ) throws(SquintError) {
-    guard tensor.rowOrder != .same else { return try body(rows, 0) }
-    for (index, row) in rows.enumerated() {
-      let from = tensor.rowOrder.sourceRow(row)
-      try body(from..<from + 1, index)
-    }
-  }
+  // MARK: Panels
 
   /// Calls `body` with each panel of `rows`: the matrix's layout, the rows counted from the first of `rows`, the bytes.
   private func forEachPanel(
@@ -148,8 +135,7 @@ struct TensorEncoder {
     do throws(SquintError) {
       try body()
     } catch {
-      throw SquintError(
-        error.kind, "\(source.path(of: tensor.source)): tensor \(printable(tensor.source.name)): \(error.message)")
+      throw SquintError(error.kind, "\(tensor.origin.place): \(error.message)")
     }
   }
 }

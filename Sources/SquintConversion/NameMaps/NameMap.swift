@@ -8,16 +8,20 @@ package struct NameMap: Sendable {
   package let module: String
   /// From the checkpoint's stems to those of the module.
   package let stems: [(source: String, target: String)]
+  /// From the checkpoint's names that end in neither `.weight` nor `.bias` to those of the module.
+  package let names: [(source: String, target: String)]
   /// Names of tensors that hold nothing the model needs, such as tables that are computed anew.
   package let ignored: [String]
   /// Prefixes that wrap the same names in checkpoints of several parts, without which the table has them.
   package let prefixes: [String]
 
   package init(
-    module: String, stems: [(source: String, target: String)], ignored: [String] = [], prefixes: [String] = []
+    module: String, stems: [(source: String, target: String)], names: [(source: String, target: String)] = [],
+    ignored: [String] = [], prefixes: [String] = []
   ) {
     self.module = module
     self.stems = stems
+    self.names = names
     self.ignored = ignored
     self.prefixes = prefixes
   }
@@ -31,6 +35,10 @@ package struct NameMap: Sendable {
   package func target(of name: String) -> Target? {
     for stripped in [name] + prefixes.compactMap({ name.hasPrefix($0) ? String(name.dropFirst($0.count)) : nil }) {
       if ignored.contains(where: { Self.match(stripped, $0) != nil }) { return .ignored }
+      for (source, target) in names {
+        guard let layer = Self.match(stripped, source) else { continue }
+        return .tensor("\(module).\(Self.fill(target, layer))")
+      }
       for (suffix, ending) in [(".weight", ""), (".bias", ".bias")] where stripped.hasSuffix(suffix) {
         let stem = String(stripped.dropLast(suffix.count))
         for (source, target) in stems {
@@ -44,8 +52,12 @@ package struct NameMap: Sendable {
 
   /// What the checkpoint calls the module's tensor `name`, for messages.
   package func source(of name: String) -> String {
+    let whole = String(name.dropFirst(module.count + 1))
+    for (source, target) in names {
+      if let layer = Self.match(whole, target) { return Self.fill(source, layer) }
+    }
     let isBias = name.hasSuffix(".bias")
-    let stem = name.dropFirst(module.count + 1).dropLast(isBias ? 5 : 0)
+    let stem = whole.dropLast(isBias ? 5 : 0)
     for (source, target) in stems {
       guard let layer = Self.match(String(stem), target) else { continue }
       return Self.fill(source, layer) + (isBias ? ".bias" : ".weight")

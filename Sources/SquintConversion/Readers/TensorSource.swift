@@ -165,6 +165,13 @@ package struct SourceTensor: Sendable, Equatable {
     self.offset = offset
   }
 
+  /// The same numbers in the same order in another shape; nil where its product is another, or blocks would cross rows.
+  package func reshaped(_ shape: [Int]) -> SourceTensor? {
+    guard shape != self.shape else { return self }
+    let other = SourceTensor(name: name, shape: shape, type: type, part: part, offset: offset)
+    return other?.elementCount == elementCount ? other : nil
+  }
+
   /// safetensors packs its types of less than a byte without regard to rows.
   private static func packsAcrossRows(_ type: SourceType) -> Bool { !type.isQuantized && type.elementsPerBlock > 1 }
 

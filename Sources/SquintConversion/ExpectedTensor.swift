@@ -1,0 +1,73 @@
+/// A tensor that a module of the output has or may have, and how checkpoints may store it.
+package struct ExpectedTensor: Equatable, Sendable {
+  package let name: String
+  /// The outermost axis first.
+  package let shape: [Int]
+  package let role: TensorRole
+  package let presence: TensorPresence
+  /// Other shapes in which checkpoints give the same numbers in the same order: a convolution's, or axes of one.
+  package var otherShapes: [[Int]] = []
+  /// The larger tensor that some checkpoints have it in.
+  package var fused: FusedRows?
+  /// What name maps call the vector whose numbers multiply the rows, where the source has one.
+  package var rowScale: String?
+
+  /// The rows from `firstRow` on of a tensor that name maps call `name` and that has `rows` rows in all.
+  package struct FusedRows: Equatable, Sendable {
+    package let name: String
+    package let firstRow: Int
+    package let rows: Int
+  }
+
+  package init(_ name: String, _ shape: [Int], _ role: TensorRole = .weight, _ presence: TensorPresence = .required) {
+    self.name = name
+    self.shape = shape
+    self.role = shape.count == 1 ? .vector : role
+    self.presence = presence
+  }
+}
+
+/// Whether a checkpoint has a tensor.
+package enum TensorPresence: Sendable {
+  case required
+  case absent
+  case ifPresent
+  /// The checkpoint may have it, the model does without: layers behind the features, a head that the embedding replaces.
+  case unused
+}
+
+/// What a tensor is for, which decides the type that it is stored in.
+package enum TensorRole: Sendable {
+  /// A matrix inside a layer.
+  case weight
+  /// The table of token embeddings.
+  case embedding
+  /// The matrix that computes the logits.
+  case head
+  /// Norms, biases and what is added to the activations as it stands (positions): f32.
+  case vector
+}
+
+/// The tensors of a source under the names of modules.
+package struct MappedTensors: Sendable {
+  package let source: any TensorSource
+  /// How the source calls the tensors; the first is the usual way.
+  package let maps: [NameMap]
+  /// How messages call the source, and what tells it from another: the folder or file.
+  package let place: String
+  /// The order of the rows of the tensor that becomes the output's `name`.
+  package let rowOrder: @Sendable (_ name: String) -> RowOrder
+
+  package init(
+    source: any TensorSource, maps: [NameMap], place: String,
+    rowOrder: @escaping @Sendable (_ name: String) -> RowOrder = { _ in .same }
+  ) {
+    self.source = source
+    self.maps = maps
+    self.place = place
+    self.rowOrder = rowOrder
+  }
+
+  /// What the source's tensor `name` is; nil where no rule maps it.
+  package func target(of name: String) -> NameMap.Target? { maps.lazy.compactMap { $0.target(of: name) }.first }
+}

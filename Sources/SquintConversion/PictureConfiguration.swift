@@ -1,0 +1,93 @@
+import SquintFile
+
+/// How a picture becomes tiles of numbers (formats/vision.md, "From the picture to tiles").
+package struct PictureConfiguration: Equatable, Sendable {
+  package enum Layout: String, Sendable { case whole, tiles }
+
+  package enum Resize: Equatable, Sendable {
+    case none
+    case exact(height: Int, width: Int)
+    case shortestEdge(Int)
+    case longestEdge(Int)
+  }
+
+  package enum Filter: String, Sendable {
+    case nearest, box, bilinear, hamming, bicubic, lanczos
+
+    /// Pillow's number for the filter (PIL.Image.Resampling).
+    package init?(pillow number: Int) {
+      let order: [Filter] = [.nearest, .lanczos, .bilinear, .bicubic, .box, .hamming]
+      guard order.indices.contains(number) else { return nil }
+      self = order[number]
+    }
+  }
+
+  package struct Size: Equatable, Sendable {
+    package var height: Int
+    package var width: Int
+
+    package init(height: Int, width: Int) {
+      self.height = height
+      self.width = width
+    }
+  }
+
+  package var layout = Layout.whole
+  /// The colour, 0 to 255, with which a picture is padded to a square; nil: it is not.
+  package var squareBackground: [Int]?
+  package var resize = Resize.none
+  package var filter = Filter.bicubic
+  /// What is cut out around the middle; nil: nothing.
+  package var crop: Size?
+  /// The side of a tile, with `tiles`.
+  package var tile: Int?
+  /// Whether the picture is cut into tiles, with `tiles`.
+  package var splits = false
+  package var rescale = 1.0 / 255
+  package var mean: [Double] = [0, 0, 0]
+  package var std: [Double] = [1, 1, 1]
+
+  package init() {}
+
+  /// A bound on sides that no picture processor comes near.
+  package static let largestSide = 1 << 16
+
+  /// The size of the tiles; nil where it depends on the picture.
+  package var tileSize: Size? {
+    if layout == .tiles { return tile.map { Size(height: $0, width: $0) } }
+    if let crop { return crop }
+    switch resize {
+    case .exact(let height, let width): return Size(height: height, width: width)
+    case .shortestEdge(let side), .longestEdge(let side):
+      return squareBackground == nil ? nil : Size(height: side, width: side)
+    case .none: return nil
+    }
+  }
+
+  /// Writes the processing keys of the modality `name`.
+  package func write(to metadata: inout Metadata, name: String) {
+    metadata["\(name).layout"] = .string(layout.rawValue)
+    if let squareBackground {
+      metadata["\(name).pad_to_square"] = .bool(true)
+      metadata["\(name).background"] = .ints(squareBackground.map { Int64($0) })
+    }
+    let (rule, size): (String, [Int]) =
+      switch resize {
+      case .none: ("none", [])
+      case .exact(let height, let width): ("exact", [height, width])
+      case .shortestEdge(let side): ("shortest_edge", [side])
+      case .longestEdge(let side): ("longest_edge", [side])
+      }
+    metadata["\(name).resize"] = .string(rule)
+    if !size.isEmpty { metadata["\(name).size"] = .ints(size.map { Int64($0) }) }
+    if let crop { metadata["\(name).crop"] = .ints([Int64(crop.height), Int64(crop.width)]) }
+    metadata["\(name).filter"] = .string(filter.rawValue)
+    if layout == .tiles {
+      if let tile { metadata["\(name).tile"] = .int(Int64(tile)) }
+      metadata["\(name).split"] = .bool(splits)
+    }
+    metadata["\(name).rescale"] = .float(rescale)
+    metadata["\(name).mean"] = .floats(mean)
+    metadata["\(name).std"] = .floats(std)
+  }
+}

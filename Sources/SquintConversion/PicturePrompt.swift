@@ -1,0 +1,30 @@
+import SquintFile
+
+/// What stands around a picture's features in a prompt (formats/vision.md, "In the prompt").
+package struct PicturePrompt: Equatable, Sendable {
+  /// What stands for a picture in a rendered prompt.
+  package var marker = "<image>"
+  /// The token whose places the features take, and its text; nil: the text around features is tokenized for itself.
+  package var token: Int?
+  /// nil: the marker.
+  package var tokenText: String?
+  package var singlePrefix = ""
+  package var singleSuffix = ""
+  package var tilePrefix = ""
+  package var rowSuffix = ""
+  package var overviewPrefix = ""
+  package var overviewSuffix = ""
+
+  package init() {}
+
+  /// Writes the prompt keys of the modality `name`.
+  package func write(to metadata: inout Metadata, name: String) {
+    if marker != "<\(name)>" { metadata["\(name).marker"] = .string(marker) }
+    if let token { metadata["\(name).token"] = .int(Int64(token)) }
+    if let tokenText, tokenText != marker { metadata["\(name).token_text"] = .string(tokenText) }
+    for (key, text) in [
+      ("single_prefix", singlePrefix), ("single_suffix", singleSuffix), ("tile_prefix", tilePrefix),
+      ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
+    ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
+  }
+}

@@ -1,0 +1,83 @@
+import SquintFile
+
+/// What a projector is (formats/vision.md, "The projector").
+package struct ProjectorConfiguration: Equatable, Sendable {
+  /// What goes in (with the shuffle), between the layers, and comes out: one more than there are layers.
+  package var widths: [Int]
+  /// The side of the squares of patches that are laid side by side.
+  package var shuffle = 1
+  /// Between two layers.
+  package var activation = Activation.gelu
+  /// Of the norm in front; nil where there is none.
+  package var normEpsilon: Double?
+  package var bias = TensorPresence.ifPresent
+
+  package init(widths: [Int]) { self.widths = widths }
+
+  package var layers: Int { widths.count - 1 }
+
+  /// A bound that no projector comes near.
+  package static let mostLayers = 64
+  package static let largestShuffle = 1 << 6
+
+  /// Checks that the projector stands between its encoder and its decoder.
+  ///
+  /// - Parameter place: the file that the projector is from, for messages.
+  package func check(encoder: EncoderConfiguration, decoder: DecoderConfiguration, place: String) throws(SquintError) {
+    guard (1...Self.mostLayers).contains(layers), (1...Self.largestShuffle).contains(shuffle) else {
+      throw .badData(place, "a projector with \(layers) layers and a shuffle of \(shuffle) is not supported")
+    }
+    let features = encoder.featureWidth * shuffle * shuffle
+    guard widths[0] == features else {
+      let squares = shuffle == 1 ? "" : " in squares of \(shuffle) × \(shuffle)"
+      throw .badData(
+        place,
+        "the projector takes \(grouped(widths[0])) numbers, but the encoder's features\(squares) have \(grouped(features))"
+      )
+    }
+    guard widths[layers] == decoder.width else {
+      throw .badData(
+        place,
+        "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
+    }
+    if shuffle > 1 {
+      guard !encoder.featuresHaveClass else {
+        throw .badData(place, "a shuffle of \(shuffle) does not go with features that have a row for the class token")
+      }
+      guard encoder.grid % shuffle == 0 else {
+        throw .badData(
+          place,
+          "a grid of \(encoder.grid) × \(encoder.grid) patches is not cut into squares of \(shuffle) × \(shuffle)")
+      }
+    }
+    if let normEpsilon, !(normEpsilon.isFinite && normEpsilon >= 0) {
+      throw .badData(place, "the projector's norm has the epsilon \(normEpsilon)")
+    }
+  }
+
+  /// Writes the keys of `projector.NAME`.
+  package func write(to metadata: inout Metadata, name: String) {
+    let prefix = "projector.\(name)"
+    metadata["\(prefix).widths"] = .ints(widths.map { Int64($0) })
+    if shuffle != 1 { metadata["\(prefix).shuffle"] = .int(Int64(shuffle)) }
+    if layers > 1 { metadata["\(prefix).activation"] = .string(activation.rawValue) }
+    if let normEpsilon { metadata["\(prefix).norm_epsilon"] = .float(normEpsilon) }
+  }
+
+  /// All tensors that this projector has or may have.
+  package func tensors(name: String) -> [ExpectedTensor] {
+    var tensors: [ExpectedTensor] = []
+    let prefix = "projector.\(name)."
+    if normEpsilon != nil {
+      tensors.append(ExpectedTensor(prefix + "norm", [widths[0]]))
+      tensors.append(ExpectedTensor(prefix + "norm.bias", [widths[0]]))
+    }
+    for layer in 0..<layers {
+      tensors.append(ExpectedTensor(prefix + "\(layer)", [widths[layer + 1], widths[layer]]))
+      if bias != .absent {
+        tensors.append(ExpectedTensor(prefix + "\(layer).bias", [widths[layer + 1]], .vector, bias))
+      }
+    }
+    return tensors
+  }
+}

@@ -1,0 +1,64 @@
+import SquintFile
+
+/// Where the numbers of an output tensor come from.
+package struct TensorOrigin: Sendable {
+  package let source: any TensorSource
+  /// The source's tensor, seen as the matrix that the rows are taken from.
+  package let tensor: SourceTensor
+  package var rowOrder = RowOrder.same
+  /// The source's row that is the first of the output, where several matrices are one tensor.
+  package var firstRow = 0
+  /// A vector of the source whose numbers multiply the rows.
+  package var rowScale: SourceTensor?
+
+  /// The file and the tensor, for messages.
+  package var place: String { "\(source.path(of: tensor)): tensor \(printable(tensor.name))" }
+
+  /// Reads `rows` of the output as f32.
+  ///
+  /// - Parameter buffer: takes `rows.count * tensor.columns` numbers.
+  /// - Throws: as `TensorSource.read`.
+  package func read(rows: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(SquintError) {
+    let columns = tensor.columns
+    try forEachRun(of: rows) { (run, first) throws(SquintError) in
+      let part = buffer[first * columns..<(first + run.count) * columns]
+      try source.read(tensor, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
+    }
+    guard let rowScale else { return }
+    let factors = UnsafeMutableBufferPointer<Float>.allocate(capacity: rows.count)
+    defer { factors.deallocate() }
+    try source.read(rowScale, rows: rows, into: factors)
+    for row in 0..<rows.count {
+      for place in row * columns..<(row + 1) * columns { buffer[place] *= factors[row] }
+    }
+  }
+
+  /// Calls `body` with runs of the source's rows that are `rows` of the output, and the place of each in the output,
+  /// counted from the first of `rows`.
+  package func forEachRun(
+    of rows: Range<Int>, _ body: (Range<Int>, Int) throws(SquintError) -> Void
+  ) throws(SquintError) {
+    guard rowOrder != .same else { return try body(rows.lowerBound + firstRow..<rows.upperBound + firstRow, 0) }
+    for (index, row) in rows.enumerated() {
+      let from = firstRow + rowOrder.sourceRow(row)
+      try body(from..<from + 1, index)
+    }
+  }
+}
+
+/// Which row of the source is which row of the output.
+package enum RowOrder: Equatable, Sendable {
+  case same
+  /// The source has the rotary pairs of each head side by side, (2j, 2j + 1), where the output has them half the rotary
+  /// width apart, (j, j + rotaryWidth / 2); rows from `rotaryWidth` on stay. llama.cpp's convert_hf_to_gguf.py,
+  /// `LlamaModel.permute`, made it so.
+  case interleavedPairs(headWidth: Int, rotaryWidth: Int)
+
+  package func sourceRow(_ row: Int) -> Int {
+    guard case .interleavedPairs(let headWidth, let rotaryWidth) = self else { return row }
+    let inHead = row % headWidth
+    guard inHead < rotaryWidth else { return row }
+    let half = rotaryWidth / 2
+    return row - inHead + (inHead < half ? 2 * inHead : 2 * (inHead - half) + 1)
+  }
+}
