@@ -1,7 +1,7 @@
 import SquintFile
 
 /// Which node makes a value of an ONNX graph, and which ones take it: what it takes to walk the graph.
-struct ONNXDataflow {
+package struct ONNXDataflow {
   let source: ONNXSource
   let place: String
   let nodes: [ONNXNode]
@@ -16,7 +16,7 @@ struct ONNXDataflow {
   }
 
   /// - Throws: `SquintError.badData` where a node takes what is made only later: walks would not end.
-  init(source: ONNXSource, place: String) throws(SquintError) {
+  package init(source: ONNXSource, place: String) throws(SquintError) {
     self.source = source
     self.place = place
     nodes = source.graph.nodes
@@ -25,7 +25,8 @@ struct ONNXDataflow {
       for (input, name) in node.inputs.enumerated() where !name.isEmpty {
         guard made.contains(name) || source.tensor(named: name) != nil else {
           throw .badData(
-            place, "node \(printable(node.name)) takes \(printable(name)), which no node before it makes; the file is corrupt")
+            place,
+            "node \(printable(node.name)) takes \(printable(name)), which no node before it makes; the file is corrupt")
         }
         consumers[name, default: []].append(Use(node: index, input: input))
       }
@@ -110,7 +111,8 @@ struct ONNXDataflow {
     var value = value
     for _ in 0..<Self.longestChain {
       if let tensor = source.tensor(named: value) { return tensor }
-      guard let node = producer(of: value), isShaping(node), node.operation != "Transpose", let first = node.inputs.first
+      guard let node = producer(of: value), isShaping(node), node.operation != "Transpose",
+        let first = node.inputs.first
       else { break }
       value = first
     }
@@ -125,7 +127,7 @@ struct ONNXDataflow {
   }
 
   /// The integers of a small constant; nil where it is none of type I64 or I32.
-  func integers(_ tensor: SourceTensor) throws(SquintError) -> [Int]? {
+  package func integers(_ tensor: SourceTensor) throws(SquintError) -> [Int]? {
     guard tensor.type == .i64 || tensor.type == .i32, tensor.elementCount <= 64 else { return nil }
     let size = tensor.type.bytesPerBlock
     var bytes = [UInt8](repeating: 0, count: tensor.byteCount)
@@ -172,7 +174,8 @@ struct ONNXDataflow {
       guard let sizes = try integers(shape), sizes.count >= count else { return nil }
       return Array(sizes.suffix(count))
     }
-    guard let parts = producer(of: resolved(reshape.inputs[1])), parts.operation == "Concat", parts.inputs.count >= count
+    guard let parts = producer(of: resolved(reshape.inputs[1])), parts.operation == "Concat",
+      parts.inputs.count >= count
     else { return nil }
     var sizes: [Int] = []
     for part in parts.inputs.suffix(count) {

@@ -1,16 +1,16 @@
 import SquintFile
 
 /// An encoder in an ONNX file.
-struct ONNXEncoder {
-  let configuration: EncoderConfiguration
-  let tensors: MappedTensors
-  let picture: PictureConfiguration
+package struct ONNXEncoder {
+  package let configuration: EncoderConfiguration
+  package let tensors: MappedTensors
+  package let picture: PictureConfiguration
   /// What the user should know, a line each.
-  let notes: [String]
+  package let notes: [String]
 
   /// - Parameter module: what the tensors are to begin with: `encoder.NAME`.
   /// - Throws: `SquintError.noInput` where the file does not exist, `.badData` where it is broken or no vision transformer.
-  init(path: String, module: String) throws(SquintError) {
+  package init(path: String, module: String) throws(SquintError) {
     let source = try ONNXSource(path: path)
     let transformer = try ONNXVisionTransformer(source: source, place: path)
     let encoderTensors = try ONNXEncoderTensors(source: source, transformer: transformer, place: path)
@@ -160,7 +160,8 @@ struct ONNXEncoderTensors: TensorSource {
     for (name, shape, part) in named {
       let type = part.all[0].type
       guard part.all.allSatisfy({ $0.type == type }),
-        let tensor = SourceTensor(name: name, shape: shape, type: type, part: part.all[0].part, offset: part.all[0].offset)
+        let tensor = SourceTensor(
+          name: name, shape: shape, type: type, part: part.all[0].part, offset: part.all[0].offset)
       else {
         throw .badData(place, "tensor \(printable(part.all[0].name)): its shape \(shape) is too large")
       }

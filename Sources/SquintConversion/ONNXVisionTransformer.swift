@@ -341,7 +341,8 @@ private struct Walk {
   ) throws(SquintError) -> (scale: SourceTensor?, output: String) {
     var value = value
     var scale: SourceTensor?
-    if let use = flow.uses(of: value).first, node(use).operation == "Mul", let factors = vector(other(use) ?? "", width) {
+    if let use = flow.uses(of: value).first, node(use).operation == "Mul", let factors = vector(other(use) ?? "", width)
+    {
       scale = factors
       value = node(use).outputs[0]
     }
@@ -357,8 +358,9 @@ private struct Walk {
     of value: String, width: Int
   ) throws(SquintError) -> (projections: [Linear], output: Linear, heads: Int) {
     let linears = linears(of: value)
-    guard linears.count == 3 && linears.allSatisfy({ $0.rows == width && $0.columns == width })
-      || linears.count == 1 && linears[0].rows == 3 * width && linears[0].columns == width
+    guard
+      linears.count == 3 && linears.allSatisfy({ $0.rows == width && $0.columns == width })
+        || linears.count == 1 && linears[0].rows == 3 * width && linears[0].columns == width
     else { throw failure("the value \(printable(value)) does not go into queries, keys and values of its width") }
     let products = linears.map { productUses(of: $0.output) }
     // softmax(scores) · values, and the product that is the scores
@@ -561,7 +563,7 @@ private struct Walk {
 
 extension Activation {
   /// The function's value at `x`.
-  func callAsFunction(_ x: Double) -> Double {
+  package func callAsFunction(_ x: Double) -> Double {
     switch self {
     case .gelu: 0.5 * x * (1 + erf(x / 2.0.squareRoot()))
     case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))

@@ -72,7 +72,9 @@ package struct ONNXSource: FileTensorSource {
       !location.utf8.contains(where: { $0 == 0 || $0 == UInt8(ascii: "\\") })
     else {
       throw .badData(
-        model, "external data \"\(printable(location))\" is not below the model's folder; move it there and save the model again")
+        model,
+        "external data \"\(printable(location))\" is not below the model's folder; move it there and save the model again"
+      )
     }
     guard let slash = model.lastIndex(of: "/") else { return location }
     return "\(model[...slash])\(location)"
