@@ -7,11 +7,38 @@ protocol Checkpoint: Sendable {
   var place: String { get }
   var decoder: DecoderConfiguration { get }
   var decoderTensors: MappedTensors { get }
+  /// The ways into the model beside text that it has, or has in part.
+  var modalities: [ModalityParts] { get }
 
-  /// Writes all metadata but the decoder's configuration: `general.*`, `chat.*`, `generation.*`, `tokenizer.*`.
+  /// What people, tokenizers and conversations need of it.
   ///
   /// - Parameter notes: takes what the user should know, a line each.
-  func write(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError)
+  func text(notes: inout [String]) throws(SquintError) -> CheckpointText
+}
+
+/// Everything of a checkpoint but its weights and their configuration.
+struct CheckpointText: Sendable {
+  var name: String
+  /// What the model was converted from, in a few words.
+  var source: String
+  var license: String?
+  var defaults = GenerationDefaults()
+  /// The file that the defaults are from, for messages.
+  var defaultsPlace: String
+  var template: String?
+  var tokenizer: TokenizerDefinition?
+
+  /// Writes `general.*`, `chat.*`, `generation.*` and `tokenizer.*`.
+  func write(
+    to plan: inout ModelFilePlan, for decoder: DecoderConfiguration, notes: inout [String]
+  ) throws(SquintError) {
+    plan.metadata["general.name"] = .string(name)
+    plan.metadata["general.source"] = .string(source)
+    if let license { plan.metadata["general.license"] = .string(license) }
+    try defaults.write(to: &plan.metadata, vocabulary: decoder.vocabulary, place: defaultsPlace)
+    if let template { plan.metadata["chat.template"] = .string(template) }
+    tokenizer?.write(to: &plan.bulkMetadata, for: decoder, notes: &notes)
+  }
 }
 
 /// The last component of `path`, however many slashes end it.
@@ -20,7 +47,7 @@ func lastComponent(_ path: String) -> String {
 }
 
 /// The defaults for generation that a checkpoint gives, checked.
-struct GenerationDefaults {
+struct GenerationDefaults: Sendable {
   var stopTokens: [Int64] = []
   var temperature: Double?
   var topK: Int?
@@ -49,6 +76,11 @@ struct GenerationDefaults {
 }
 
 extension TokenizerDefinition {
+  /// The id of the added token with exactly this text; nil where there is none.
+  func addedToken(_ text: String) -> Int? {
+    addedTokens.last { ExactString($0.content) == ExactString(text) }.map { Int($0.id) }
+  }
+
   /// Writes the tokenizer beside the decoder that its ids are for.
   ///
   /// - Parameter notes: takes a line where the tokenizer has ids that the decoder does not.

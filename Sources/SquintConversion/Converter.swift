@@ -31,13 +31,13 @@ public struct ConversionProgress: Sendable {
   public let totalBytes: Int
 }
 
-/// Converts the checkpoint at `source` into a model file at `path`.
+/// Converts a model into one file at `path`.
 ///
 /// Memory stays bounded whatever the model's size: tensors are read, quantized and written in pieces of a few megabytes.
 /// The file appears under its name only when it is complete and synced.
 ///
 /// - Parameters:
-///   - source: a Hugging Face checkpoint folder or a GGUF file.
+///   - sources: what it is made of.
 ///   - path: the output; a file that is there is replaced.
 ///   - progress: called after each piece, from one thread at a time.
 /// - Returns: what was converted, into what, and how well.
@@ -45,11 +45,11 @@ public struct ConversionProgress: Sendable {
 ///   `inputOutput` for the output.
 @discardableResult
 public func convert(
-  source: String, to path: String, options: ConversionOptions = ConversionOptions(),
+  _ sources: ConversionSources, to path: String, options: ConversionOptions = ConversionOptions(),
   progress: @escaping @Sendable (ConversionProgress) -> Void = { _ in }
 ) throws(SquintError) -> ConversionReport {
-  try checkOutput(path, source: source)
-  let conversion = try Conversion(source: source, options: options)
+  try checkOutput(path, sources: sources.paths)
+  let conversion = try Conversion(sources, options: options)
   let writer = try ModelFileWriter(path: path, plan: conversion.filePlan)
   let assembly = Assembly(
     tensors: conversion.tensors, writer: writer, options: options, progress: progress)
@@ -63,16 +63,31 @@ public func convert(
   return conversion.report(errors: assembly.errors, timings: timings, fileBytes: writer.byteCount)
 }
 
+/// Converts the checkpoint at `source`, a Hugging Face folder or a GGUF file.
+@discardableResult
+public func convert(
+  source: String, to path: String, options: ConversionOptions = ConversionOptions(),
+  progress: @escaping @Sendable (ConversionProgress) -> Void = { _ in }
+) throws(SquintError) -> ConversionReport {
+  try convert(ConversionSources(source), to: path, options: options, progress: progress)
+}
+
 /// What `convert` would do, without reading a weight or writing anything.
+public func planConversion(
+  _ sources: ConversionSources, options: ConversionOptions = ConversionOptions()
+) throws(SquintError) -> ConversionReport {
+  try Conversion(sources, options: options).report()
+}
+
+/// What `convert` would do with the checkpoint at `source`.
 public func planConversion(
   source: String, options: ConversionOptions = ConversionOptions()
 ) throws(SquintError) -> ConversionReport {
-  try Conversion(source: source, options: options).report()
+  try planConversion(ConversionSources(source), options: options)
 }
 
-/// A checkpoint whose every tensor has its place in the output.
+/// A model whose every tensor has its place in the output.
 private struct Conversion {
-  let checkpoint: any Checkpoint
   let modules: [PlannedModule]
   let unmapped: [String]
   let filePlan: ModelFilePlan
@@ -80,34 +95,59 @@ private struct Conversion {
 
   var tensors: [PlannedTensor] { modules.flatMap(\.tensors) }
 
-  init(source: String, options: ConversionOptions) throws(SquintError) {
-    let checkpoint = try openCheckpoint(source)
-    let types = TypeChoice(decoder: options)
-    let decoder = try PlannedModule(
-      name: "decoder", expected: checkpoint.decoder.tensors, mapped: checkpoint.decoderTensors, types: types)
-    modules = [decoder]
-
-    let claimed = decoder.claimed
-    unmapped = checkpoint.decoderTensors.source.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
-    if let first = unmapped.first, !options.allowsUnmapped {
-      let others = unmapped.count > 1 ? " (and \(unmapped.count - 1) more)" : ""
-      throw .badData(
-        checkpoint.place,
-        "no rule maps tensor \(printable(first))\(others); --dry-run --allow-unmapped lists them, --allow-unmapped leaves them out"
-      )
+  init(_ sources: ConversionSources, options: ConversionOptions) throws(SquintError) {
+    let parts = try ModelParts(sources)
+    let decoder = parts.base.decoder
+    var notes: [String] = []
+    var text = try parts.base.text(notes: &notes)
+    if !parts.replacements.isEmpty { text.source += "; " + parts.replacements.joined(separator: ", ") }
+    let tokenizer = text.tokenizer
+    var modalities: [Modality] = []
+    for modality in parts.modalities {
+      modalities.append(
+        try Modality(modality, decoder: decoder, tokens: { tokenizer?.addedToken($0) }, notes: &notes))
     }
 
+    let encoderTypes = TypeChoice(matrices: options.encoderType ?? options.type, keep: options.keep)
+    let projectorTypes = TypeChoice(matrices: options.projectorType ?? options.type, keep: options.keep)
+    let decoderTypes = TypeChoice(decoder: options)
+    var modules: [PlannedModule] = []
+    var use = SourceUse()
+    func add(
+      _ name: String, _ expected: [ExpectedTensor], _ mapped: MappedTensors, _ types: TypeChoice
+    ) throws(SquintError) {
+      let module = try PlannedModule(name: name, expected: expected, mapped: mapped, types: types)
+      use.claim(module.claimed, of: mapped)
+      modules.append(module)
+    }
+    // In the order in which a picture runs through them.
+    for modality in modalities {
+      let name = modality.name
+      try add(
+        "encoder.\(name)", modality.encoder.configuration.tensors(name: name), modality.encoder.tensors, encoderTypes)
+      try add(
+        "projector.\(name)", modality.projector.configuration.tensors(name: name), modality.projector.tensors,
+        projectorTypes)
+    }
+    try add("decoder", decoder.tensors, parts.base.decoderTensors, decoderTypes)
+    for mapped in parts.leftOut { use.claimAll(of: mapped) }
+    unmapped = try use.unmapped(isAllowed: options.allowsUnmapped)
+
     var plan = ModelFilePlan()
-    var notes: [String] = []
-    try checkpoint.write(to: &plan, notes: &notes)
-    plan.metadata["general.settings"] = .string(types.description)
-    checkpoint.decoder.write(to: &plan.metadata)
+    try text.write(to: &plan, for: decoder, notes: &notes)
+    var settings = decoderTypes.description
+    if !modalities.isEmpty {
+      settings += ", encoder \(encoderTypes.matrices.name), projector \(projectorTypes.matrices.name)"
+    }
+    plan.metadata["general.settings"] = .string(settings)
+    decoder.write(to: &plan.metadata)
+    for modality in modalities { modality.write(to: &plan.metadata) }
     plan.modules = modules.map { module in
       ModelFilePlan.Module(
         name: module.name,
         tensors: module.tensors.map { ModelFilePlan.Tensor(name: $0.name, type: $0.type, shape: $0.shape) })
     }
-    self.checkpoint = checkpoint
+    self.modules = modules
     filePlan = plan
     self.notes = notes
   }
@@ -143,28 +183,44 @@ private struct Conversion {
   }
 }
 
-/// Opens the checkpoint at `path`, of whatever kind it is.
-private func openCheckpoint(_ path: String) throws(SquintError) -> any Checkpoint {
-  var status = stat()
-  guard stat(path, &status) == 0 else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
-  if status.st_mode & S_IFMT == S_IFDIR { return try HuggingFaceCheckpoint(folder: path) }
-  let file = try SourceFile(path: path)
-  var magic: [UInt8] = [0, 0, 0, 0]
-  if file.byteCount >= magic.count {
-    let result = magic.withUnsafeMutableBytes { bytes in
-      Result { () throws(SquintError) in try file.read(at: 0, into: bytes) }
+/// Which tensors of which source have a use, or are known to have none.
+private struct SourceUse {
+  private var sources: [(mapped: MappedTensors, claimed: Set<ExactString>)] = []
+
+  mutating func claim(_ names: Set<ExactString>, of mapped: MappedTensors) {
+    if let index = sources.firstIndex(where: { $0.mapped.place == mapped.place }) {
+      sources[index].claimed.formUnion(names)
+    } else {
+      sources.append((mapped, names))
     }
-    try result.get()
   }
-  if magic == Array("GGUF".utf8) { return try GGUFCheckpoint(path: path) }
-  if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
-    throw .badData(path, "this is one file of a checkpoint; give the folder that it is in")
+
+  /// Claims all that the maps of a module lead anywhere, which something else replaces.
+  mutating func claimAll(of mapped: MappedTensors) {
+    let names = mapped.source.tensors.map(\.name).filter { mapped.target(of: $0) != nil }
+    claim(Set(names.map(ExactString.init)), of: mapped)
   }
-  throw .badData(path, "this is neither a checkpoint folder nor a GGUF file")
+
+  /// The tensors that no rule maps.
+  func unmapped(isAllowed: Bool) throws(SquintError) -> [String] {
+    var all: [String] = []
+    for (mapped, claimed) in sources {
+      let names = mapped.source.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
+      if let first = names.first, !isAllowed {
+        let others = names.count > 1 ? " (and \(names.count - 1) more)" : ""
+        throw .badData(
+          mapped.place,
+          "no rule maps tensor \(printable(first))\(others); --dry-run --allow-unmapped lists them, --allow-unmapped leaves them out"
+        )
+      }
+      all += names
+    }
+    return all
+  }
 }
 
 /// Refuses an output that cannot be, before any work.
-private func checkOutput(_ path: String, source: String) throws(SquintError) {
+private func checkOutput(_ path: String, sources: [String]) throws(SquintError) {
   var output = stat()
   guard stat(path, &output) == 0 else { return }
   guard output.st_mode & S_IFMT != S_IFDIR else {
@@ -173,8 +229,9 @@ private func checkOutput(_ path: String, source: String) throws(SquintError) {
   guard output.st_mode & S_IFMT == S_IFREG else {
     throw SquintError(.cannotCreate, "\(path): this is not a regular file")
   }
-  var inputs = [source]
-  if let names = try? fileNames(inFolder: source) {
+  var inputs = sources
+  for source in sources {
+    guard let names = try? fileNames(inFolder: source) else { continue }
     inputs += names.filter { !$0.hasSuffix(".squint") }.map { "\(source)/\($0)" }
   }
   for input in inputs {

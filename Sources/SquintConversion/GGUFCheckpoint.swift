@@ -28,32 +28,30 @@ struct GGUFCheckpoint: Checkpoint {
     return .interleavedPairs(headWidth: decoder.headWidth, rotaryWidth: 2 * decoder.rotary.frequencies.count)
   }
 
-  func write(to plan: inout ModelFilePlan, notes: inout [String]) throws(SquintError) {
+  var modalities: [ModalityParts] { [] }
+
+  func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
     let fileName = lastComponent(place)
-    plan.metadata["general.name"] = .string(try metadata.text("general.name") ?? fileName)
     let types = Set(source.tensors.map(\.type.name)).sorted().joined(separator: " ")
-    plan.metadata["general.source"] = .string("\(fileName): GGUF, \(types)")
-    if let license = try metadata.text("general.license") { plan.metadata["general.license"] = .string(license) }
-
-    var defaults = GenerationDefaults()
+    var text = CheckpointText(
+      name: try metadata.text("general.name") ?? fileName, source: "\(fileName): GGUF, \(types)",
+      license: try metadata.text("general.license"), defaultsPlace: place)
     for key in ["eos", "eot", "eom"] {
-      if let token = source.metadata["tokenizer.ggml.\(key)_token_id"]?.int { defaults.stopTokens.append(Int64(token)) }
+      if let token = source.metadata["tokenizer.ggml.\(key)_token_id"]?.int {
+        text.defaults.stopTokens.append(Int64(token))
+      }
     }
-    defaults.temperature = try metadata.number("general.sampling.temp")
-    defaults.topK = try metadata.count("general.sampling.top_k")
-    defaults.topP = try metadata.number("general.sampling.top_p")
-    defaults.minP = try metadata.number("general.sampling.min_p")
-    defaults.repetitionPenalty = try metadata.number("general.sampling.penalty_repeat")
-    try defaults.write(to: &plan.metadata, vocabulary: decoder.vocabulary, place: place)
-
-    if let template = try metadata.text("tokenizer.chat_template") {
-      plan.metadata["chat.template"] = .string(template)
-    }
+    text.defaults.temperature = try metadata.number("general.sampling.temp")
+    text.defaults.topK = try metadata.count("general.sampling.top_k")
+    text.defaults.topP = try metadata.number("general.sampling.top_p")
+    text.defaults.minP = try metadata.number("general.sampling.min_p")
+    text.defaults.repetitionPenalty = try metadata.number("general.sampling.penalty_repeat")
+    text.template = try metadata.text("tokenizer.chat_template")
     guard source.metadata["tokenizer.ggml.tokens"] != nil else {
       notes.append("\(place) has no tokenizer; the model takes token ids only")
-      return
+      return text
     }
-    try GGUFTokenizer.definition(metadata: source.metadata, name: place)
-      .write(to: &plan.bulkMetadata, for: decoder, notes: &notes)
+    text.tokenizer = try GGUFTokenizer.definition(metadata: source.metadata, name: place)
+    return text
   }
 }

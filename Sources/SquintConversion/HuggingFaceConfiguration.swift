@@ -53,12 +53,15 @@ extension DecoderConfiguration {
   ///
   /// - Parameters:
   ///   - json: the file's contents.
+  ///   - family: the decoder's model_type, where the file's is that of a whole made of a decoder and other parts.
   ///   - place: its path, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
-  package init(huggingFace json: JSONValue, place: String) throws(SquintError) {
+  package init(huggingFace json: JSONValue, family named: String? = nil, place: String) throws(SquintError) {
     let inner = json["text_config"] ?? json
     let reader = ConfigurationReader(json: inner, outer: json, place: place)
-    let modelType = try reader.text("model_type") ?? ""
+    // A text_config without a model_type is a Llama's (configuration_llava.py, configuration_idefics3.py).
+    let fallback = json["text_config"] == nil ? "" : "llama"
+    let modelType = try either(named, reader.text("model_type")) ?? fallback
     guard let family = HuggingFaceFamily.all.first(where: { $0.modelType == modelType }) else {
       let known = HuggingFaceFamily.all.map(\.modelType).joined(separator: ", ")
       throw .badData(place, "model_type \"\(printable(modelType))\" is not supported; known are \(known)")
@@ -83,9 +86,7 @@ extension DecoderConfiguration {
     guard headWidth > 0 else { throw .badData(place, "hidden_size \(width) is too small for \(heads) heads") }
     context = try reader.size("max_position_embeddings") ?? family.context
     normEpsilon = try reader.number("rms_norm_eps") ?? family.normEpsilon
-    isTied =
-      either(
-        try reader.flag("tie_word_embeddings"), try reader.outerFlag("tie_word_embeddings")) ?? family.isTied
+    isTied = try Self.isTied(reader) ?? family.isTied
 
     let attentionBias = try reader.flag("attention_bias") ?? false
     optionals.queryKeyValueBias = family.queryKeyValueBias ?? attentionBias ? .required : .absent
@@ -99,6 +100,18 @@ extension DecoderConfiguration {
     rotary = try Self.rotary(
       reader, headWidth: headWidth, context: context, layerTypes: layerTypes)
     try check(place: place)
+  }
+
+  /// Whether the embedding serves as the head; nil where nothing says so.
+  private static func isTied(_ reader: ConfigurationReader) throws(SquintError) -> Bool? {
+    let inner = try reader.flag("tie_word_embeddings")
+    let outer = try reader.outerFlag("tie_word_embeddings")
+    // The class around the decoder decides in its own way (configuration_llava.py, `__post_init__`).
+    switch reader.outer["model_type"]?.string {
+    case "llava" where reader.outer["text_config"] != nil: return inner ?? false || outer ?? false
+    case "idefics3", "smolvlm": return outer ?? false
+    default: return either(inner, outer)
+    }
   }
 
   private static func window(
@@ -229,78 +242,3 @@ extension DecoderConfiguration {
       "the rotary scaling \"\(printable(rule))\" is not supported; known are default, linear, dynamic, llama3, yarn")
   }
 }
-
-/// Typed access to config.json: absent or null is nil, a wrong type is an error that names the key.
-package struct ConfigurationReader: Sendable {
-  package let json: JSONValue
-  /// The object around, whose keys some checkpoints put there.
-  package let outer: JSONValue
-  package let place: String
-
-  package init(json: JSONValue, outer: JSONValue = .null, place: String) {
-    self.json = json
-    self.outer = outer
-    self.place = place
-  }
-
-  /// Whether the key is not there at all; null is there.
-  package func isAbsent(_ key: String) -> Bool { json.object?[key] == nil }
-
-  /// A positive integer.
-  package func size(
-    _ key: String, atMost most: Int = DecoderConfiguration.largestDimension
-  ) throws(SquintError) -> Int? {
-    guard let value = json[key] else { return nil }
-    guard let int = value.int, int > 0, int <= most else { throw wrong(key, "an integer from 1 to \(grouped(most))") }
-    return int
-  }
-
-  /// An integer that is not negative.
-  package func count(_ key: String) throws(SquintError) -> Int? {
-    guard let value = json[key] else { return nil }
-    guard let int = value.int, int >= 0, int <= DecoderConfiguration.largestDimension else {
-      throw wrong(key, "an integer from 0 on")
-    }
-    return int
-  }
-
-  package func number(_ key: String) throws(SquintError) -> Double? {
-    guard let value = json[key] else { return nil }
-    guard let number = value.double, number.isFinite else { throw wrong(key, "a number") }
-    return number
-  }
-
-  package func flag(_ key: String) throws(SquintError) -> Bool? { try flag(key, of: json) }
-
-  package func outerFlag(_ key: String) throws(SquintError) -> Bool? { try flag(key, of: outer) }
-
-  private func flag(_ key: String, of object: JSONValue) throws(SquintError) -> Bool? {
-    guard let value = object[key] else { return nil }
-    guard let flag = value.bool else { throw wrong(key, "true or false") }
-    return flag
-  }
-
-  package func text(_ key: String) throws(SquintError) -> String? {
-    guard let value = json[key] else { return nil }
-    guard let text = value.string else { throw wrong(key, "a text") }
-    return text
-  }
-
-  package func texts(_ key: String) throws(SquintError) -> [String]? {
-    guard let value = json[key] else { return nil }
-    guard let array = value.array else { throw wrong(key, "a list of texts") }
-    var texts: [String] = []
-    for element in array {
-      guard let text = element.string else { throw wrong(key, "a list of texts") }
-      texts.append(text)
-    }
-    return texts
-  }
-
-  private func wrong(_ key: String, _ wanted: String) -> SquintError {
-    .badData(place, "\(key) is not \(wanted)")
-  }
-}
-
-/// The first of `values` that is not nil. (`??` does not keep the type of an error on its right side.)
-func either<Value>(_ values: Value?...) -> Value? { values.lazy.compactMap { $0 }.first }

@@ -8,7 +8,15 @@ struct ConvertCommand: ParsableCommand {
     commandName: "squint-convert",
     abstract: "Converts a checkpoint into one .squint file.",
     discussion: """
-      SOURCE is a Hugging Face checkpoint folder (config.json, *.safetensors, tokenizer files) or a GGUF text model.
+      SOURCE is a Hugging Face checkpoint folder (config.json, *.safetensors, tokenizer and image processor files) or a \
+      GGUF text model. Of models that see: LLaVA (transformers' and the original) over CLIP, SigLIP or DINOv2, Idefics3 \
+      and SmolVLM.
+
+      --decoder, --encoder and --projector assemble a model from parts stored apart, or replace parts of SOURCE. An \
+      encoder is a folder (CLIP, SigLIP, DINOv2), a projector a safetensors file with matrices in order (0.weight, \
+      2.weight, or linear_1.weight, linear_2.weight), biases and a norm in front where there are. How many patches a \
+      projector takes side by side follows from its width. Its __metadata__ may name activation, shuffle, feature_layer, \
+      select (patch or full) and norm_epsilon; without, it is gelu over what the encoder gives, without the class token.
 
       Types: f32, f16, bf16, int8 (8.5 bits a weight), int4 (4.5 bits), int4_f16 (5 bits). Norms and biases are f32. \
       Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
@@ -16,8 +24,17 @@ struct ConvertCommand: ParsableCommand {
       """,
     version: "squint-convert 0.1.0 (file format 1)")
 
-  @Argument(help: ArgumentHelp("A checkpoint folder or a GGUF file.", valueName: "source"))
-  var source: String
+  @Argument(help: ArgumentHelp("A checkpoint folder or a GGUF file; not needed with --decoder.", valueName: "source"))
+  var source: String?
+
+  @Option(help: ArgumentHelp("The decoder: a checkpoint folder or a GGUF file.", valueName: "source"))
+  var decoder: String?
+
+  @Option(help: ArgumentHelp("The encoder of a modality (image): a checkpoint folder.", valueName: "name=source"))
+  var encoder: [NamedPart] = []
+
+  @Option(help: ArgumentHelp("The projector of a modality: a safetensors file.", valueName: "name=file"))
+  var projector: [NamedPart] = []
 
   @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The model file to write.", valueName: "out.squint"))
   var output: String?
@@ -60,6 +77,13 @@ struct ConvertCommand: ParsableCommand {
   var json = false
 
   func validate() throws {
+    if source == nil && decoder == nil { throw ValidationError("Missing expected argument '<source>' or '--decoder'") }
+    for (option, parts) in [("--encoder", encoder), ("--projector", projector)] {
+      var seen: Set<String> = []
+      for part in parts where !seen.insert(part.name).inserted {
+        throw ValidationError("The option \(option) \(part.name)= is given twice")
+      }
+    }
     if output == nil && !dryRun { throw ValidationError("Missing expected argument '-o <out.squint>'") }
     if let jobs, jobs < 1 { throw ValidationError("--jobs must be at least 1") }
   }
@@ -98,8 +122,12 @@ struct ConvertCommand: ParsableCommand {
     options.keep = keep
     options.jobs = jobs
     options.allowsUnmapped = allowUnmapped
+    let sources = ConversionSources(
+      source, decoder: decoder,
+      encoders: Dictionary(encoder.map { ($0.name, $0.path) }) { first, _ in first },
+      projectors: Dictionary(projector.map { ($0.name, $0.path) }) { first, _ in first })
     guard let output, !dryRun else {
-      let report = try planConversion(source: source, options: options)
+      let report = try planConversion(sources, options: options)
       print(json ? report.json : report.plan)
       printNotes(report)
       return
@@ -108,7 +136,7 @@ struct ConvertCommand: ParsableCommand {
     options.isCancelled = { Interruption.signal != nil }
     let bar = ProgressBar(name: output)
     let result = Result { () throws(SquintError) in
-      try SquintConversion.convert(source: source, to: output, options: options) { bar.update($0) }
+      try SquintConversion.convert(sources, to: output, options: options) { bar.update($0) }
     }
     bar.clear()
     let report = try result.get()
@@ -123,6 +151,19 @@ struct ConvertCommand: ParsableCommand {
         "note: \(report.unmapped.count) tensors are left out: \(report.unmapped.prefix(5).joined(separator: ", "))\(report.unmapped.count > 5 ? ", …" : "")"
       )
     }
+  }
+}
+
+/// `NAME=PATH`: a part of the modality NAME.
+struct NamedPart: ExpressibleByArgument {
+  let name: String
+  let path: String
+
+  init?(argument: String) {
+    guard let equals = argument.firstIndex(of: "=") else { return nil }
+    name = String(argument[..<equals])
+    path = String(argument[argument.index(after: equals)...])
+    guard ConversionSources.isModality(name), !path.isEmpty else { return nil }
   }
 }
 

@@ -26,12 +26,19 @@ extension NameMap {
     prefixes: ["language_model."])
 
   /// The decoder of a checkpoint of several parts as transformers 5 writes it: the head stays outside.
-  package static let huggingFaceInnerDecoder = NameMap(
-    module: "decoder",
-    stems: huggingFaceDecoder.stems.map { source, target in
-      (source.hasPrefix("model.") ? "model.language_model." + source.dropFirst("model.".count) : source, target)
-    },
-    ignored: huggingFaceDecoder.ignored.map { "model.language_model." + $0.dropFirst("model.".count) })
+  package static let huggingFaceInnerDecoder = huggingFaceDecoder(inside: "model.language_model.")
+
+  /// The same in Idefics3 and SmolVLM.
+  package static let huggingFaceTextModel = huggingFaceDecoder(inside: "model.text_model.")
+
+  private static func huggingFaceDecoder(inside prefix: String) -> NameMap {
+    NameMap(
+      module: "decoder",
+      stems: huggingFaceDecoder.stems.map { source, target in
+        (source.hasPrefix("model.") ? prefix + source.dropFirst("model.".count) : source, target)
+      },
+      ignored: huggingFaceDecoder.ignored.map { prefix + $0.dropFirst("model.".count) })
+  }
 
   /// The same in GGUF (gguf-py/gguf/constants.py, `TENSOR_NAMES`).
   package static let ggufDecoder = NameMap(

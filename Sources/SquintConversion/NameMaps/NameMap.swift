@@ -12,17 +12,20 @@ package struct NameMap: Sendable {
   package let names: [(source: String, target: String)]
   /// Names of tensors that hold nothing the model needs, such as tables that are computed anew.
   package let ignored: [String]
+  /// What the names of such tensors begin with, where there are many.
+  package let ignoredPrefixes: [String]
   /// Prefixes that wrap the same names in checkpoints of several parts, without which the table has them.
   package let prefixes: [String]
 
   package init(
     module: String, stems: [(source: String, target: String)], names: [(source: String, target: String)] = [],
-    ignored: [String] = [], prefixes: [String] = []
+    ignored: [String] = [], ignoredPrefixes: [String] = [], prefixes: [String] = []
   ) {
     self.module = module
     self.stems = stems
     self.names = names
     self.ignored = ignored
+    self.ignoredPrefixes = ignoredPrefixes
     self.prefixes = prefixes
   }
 
@@ -34,7 +37,11 @@ package struct NameMap: Sendable {
   /// What the tensor `name` of the checkpoint is in the module; nil where no rule maps it.
   package func target(of name: String) -> Target? {
     for stripped in [name] + prefixes.compactMap({ name.hasPrefix($0) ? String(name.dropFirst($0.count)) : nil }) {
-      if ignored.contains(where: { Self.match(stripped, $0) != nil }) { return .ignored }
+      if ignored.contains(where: { Self.match(stripped, $0) != nil })
+        || ignoredPrefixes.contains(where: stripped.hasPrefix)
+      {
+        return .ignored
+      }
       for (source, target) in names {
         guard let layer = Self.match(stripped, source) else { continue }
         return .tensor("\(module).\(Self.fill(target, layer))")

@@ -1,0 +1,129 @@
+import SquintFile
+
+/// Where a model comes from: a whole checkpoint, parts, or a checkpoint some of whose parts are replaced.
+public struct ConversionSources: Sendable {
+  /// A Hugging Face checkpoint folder or a GGUF text model; nil where `decoder` is given.
+  public var source: String?
+  /// What the decoder is from, where not `source`: a folder or a GGUF text model. Its tokenizer and chat template go along.
+  public var decoder: String?
+  /// The folders of encoders by modality (`image`).
+  public var encoders: [String: String]
+  /// The safetensors files of projectors by modality.
+  public var projectors: [String: String]
+
+  public init(
+    _ source: String? = nil, decoder: String? = nil, encoders: [String: String] = [:],
+    projectors: [String: String] = [:]
+  ) {
+    self.source = source
+    self.decoder = decoder
+    self.encoders = encoders
+    self.projectors = projectors
+  }
+
+  /// All of the above.
+  var paths: [String] { [source, decoder].compactMap { $0 } + encoders.values.sorted() + projectors.values.sorted() }
+
+  /// Whether `name` can be a modality's: a small letter, then up to 31 small letters, digits or underscores.
+  public static func isModality(_ name: String) -> Bool {
+    let bytes = Array(name.utf8)
+    let letters = UInt8(ascii: "a")...UInt8(ascii: "z")
+    guard let first = bytes.first, letters.contains(first), bytes.count <= 32 else { return false }
+    return bytes.allSatisfy {
+      letters.contains($0) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || $0 == UInt8(ascii: "_")
+    }
+  }
+}
+
+/// The parts of a model, from wherever they are.
+struct ModelParts {
+  /// What gives the decoder and the text.
+  let base: any Checkpoint
+  let modalities: [ModalityParts]
+  /// What the sources hold that something else replaces.
+  let leftOut: [MappedTensors]
+  /// Whether anything is not from the base.
+  let replacements: [String]
+
+  /// - Throws: `SquintError.usage` where nothing gives a decoder, and what opening the sources throws.
+  init(_ sources: ConversionSources) throws(SquintError) {
+    guard let basePath = either(sources.decoder, sources.source) else {
+      throw SquintError(.usage, "there is no decoder; give a source or --decoder")
+    }
+    let base = try openCheckpoint(basePath)
+    var leftOut: [MappedTensors] = []
+    var modalities = base.modalities
+    var replacements: [String] = []
+    if sources.decoder != nil {
+      // Of the checkpoint that gives the decoder only that is wanted where there is another.
+      if let path = sources.source {
+        leftOut += modalities.flatMap(\.tensors)
+        let whole = try openCheckpoint(path)
+        modalities = whole.modalities
+        leftOut.append(whole.decoderTensors)
+        guard !modalities.isEmpty || !sources.encoders.isEmpty else {
+          throw SquintError(
+            .usage, "\(path): a text model's decoder is replaced by --decoder, and nothing else is in it")
+        }
+        replacements.append("the rest from \(lastComponent(path))")
+      }
+    }
+    for name in Set(sources.encoders.keys).union(sources.projectors.keys).sorted() {
+      let index = modalities.firstIndex { $0.name == name }
+      var parts = index.map { modalities[$0] } ?? ModalityParts(name: name, place: base.place)
+      if let path = sources.encoders[name] {
+        leftOut += [parts.encoder?.tensors].compactMap { $0 }
+        parts.encoder = try openEncoder(path, name: name)
+        replacements.append("encoder \(name) from \(lastComponent(path))")
+        // The model's own picture settings are for the encoder that it had.
+        if index != nil, let own = parts.encoder?.pictures { parts.pictures = own }
+      }
+      if let path = sources.projectors[name] {
+        leftOut += [parts.projector?.tensors].compactMap { $0 }
+        parts.projector = try ProjectorPart(path: path, name: name)
+        replacements.append("projector \(name) from \(lastComponent(path))")
+      }
+      if let index { modalities[index] = parts } else { modalities.append(parts) }
+    }
+    self.base = base
+    self.leftOut = leftOut + modalities.compactMap(\.ignored)
+    self.modalities = modalities
+    self.replacements = replacements
+  }
+}
+
+/// Opens the checkpoint at `path`, of whatever kind it is.
+private func openCheckpoint(_ path: String) throws(SquintError) -> any Checkpoint {
+  if try isFolder(path) { return try HuggingFaceCheckpoint(folder: path) }
+  if try magic(of: path) == Array("GGUF".utf8) { return try GGUFCheckpoint(path: path) }
+  if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
+    throw .badData(path, "this is one file of a checkpoint; give the folder that it is in")
+  }
+  throw .badData(path, "this is neither a checkpoint folder nor a GGUF file")
+}
+
+/// Opens the encoder at `path`, of whatever kind it is.
+private func openEncoder(_ path: String, name: String) throws(SquintError) -> EncoderPart {
+  guard try isFolder(path) else {
+    _ = try SourceFile(path: path)
+    throw .badData(path, "this is not an encoder's folder; give the folder with its config.json and *.safetensors")
+  }
+  return try EncoderPart(folder: path, name: name)
+}
+
+private func isFolder(_ path: String) throws(SquintError) -> Bool {
+  var status = stat()
+  guard stat(path, &status) == 0 else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
+  return status.st_mode & S_IFMT == S_IFDIR
+}
+
+/// The first four bytes of a file, fewer where it is shorter.
+private func magic(of path: String) throws(SquintError) -> [UInt8] {
+  let file = try SourceFile(path: path)
+  var magic = [UInt8](repeating: 0, count: min(4, file.byteCount))
+  let result = magic.withUnsafeMutableBytes { bytes in
+    Result { () throws(SquintError) in try file.read(at: 0, into: bytes) }
+  }
+  try result.get()
+  return magic
+}

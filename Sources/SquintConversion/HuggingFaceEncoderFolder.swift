@@ -1,0 +1,64 @@
+import SquintFile
+
+extension EncoderPart {
+  /// Opens the folder of a vision tower: CLIP, SigLIP (with or without their text towers) or DINOv2.
+  ///
+  /// - Parameter name: the modality.
+  /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported.
+  init(folder path: String, name: String) throws(SquintError) {
+    let folder = CheckpointFolder(path: path)
+    let config = try folder.configuration()
+    let place = folder.file("config.json")
+    let reader = ConfigurationReader(json: config, place: place)
+    let modelType = try reader.text("model_type") ?? ""
+    // A pair of towers keeps the vision tower's configuration inside, sometimes without its model_type.
+    let inner: JSONValue
+    let innerType: String
+    switch modelType {
+    case "clip", "siglip":
+      guard let vision = config["vision_config"], vision.object != nil else {
+        throw .badData(place, "there is no vision_config")
+      }
+      inner = vision
+      innerType = "\(modelType)_vision_model"
+    default:
+      inner = config
+      innerType = modelType
+    }
+    let family = try HuggingFaceEncoderFamily.named(innerType, place: place)
+    try self.init(
+      huggingFace: inner, family: family, name: name, source: try SafetensorsSource(path: folder.path), place: place,
+      tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures), isAlone: true)
+  }
+
+  /// - Parameters:
+  ///   - isAlone: whether the source is a tower's own, which may hold a text tower beside it.
+  ///   - tensorPlace: how messages call the source.
+  init(
+    huggingFace json: JSONValue, family: HuggingFaceEncoderFamily, name: String, source: any TensorSource,
+    place: String,
+    tensorPlace: String, pictures: PictureConfiguration?, isAlone: Bool = false
+  ) throws(SquintError) {
+    let configuration = try EncoderConfiguration(huggingFace: json, family: family, place: place)
+    let names = family.names("encoder.\(name)")
+    self.init(
+      configuration: configuration,
+      tensors: MappedTensors(source: source, maps: isAlone ? [names, .contrastiveRest] : [names], place: tensorPlace),
+      pictures: pictures, usualPictures: family.pictures.pictures(side: configuration.grid * configuration.patch))
+  }
+}
+
+extension CheckpointFolder {
+  /// What the folder says of pictures; nil: nothing.
+  ///
+  /// - Parameter fallback: the image processor's class where the file does not name it.
+  func pictures(fallback: HuggingFacePictureFamily) throws(SquintError) -> PictureConfiguration? {
+    // transformers 5 keeps the image processor in the processor's file, and looks there first.
+    if let nested = try json("processor_config.json")?["image_processor"] {
+      return try PictureConfiguration(
+        huggingFace: nested, fallback: fallback, place: "\(file("processor_config.json")): image_processor")
+    }
+    guard let json = try json("preprocessor_config.json") else { return nil }
+    return try PictureConfiguration(huggingFace: json, fallback: fallback, place: file("preprocessor_config.json"))
+  }
+}

@@ -1,0 +1,231 @@
+import SquintFile
+
+/// What an image processor class of transformers assumes where its file is silent.
+struct HuggingFacePictureFamily: Sendable {
+  /// Without the endings that name an implementation: Fast, Pil.
+  let className: String
+  var size: PictureConfiguration.Resize
+  /// Whether a size of one number is a square; otherwise the shortest edge.
+  var isSquareByDefault = false
+  var crop: PictureConfiguration.Size?
+  var centerCrops = false
+  var filter = PictureConfiguration.Filter.bicubic
+  var mean = [0.5, 0.5, 0.5]
+  var std = [0.5, 0.5, 0.5]
+  /// The side of a tile, where pictures are cut.
+  var tile: Int?
+  /// Whether do_pad means a square with the mean colour; otherwise it is for batches of pictures of several sizes.
+  var padsToSquare = false
+
+  /// OPENAI_CLIP_MEAN and OPENAI_CLIP_STD (image_utils.py)
+  private static let clipMean = [0.48145466, 0.4578275, 0.40821073]
+  private static let clipStd = [0.26862954, 0.26130258, 0.27577711]
+  private static let side224 = PictureConfiguration.Size(height: 224, width: 224)
+
+  /// image_processing_clip.py and its siblings
+  static let clip = HuggingFacePictureFamily(
+    className: "CLIPImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
+    std: clipStd)
+  static let bit = HuggingFacePictureFamily(
+    className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
+    std: clipStd)
+  static let llava = HuggingFacePictureFamily(
+    className: "LlavaImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
+    std: clipStd, padsToSquare: true)
+  static let siglip = HuggingFacePictureFamily(
+    className: "SiglipImageProcessor", size: .exact(height: 224, width: 224))
+  static let vit = HuggingFacePictureFamily(
+    className: "ViTImageProcessor", size: .exact(height: 224, width: 224), isSquareByDefault: true, filter: .bilinear)
+  static let idefics3 = HuggingFacePictureFamily(
+    className: "Idefics3ImageProcessor", size: .longestEdge(4 * 364), filter: .lanczos, tile: 364)
+  static let smolvlm = HuggingFacePictureFamily(
+    className: "SmolVLMImageProcessor", size: .longestEdge(4 * 364), filter: .lanczos, tile: 364)
+
+  static let all = [clip, llava, siglip, vit, bit, idefics3, smolvlm]
+
+  /// The pictures that an encoder of this family takes where no file says so: its square.
+  func pictures(side: Int) -> PictureConfiguration {
+    var pictures = PictureConfiguration()
+    switch size {
+    case .exact: pictures.resize = .exact(height: side, width: side)
+    case .longestEdge: pictures.resize = .longestEdge(min(4 * side, PictureConfiguration.largestTiledSide))
+    case .shortestEdge, .none: pictures.resize = .shortestEdge(side)
+    }
+    pictures.crop = centerCrops ? PictureConfiguration.Size(height: side, width: side) : nil
+    pictures.filter = filter
+    pictures.mean = mean
+    pictures.std = std
+    if tile != nil {
+      pictures.layout = .tiles
+      pictures.tile = side
+      pictures.splits = true
+    }
+    return pictures
+  }
+}
+
+extension PictureConfiguration {
+  /// The longest side of a picture that is cut into tiles (image_processing_idefics3.py, `MAX_IMAGE_SIZE`).
+  static let largestTiledSide = 4096
+
+  /// Reads preprocessor_config.json, or `image_processor` of processor_config.json.
+  ///
+  /// - Parameters:
+  ///   - fallback: the class where the file names none.
+  ///   - place: the file, for messages.
+  /// - Throws: `SquintError.badData` which names the key that is wrong, or asks for what the model file has no word for.
+  init(huggingFace json: JSONValue, fallback: HuggingFacePictureFamily, place: String) throws(SquintError) {
+    let reader = ConfigurationReader(json: json, place: place)
+    let family = try Self.family(reader, fallback: fallback)
+    self.init()
+    filter = family.filter
+    if let number = json["resample"] {
+      guard let known = number.int.flatMap(Filter.init(pillow:)) else {
+        throw reader.wrong("resample", "one of Pillow's numbers 0 to 5")
+      }
+      filter = known
+    }
+    rescale = try reader.flag("do_rescale") ?? true ? reader.number("rescale_factor") ?? 1.0 / 255 : 1
+    guard rescale > 0 else { throw .badData(place, "rescale_factor \(rescale) is not positive") }
+    if try reader.flag("do_normalize") ?? true {
+      mean = try Self.channels(reader, "image_mean") ?? family.mean
+      std = try Self.channels(reader, "image_std") ?? family.std
+      guard std.allSatisfy({ $0 > 0 }) else { throw .badData(place, "image_std has a number that is not positive") }
+    }
+    let resizes = try reader.flag("do_resize") ?? true
+    if family.tile != nil {
+      try readTiles(reader, family: family, resizes: resizes)
+    } else {
+      try readWhole(reader, family: family, resizes: resizes)
+    }
+  }
+
+  private static func family(
+    _ reader: ConfigurationReader, fallback: HuggingFacePictureFamily
+  ) throws(SquintError) -> HuggingFacePictureFamily {
+    guard
+      let given = either(try reader.text("image_processor_type"), try reader.text("feature_extractor_type"))
+    else { return fallback }
+    var name = given
+    for ending in ["Fast", "Pil"] where name.hasSuffix(ending) { name.removeLast(ending.count) }
+    if name.hasSuffix("FeatureExtractor") { name = name.dropLast("FeatureExtractor".count) + "ImageProcessor" }
+    guard let family = HuggingFacePictureFamily.all.first(where: { $0.className == name }) else {
+      let known = HuggingFacePictureFamily.all.map(\.className).joined(separator: ", ")
+      throw .badData(
+        reader.place, "image_processor_type \"\(printable(given))\" is not supported; known are \(known)")
+    }
+    return family
+  }
+
+  // MARK: One tile
+
+  private mutating func readWhole(
+    _ reader: ConfigurationReader, family: HuggingFacePictureFamily, resizes: Bool
+  ) throws(SquintError) {
+    if resizes { resize = try Self.resize(reader, family: family) }
+    if try reader.flag("do_center_crop") ?? family.centerCrops {
+      guard let size = try Self.cropSize(reader) ?? family.crop else {
+        throw .badData(reader.place, "do_center_crop is true, but there is no crop_size")
+      }
+      crop = size
+    }
+    guard try reader.flag("do_pad") ?? false else { return }
+    if family.padsToSquare {
+      padToSquare()
+    } else if reader.json["pad_size"] != nil {
+      throw .badData(reader.place, "pad_size is not supported")
+    }
+  }
+
+  /// Pads pictures to a square with the mean colour, as LLaVA does it.
+  mutating func padToSquare() {
+    squareBackground = mean.map { max(0, min(255, Int(max(0, min($0, 1)) * 255))) }
+  }
+
+  private static func resize(
+    _ reader: ConfigurationReader, family: HuggingFacePictureFamily
+  ) throws(SquintError) -> Resize {
+    guard let value = reader.json["size"] else { return family.size }
+    func side(_ key: String) throws(SquintError) -> Int? {
+      guard let number = value[key] else { return nil }
+      guard let side = number.int, (1...largestSide).contains(side) else {
+        throw reader.wrong("size.\(key)", "an integer from 1 to \(grouped(largestSide))")
+      }
+      return side
+    }
+    if value.object != nil {
+      let shortest = try side("shortest_edge")
+      let longest = try side("longest_edge")
+      if let shortest, longest == nil { return .shortestEdge(shortest) }
+      if let height = try side("height"), let width = try side("width") { return .exact(height: height, width: width) }
+      throw .badData(
+        reader.place,
+        "size of \(family.className) with \(Self.keys(of: value)) is not supported; shortest_edge, or height and width, are"
+      )
+    }
+    guard let list = try reader.integers("size"), list.allSatisfy({ (1...largestSide).contains($0) }) else {
+      throw reader.wrong("size", "a size in pixels")
+    }
+    if list.count == 2 { return .exact(height: list[0], width: list[1]) }
+    guard list.count == 1 else { throw reader.wrong("size", "a size in pixels") }
+    return family.isSquareByDefault ? .exact(height: list[0], width: list[0]) : .shortestEdge(list[0])
+  }
+
+  private static func cropSize(_ reader: ConfigurationReader) throws(SquintError) -> Size? {
+    guard let value = reader.json["crop_size"] else { return nil }
+    let sides: [Int]
+    if value.object != nil {
+      sides = ["height", "width"].compactMap { value[$0]?.int }
+    } else {
+      sides = try reader.integers("crop_size") ?? []
+    }
+    guard let first = sides.first, let last = sides.last, sides.count <= 2,
+      value.object == nil || sides.count == 2, sides.allSatisfy({ (1...largestSide).contains($0) })
+    else { throw reader.wrong("crop_size", "a size in pixels (one integer, or height and width)") }
+    return Size(height: first, width: last)
+  }
+
+  // MARK: Tiles
+
+  private mutating func readTiles(
+    _ reader: ConfigurationReader, family: HuggingFacePictureFamily, resizes: Bool
+  ) throws(SquintError) {
+    layout = .tiles
+    func longestEdge(_ key: String, atMost most: Int) throws(SquintError) -> Int? {
+      guard let value = reader.json[key] else { return nil }
+      guard let edge = value["longest_edge"], value.object?.count == 1 else {
+        throw .badData(
+          reader.place, "\(key) of \(family.className) with \(Self.keys(of: value)) is not supported; longest_edge is")
+      }
+      guard let side = edge.int, (1...most).contains(side) else {
+        throw reader.wrong("\(key).longest_edge", "an integer from 1 to \(grouped(most))")
+      }
+      return side
+    }
+    resize = family.size
+    if let side = try longestEdge("size", atMost: Self.largestTiledSide) { resize = .longestEdge(side) }
+    if !resizes { resize = .none }
+    tile = try longestEdge("max_image_size", atMost: Self.largestTiledSide) ?? family.tile
+    splits = try reader.flag("do_image_splitting") ?? true
+    guard try reader.flag("do_center_crop") != true else {
+      throw .badData(reader.place, "do_center_crop does not go with \(family.className)")
+    }
+  }
+
+  // MARK: Parts
+
+  private static func keys(of value: JSONValue) -> String {
+    let keys = value.object?.members.map { printable($0.key) } ?? []
+    return keys.isEmpty ? "no edge" : keys.prefix(4).joined(separator: " and ")
+  }
+
+  /// A number for each channel; one stands for all.
+  private static func channels(_ reader: ConfigurationReader, _ key: String) throws(SquintError) -> [Double]? {
+    guard let value = reader.json[key] else { return nil }
+    let numbers = value.double.map { [$0, $0, $0] } ?? value.array?.compactMap(\.double) ?? []
+    guard numbers.count == 3, value.array?.count ?? 3 == 3, numbers.allSatisfy(\.isFinite) else {
+      throw reader.wrong(key, "three numbers")
+    }
+    return numbers
+  }
+}

@@ -1,0 +1,252 @@
+import SquintFile
+
+/// How a checkpoint folder keeps a model: which class of transformers, or which other program, it was written for.
+enum HuggingFaceLayout: Sendable {
+  /// A decoder alone.
+  case text
+  /// transformers' LlavaForConditionalGeneration.
+  case llava
+  /// Idefics3 and SmolVLM.
+  case idefics3
+  /// The original LLaVA's: a decoder's configuration with `mm_` keys among its own.
+  case originalLLaVA
+
+  /// - Throws: `SquintError.badData` where this is an encoder.
+  init(config: JSONValue, place: String) throws(SquintError) {
+    let modelType = config["model_type"]?.string ?? ""
+    let architectures = config["architectures"]?.array?.compactMap(\.string) ?? []
+    let original = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
+    if ["llava_llama", "llava_mistral", "llava_qwen"].contains(modelType)
+      || architectures.contains(where: original.contains)
+      || modelType == "llava" && config["text_config"] == nil && config["vision_config"] == nil
+    {
+      self = .originalLLaVA
+    } else if modelType == "llava" {
+      self = .llava
+    } else if ["idefics3", "smolvlm"].contains(modelType) {
+      self = .idefics3
+    } else if ["clip", "siglip"].contains(modelType)
+      || HuggingFaceEncoderFamily.all.contains(where: { $0.modelTypes.contains(modelType) })
+    {
+      throw .badData(
+        place,
+        "model_type \"\(modelType)\" is an encoder alone; give it with --encoder image=FOLDER, and the text model with "
+          + "--decoder")
+    } else {
+      self = .text
+    }
+  }
+
+  /// The decoder's model_type where config.json does not give it as one.
+  func decoderFamily(config: JSONValue) -> String? {
+    guard self == .originalLLaVA else { return nil }
+    let names = (config["architectures"]?.array?.compactMap(\.string) ?? []) + [config["model_type"]?.string ?? ""]
+    let all = names.joined(separator: " ").lowercased()
+    return all.contains("mistral") ? "mistral" : all.contains("qwen") ? "qwen2" : "llama"
+  }
+}
+
+/// Reads what a checkpoint folder says of its vision tower and its projector.
+struct HuggingFaceVision {
+  let folder: CheckpointFolder
+  let config: JSONValue
+  let source: any TensorSource
+  /// The modality.
+  let name = "image"
+
+  private var place: String { folder.file("config.json") }
+  private var reader: ConfigurationReader { ConfigurationReader(json: config, place: place) }
+
+  /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
+  func parts(_ layout: HuggingFaceLayout) throws(SquintError) -> ModalityParts? {
+    switch layout {
+    case .text: nil
+    case .llava: try llava()
+    case .idefics3: try idefics3()
+    case .originalLLaVA: try originalLLaVA()
+    }
+  }
+
+  // MARK: transformers' LLaVA
+
+  private func llava() throws(SquintError) -> ModalityParts {
+    var parts = ModalityParts(name: name, place: place)
+    parts.encoder = try tower(family: nil)
+    let found = try ProjectorTensors(
+      in: source, prefixes: ["multi_modal_projector", "model.multi_modal_projector"], module: "projector.\(name)",
+      place: folder.path)
+    guard found.widths.count == 3, !found.hasNorm else {
+      throw .badData(folder.path, "multi_modal_projector has \(found.widths.count - 1) matrices, not 2")
+    }
+    var projector = ProjectorConfiguration(widths: found.widths)
+    projector.bias = try reader.flag("multimodal_projector_bias") ?? true ? .required : .absent
+    let activation = try reader.text("projector_hidden_act") ?? "gelu"
+    guard let known = Activation(huggingFace: activation) else {
+      throw .badData(place, "projector_hidden_act \"\(printable(activation))\" is not supported")
+    }
+    projector.activation = known
+    parts.projector = ProjectorPart(
+      configuration: projector, tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))
+
+    let strategy = try reader.text("vision_feature_select_strategy") ?? "default"
+    guard ["default", "full"].contains(strategy) else {
+      throw .badData(place, "vision_feature_select_strategy \"\(printable(strategy))\" is not default or full")
+    }
+    parts.features = FeatureSelection(
+      layers: try reader.integers("vision_feature_layer") ?? [-2], classRow: strategy == "full" ? .keeps : .dropsFirst)
+    parts.prompt.marker = try word("image_token") ?? "<image>"
+    parts.prompt.token = either(try reader.count("image_token_index"), try reader.count("image_token_id")) ?? 32_000
+    return parts
+  }
+
+  /// The vision tower of `vision_config`.
+  ///
+  /// - Parameter family: nil: what its model_type says, CLIP where it says nothing.
+  private func tower(family given: HuggingFaceEncoderFamily?) throws(SquintError) -> EncoderPart {
+    guard let vision = config["vision_config"], vision.object != nil else {
+      throw .badData(place, "there is no vision_config")
+    }
+    let modelType = try ConfigurationReader(json: vision, place: "\(place): vision_config").text("model_type")
+    let family: HuggingFaceEncoderFamily
+    if let given {
+      family = given
+    } else {
+      family = try HuggingFaceEncoderFamily.named(modelType ?? "clip_vision_model", place: place)
+    }
+    return try EncoderPart(
+      huggingFace: vision, family: family, name: name, source: source, place: "\(place): vision_config",
+      tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures))
+  }
+
+  /// A text that the processor's file gives, or the tokenizer's, which comes first in transformers.
+  private func word(_ key: String) throws(SquintError) -> String? {
+    for file in ["tokenizer_config.json", "processor_config.json"] {
+      guard let value = try folder.json(file)?[key] else { continue }
+      // A token is written as a text or as an object with its text and flags.
+      if let text = value.string ?? value["content"]?.string, !text.isEmpty { return text }
+    }
+    return nil
+  }
+
+  // MARK: Idefics3 and SmolVLM
+
+  private func idefics3() throws(SquintError) -> ModalityParts {
+    var parts = ModalityParts(name: name, place: place)
+    let isSmolVLM = config["model_type"]?.string == "smolvlm"
+    let family = try HuggingFaceEncoderFamily.named("idefics3", place: place)
+    var encoder = try tower(family: family)
+    encoder.configuration.architecture = isSmolVLM ? "smolvlm" : "idefics3"
+    parts.encoder = encoder
+    let found = try ProjectorTensors(
+      in: source, prefixes: ["model.connector", "connector"], module: "projector.\(name)", place: folder.path)
+    guard found.widths.count == 2, !found.hasNorm else {
+      throw .badData(folder.path, "the connector has \(found.widths.count - 1) matrices, not 1")
+    }
+    var projector = ProjectorConfiguration(widths: found.widths)
+    projector.shuffle = try reader.size("scale_factor", atMost: ProjectorConfiguration.largestShuffle) ?? 2
+    projector.bias = .absent
+    parts.projector = ProjectorPart(
+      configuration: projector, tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))
+    parts.features = FeatureSelection()
+
+    // Idefics3's processor has these words built in; SmolVLM's asks the tokenizer first.
+    func word(_ key: String, _ usual: String) throws(SquintError) -> String {
+      guard isSmolVLM, let own = try self.word(key) else { return usual }
+      return own
+    }
+    let fake = try word("fake_image_token", "<fake_token_around_image>")
+    let global = try word("global_image_token", "<global-img>")
+    parts.prompt.marker = try word("image_token", "<image>")
+    parts.prompt.token = try reader.count("image_token_id") ?? 128_257
+    parts.prompt.singlePrefix = fake + global
+    parts.prompt.singleSuffix = fake
+    parts.prompt.tilePrefix = fake + "<row_{row}_col_{column}>"
+    parts.prompt.rowSuffix = "\n"
+    parts.prompt.overviewPrefix = "\n" + fake + global
+    parts.prompt.overviewSuffix = fake
+    if let processor = try folder.json("processor_config.json") {
+      let file = folder.file("processor_config.json")
+      if let rows = try ConfigurationReader(json: processor, place: file).size("image_seq_len") {
+        parts.tileRows = (rows, "\(file): image_seq_len")
+      }
+    }
+    return parts
+  }
+
+  // MARK: The original LLaVA
+
+  private func originalLLaVA() throws(SquintError) -> ModalityParts {
+    var parts = ModalityParts(name: name, place: place)
+    let named = either(try reader.text("mm_vision_tower"), try reader.text("vision_tower"))
+    let inside = "model.vision_tower."
+    let hasTower = source.tensors.contains { $0.name.hasPrefix(inside) }
+    if hasTower, config["vision_config"] != nil {
+      parts.encoder = try tower(family: nil)
+    } else if hasTower {
+      parts.missingEncoder =
+        "the weights of the vision tower (mm_vision_tower: \(printable(named ?? "not named"))) are in this checkpoint, but "
+        + "not their configuration; put the tower's config.json into this one as vision_config, or give the tower's folder "
+        + "with --encoder \(name)=FOLDER"
+      parts.ignored = MappedTensors(
+        source: source, maps: [NameMap(module: "", stems: [], ignoredPrefixes: [inside])], place: folder.path)
+    } else {
+      parts.missingEncoder =
+        "the vision tower is not in this checkpoint (mm_vision_tower: \(printable(named ?? "not named"))); download it "
+        + "and give its folder with --encoder \(name)=FOLDER"
+    }
+    parts.pictures = try folder.pictures(fallback: .clip)
+    switch try reader.text("image_aspect_ratio") ?? "square" {
+    case "square": break
+    case "pad": parts.padsToSquare = true
+    case let other:
+      throw .badData(
+        place, "image_aspect_ratio \"\(printable(other))\" is not supported; pad is, and pictures that are cut (none)")
+    }
+    parts.projector = try originalProjector()
+    if parts.projector == nil, folder.has("mm_projector.bin") {
+      parts.missingProjector =
+        "the projector is a pickle (mm_projector.bin), which runs code when it is read; convert it with "
+        + "safetensors.torch.save_file(torch.load(\"mm_projector.bin\", weights_only=True), \"projector.safetensors\") and "
+        + "give it with --projector \(name)=projector.safetensors"
+    }
+    guard let layers = try reader.integers("mm_vision_select_layer") else {
+      throw .badData(place, "there is no mm_vision_select_layer; LLaVA 1.5 has -2")
+    }
+    let rows = try reader.text("mm_vision_select_feature") ?? "patch"
+    guard ["patch", "cls_patch"].contains(rows) else {
+      throw .badData(place, "mm_vision_select_feature \"\(printable(rows))\" is not patch or cls_patch")
+    }
+    parts.features = FeatureSelection(layers: layers, classRow: rows == "patch" ? .drops : .keeps)
+    if try reader.flag("mm_use_im_start_end") == true {
+      parts.prompt.singlePrefix = "<im_start>"
+      parts.prompt.singleSuffix = "<im_end>"
+    }
+    return parts
+  }
+
+  private func originalProjector() throws(SquintError) -> ProjectorPart? {
+    let prefixes = ["model.mm_projector", "mm_projector"]
+    let isHere = source.tensors.contains { tensor in prefixes.contains { tensor.name.hasPrefix($0 + ".") } }
+    guard isHere else { return nil }
+    let kind = try reader.text("mm_projector_type") ?? "linear"
+    let layers: Int
+    if kind == "linear" {
+      layers = 1
+    } else if kind.hasPrefix("mlp"), kind.hasSuffix("x_gelu"), let count = Int(kind.dropFirst(3).dropLast(6)), count > 0
+    {
+      layers = count
+    } else {
+      throw .badData(
+        place, "mm_projector_type \"\(printable(kind))\" is not supported; known are linear, mlp2x_gelu and its kin")
+    }
+    let found = try ProjectorTensors(in: source, prefixes: prefixes, module: "projector.\(name)", place: folder.path)
+    guard found.widths.count - 1 == layers, !found.hasNorm else {
+      throw .badData(
+        folder.path,
+        "mm_projector has \(found.widths.count - 1) matrices, but mm_projector_type \(kind) makes it \(layers)")
+    }
+    return ProjectorPart(
+      configuration: ProjectorConfiguration(widths: found.widths),
+      tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))
+  }
+}
