@@ -1,22 +1,13 @@
 import SquintFile
 
-/// An encoder in an ONNX file.
-package struct ONNXEncoder {
-  package let configuration: EncoderConfiguration
-  package let tensors: MappedTensors
-  package let picture: PictureConfiguration
-  /// What the user should know, a line each.
-  package let notes: [String]
-
-  /// - Parameter module: what the tensors are to begin with: `encoder.NAME`.
+extension EncoderPart {
+  /// Opens an encoder in an ONNX file.
+  ///
+  /// - Parameter name: the modality.
   /// - Throws: `SquintError.noInput` where the file does not exist, `.badData` where it is broken or no vision transformer.
-  package init(path: String, module: String) throws(SquintError) {
+  package init(onnx path: String, name: String) throws(SquintError) {
     let source = try ONNXSource(path: path)
     let transformer = try ONNXVisionTransformer(source: source, place: path)
-    let encoderTensors = try ONNXEncoderTensors(source: source, transformer: transformer, place: path)
-    tensors = MappedTensors(source: encoderTensors, maps: [.onnxEncoder(module: module)], place: path)
-
-    let first = transformer.layers[0]
     let rows = transformer.positions.reduce(0) { $0 + $1.elementCount / transformer.width }
     let patches = rows - (transformer.classToken == nil ? 0 : 1)
     let grid = Int(Double(max(patches, 0)).squareRoot())
@@ -24,73 +15,35 @@ package struct ONNXEncoder {
       throw .badData(path, "\(grouped(patches)) positions of patches are no square grid; this is not supported")
     }
     // What else would tell them apart is not in the file: SigLIP has no class token, CLIP a norm before the layers.
-    let family = transformer.classToken == nil ? Family.siglip : transformer.preNorm == nil ? .dinov2 : .clip
+    let family = try HuggingFaceEncoderFamily.named(
+      transformer.classToken == nil
+        ? "siglip_vision_model" : transformer.preNorm == nil ? "dinov2" : "clip_vision_model",
+      place: path)
     var configuration = EncoderConfiguration(
-      architecture: family.rawValue, layers: transformer.layers.count, width: transformer.width,
-      ffnWidth: first.up.rows, heads: transformer.heads, patch: transformer.patch.shape[2], grid: grid,
-      positions: family == .dinov2 ? .bicubic : .fixed, normEpsilon: first.ffnNorm.epsilon,
+      architecture: family.architecture, layers: transformer.layers.count, width: transformer.width,
+      ffnWidth: transformer.layers[0].up.rows, heads: transformer.heads, patch: transformer.patch.shape[2], grid: grid,
+      positions: family.positions, normEpsilon: transformer.layers[0].ffnNorm.epsilon,
       activation: transformer.activation, hasClass: transformer.classToken != nil)
-    configuration.features.dropsClass = transformer.dropsClass
     configuration.optionals.preNorm = transformer.preNorm == nil ? .absent : .required
     configuration.optionals.norm = transformer.norm == nil ? .absent : .required
     configuration.optionals.queryKeyValueBias = .ifPresent
     configuration.optionals.outputBias = .ifPresent
     configuration.optionals.ffnBias = .ifPresent
     try configuration.check(place: path)
-    self.configuration = configuration
 
-    let side = grid * configuration.patch
-    let size =
-      transformer.inputSize.map { PictureConfiguration.Size(height: $0.height, width: $0.width) }
-      ?? PictureConfiguration.Size(height: side, width: side)
-    let sides = 1...PictureConfiguration.largestSide
-    guard sides.contains(size.height), sides.contains(size.width) else {
-      throw .badData(path, "pictures of \(grouped(size.height)) × \(grouped(size.width)) pixels are not supported")
+    let side = transformer.inputSide ?? grid * configuration.patch
+    guard (1...PictureConfiguration.largestSide).contains(side) else {
+      throw .badData(path, "pictures of \(grouped(side)) × \(grouped(side)) pixels are not supported")
     }
-    var picture = PictureConfiguration()
-    picture.resize = .exact(height: size.height, width: size.width)
-    picture.mean = family.mean
-    picture.std = family.std
-    self.picture = picture
-    var notes = [
-      "\(path) does not say how pictures are prepared: they are resized to \(size.width) × \(size.height) and normalized as "
-        + "\(family.name)'s"
-    ]
-    let leftOut = transformer.leftOut.map(\.name)
-    if let name = leftOut.first {
-      let others = leftOut.count > 1 ? " and \(leftOut.count - 1) more tensors" : ""
-      notes.append("\(path) has more than the encoder: \(printable(name))\(others) are left out")
-    }
-    self.notes = notes
-  }
-
-  private enum Family: String {
-    case clip, siglip, dinov2
-
-    var name: String {
-      switch self {
-      case .clip: "CLIP"
-      case .siglip: "SigLIP"
-      case .dinov2: "DINOv2"
-      }
-    }
-
-    /// transformers' image_utils.py: `OPENAI_CLIP_MEAN`, `IMAGENET_STANDARD_MEAN`, `IMAGENET_DEFAULT_MEAN`.
-    var mean: [Double] {
-      switch self {
-      case .clip: [0.48145466, 0.4578275, 0.40821073]
-      case .siglip: [0.5, 0.5, 0.5]
-      case .dinov2: [0.485, 0.456, 0.406]
-      }
-    }
-
-    var std: [Double] {
-      switch self {
-      case .clip: [0.26862954, 0.26130258, 0.27577711]
-      case .siglip: [0.5, 0.5, 0.5]
-      case .dinov2: [0.229, 0.224, 0.225]
-      }
-    }
+    self.init(
+      configuration: configuration,
+      tensors: MappedTensors(
+        source: try ONNXEncoderTensors(source: source, transformer: transformer, place: path),
+        maps: [.onnxEncoder("encoder.\(name)")], place: path),
+      pictures: nil, usualPictures: family.pictures.pictures(side: side))
+    guard let first = transformer.leftOut.first else { return }
+    let others = transformer.leftOut.count > 1 ? " and \(transformer.leftOut.count - 1) more tensors" : ""
+    notes.append("\(path) has more than the encoder: \(printable(first.name))\(others) are left out")
   }
 }
 
@@ -225,7 +178,9 @@ struct ONNXEncoderTensors: TensorSource {
 
 extension NameMap {
   /// What `ONNXEncoderTensors` calls the tensors of an encoder.
-  static func onnxEncoder(module: String) -> NameMap {
+  ///
+  /// - Parameter module: `encoder.NAME`.
+  static func onnxEncoder(_ module: String) -> NameMap {
     let stems = [
       "patch", "pre_norm", "*.attention.norm", "*.attention.q", "*.attention.k", "*.attention.v", "*.attention.qkv",
       "*.attention.o", "*.ffn.norm", "*.ffn.up", "*.ffn.down", "norm",

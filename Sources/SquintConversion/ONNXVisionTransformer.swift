@@ -37,8 +37,8 @@ struct ONNXVisionTransformer {
 
   let patch: SourceTensor
   let patchBias: SourceTensor?
-  /// The height and the width that the input has; nil where they may vary.
-  let inputSize: (height: Int, width: Int)?
+  /// The side of the square that the input is; nil where it may vary.
+  let inputSide: Int?
   let classToken: SourceTensor?
   /// The table, or the class token's row and the table of patches.
   let positions: [SourceTensor]
@@ -47,8 +47,6 @@ struct ONNXVisionTransformer {
   let norm: Norm?
   let heads: Int
   let activation: Activation
-  /// Whether the graph goes on with the patches alone.
-  let dropsClass: Bool
   /// What the graph does more, with which we do without: the tensors that it takes for that.
   let leftOut: [SourceTensor]
 
@@ -63,7 +61,7 @@ struct ONNXVisionTransformer {
     let convolution = try walk.patchConvolution()
     patch = convolution.weight
     patchBias = convolution.bias
-    inputSize = convolution.inputSize
+    inputSide = convolution.inputSide
     let width = convolution.weight.shape[0]
     let embedded = try walk.embeddings(patches: convolution.output, width: width)
     classToken = embedded.classToken
@@ -111,7 +109,6 @@ struct ONNXVisionTransformer {
     self.layers = layers
     self.heads = heads
     self.activation = activation
-    dropsClass = embedded.classToken != nil ? try walk.dropsFirstRow(norm?.output ?? value) : false
     leftOut = walk.flow.constants(behind: norm?.output ?? value).filter {
       $0.type.isReadable && $0.elementCount >= Self.fewestNumbers
     }
@@ -151,7 +148,7 @@ private struct Walk {
   struct Convolution {
     let weight: SourceTensor
     let bias: SourceTensor?
-    let inputSize: (height: Int, width: Int)?
+    let inputSide: Int?
     let output: String
   }
 
@@ -178,9 +175,10 @@ private struct Walk {
         }
         bias = numbers
       }
-      var size: (height: Int, width: Int)?
-      if input.shape.count == 4, let height = input.shape[2], let width = input.shape[3] { size = (height, width) }
-      found.append(Convolution(weight: weight, bias: bias, inputSize: size, output: node.outputs[0]))
+      let isSquare = input.shape.count == 4 && input.shape[2] == input.shape[3]
+      found.append(
+        Convolution(
+          weight: weight, bias: bias, inputSide: isSquare ? input.shape[2] : nil, output: node.outputs[0]))
     }
     guard let first = found.first, found.count == 1 else {
       throw failure(
@@ -264,7 +262,7 @@ private struct Walk {
         let weight = vector(node.inputs[1], width), let bias = vector(node.inputs[2], width)
       {
         return Norm(
-          weight: weight, bias: bias, epsilon: Self.shortest(node.floats["epsilon"]?.first ?? 1e-5), output: output)
+          weight: weight, bias: bias, epsilon: Double(shortest: node.floats["epsilon"]?.first ?? 1e-5), output: output)
       }
       if node.operation == "Sub", let norm = try composedNorm(use, width: width) { return norm }
     }
@@ -286,13 +284,10 @@ private struct Walk {
         let bias = vector(other(shift) ?? "", width)
       else { continue }
       return Norm(
-        weight: weight, bias: bias, epsilon: Self.shortest(Float(epsilon)), output: node(shift).outputs[0])
+        weight: weight, bias: bias, epsilon: Double(shortest: Float(epsilon)), output: node(shift).outputs[0])
     }
     return nil
   }
-
-  /// The number that people wrote, which exporters round to f32: 1e-06, not 9.99999997e-07.
-  private static func shortest(_ number: Float) -> Double { Double("\(number)") ?? Double(number) }
 
   /// The matrix that `use` multiplies with, and the bias that is added.
   private func linear(_ use: ONNXDataflow.Use) -> Linear? {
@@ -542,22 +537,6 @@ private struct Walk {
     }
     known[value] = number
     return number
-  }
-
-  // MARK: Features
-
-  /// Whether the graph goes on with the rows of `value` from the second on, and does not give all of them.
-  func dropsFirstRow(_ value: String) throws(SquintError) -> Bool {
-    guard !flow.source.graph.outputs.contains(value) else { return false }
-    for use in flow.uses(of: value) where node(use).operation == "Slice" && node(use).inputs.count >= 4 {
-      var numbers: [[Int]] = []
-      for input in [1, 3] {
-        guard let tensor = flow.constant(node(use).inputs[input]) else { break }
-        numbers.append(try flow.integers(tensor) ?? [])
-      }
-      if numbers == [[1], [1]] { return true }
-    }
-    return false
   }
 }
 
