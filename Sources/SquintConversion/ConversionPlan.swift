@@ -174,7 +174,7 @@ extension TypeChoice {
   /// The types of a module whose matrices are all alike: an encoder or a projector.
   ///
   /// - Parameter type: what was asked for; nil: int8.
-  init(matrices type: ElementType?, keep: Bool?) {
+  package init(matrices type: ElementType?, keep: Bool?) {
     let keeps = keep ?? (type == nil)
     self.init(
       matrices: type ?? .int8, embedding: type ?? .int8, keepsMatrices: keeps, keepsEmbedding: keeps,

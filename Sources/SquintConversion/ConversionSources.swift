@@ -4,25 +4,30 @@ import SquintFile
 public struct ConversionSources: Sendable {
   /// A Hugging Face checkpoint folder or a GGUF text model; nil where `decoder` is given.
   public var source: String?
+  /// The GGUF file with the encoder and the projector of a GGUF text model, which is `source`, or else `decoder`.
+  public var mmproj: String?
   /// What the decoder is from, where not `source`: a folder or a GGUF text model. Its tokenizer and chat template go along.
   public var decoder: String?
-  /// The folders of encoders by modality (`image`).
+  /// The folders, ONNX files or GGUF files of encoders by modality (`image`).
   public var encoders: [String: String]
-  /// The safetensors files of projectors by modality.
+  /// The safetensors or GGUF files of projectors by modality.
   public var projectors: [String: String]
 
   public init(
-    _ source: String? = nil, decoder: String? = nil, encoders: [String: String] = [:],
+    _ source: String? = nil, mmproj: String? = nil, decoder: String? = nil, encoders: [String: String] = [:],
     projectors: [String: String] = [:]
   ) {
     self.source = source
+    self.mmproj = mmproj
     self.decoder = decoder
     self.encoders = encoders
     self.projectors = projectors
   }
 
   /// All of the above.
-  var paths: [String] { [source, decoder].compactMap { $0 } + encoders.values.sorted() + projectors.values.sorted() }
+  var paths: [String] {
+    [source, mmproj, decoder].compactMap { $0 } + encoders.values.sorted() + projectors.values.sorted()
+  }
 
   /// Whether `name` can be a modality's: a small letter, then up to 31 small letters, digits or underscores.
   public static func isModality(_ name: String) -> Bool {
@@ -50,7 +55,9 @@ struct ModelParts {
     guard let basePath = either(sources.decoder, sources.source) else {
       throw SquintError(.usage, "there is no decoder; give a source or --decoder")
     }
-    let base = try openCheckpoint(basePath)
+    // The file belongs to the checkpoint that is more than a decoder, where there are two.
+    let isBase = sources.decoder == nil || sources.source == nil
+    let base = try openCheckpoint(basePath, mmproj: isBase ? sources.mmproj : nil)
     var leftOut: [MappedTensors] = []
     var modalities = base.modalities
     var replacements: [String] = []
@@ -58,7 +65,7 @@ struct ModelParts {
       // Of the checkpoint that gives the decoder only that is wanted where there is another.
       if let path = sources.source {
         leftOut += modalities.flatMap(\.tensors)
-        let whole = try openCheckpoint(path)
+        let whole = try openCheckpoint(path, mmproj: sources.mmproj)
         modalities = whole.modalities
         leftOut.append(whole.decoderTensors)
         guard !modalities.isEmpty || !sources.encoders.isEmpty else {
@@ -80,7 +87,7 @@ struct ModelParts {
       }
       if let path = sources.projectors[name] {
         leftOut += [parts.projector?.tensors].compactMap { $0 }
-        parts.projector = try ProjectorPart(path: path, name: name)
+        parts.projector = try openProjector(path, name: name)
         replacements.append("projector \(name) from \(lastComponent(path))")
       }
       if let index { modalities[index] = parts } else { modalities.append(parts) }
@@ -93,9 +100,17 @@ struct ModelParts {
 }
 
 /// Opens the checkpoint at `path`, of whatever kind it is.
-private func openCheckpoint(_ path: String) throws(SquintError) -> any Checkpoint {
-  if try isFolder(path) { return try HuggingFaceCheckpoint(folder: path) }
-  if try magic(of: path) == Array("GGUF".utf8) { return try GGUFCheckpoint(path: path) }
+///
+/// - Parameter mmproj: the GGUF file with the rest of a GGUF text model.
+private func openCheckpoint(_ path: String, mmproj: String?) throws(SquintError) -> any Checkpoint {
+  if try isFolder(path) {
+    guard let mmproj else { return try HuggingFaceCheckpoint(folder: path) }
+    throw SquintError(
+      .usage,
+      "\(path): --mmproj goes with a GGUF text model; for a folder give --encoder image=\(mmproj) and --projector "
+        + "image=\(mmproj)")
+  }
+  if try isGGUF(path) { return try GGUFCheckpoint(path: path, mmproj: mmproj) }
   if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
     throw .badData(path, "this is one file of a checkpoint; give the folder that it is in")
   }
@@ -104,12 +119,23 @@ private func openCheckpoint(_ path: String) throws(SquintError) -> any Checkpoin
 
 /// Opens the encoder at `path`, of whatever kind it is.
 private func openEncoder(_ path: String, name: String) throws(SquintError) -> EncoderPart {
-  guard try isFolder(path) else {
-    _ = try SourceFile(path: path)
-    throw .badData(path, "this is not an encoder's folder; give the folder with its config.json and *.safetensors")
-  }
-  return try EncoderPart(folder: path, name: name)
+  if try isFolder(path) { return try EncoderPart(folder: path, name: name) }
+  if try isGGUF(path) { return try GGUFVision(path: path).encoder(name: name) }
+  // ONNX files have no mark that tells them from others.
+  if path.hasSuffix(".onnx") { return try EncoderPart(onnx: path, name: name) }
+  throw .badData(
+    path,
+    "this is no encoder; give the folder with its config.json and *.safetensors, an ONNX file (NAME.onnx) or a GGUF file (mmproj)"
+  )
 }
+
+/// Opens the projector at `path`, of whatever kind it is.
+private func openProjector(_ path: String, name: String) throws(SquintError) -> ProjectorPart {
+  guard try !isFolder(path), try isGGUF(path) else { return try ProjectorPart(path: path, name: name) }
+  return try GGUFVision(path: path).projector(name: name)
+}
+
+private func isGGUF(_ path: String) throws(SquintError) -> Bool { try magic(of: path) == Array("GGUF".utf8) }
 
 private func isFolder(_ path: String) throws(SquintError) -> Bool {
   var status = stat()

@@ -1,18 +1,27 @@
 import SquintFile
 
-/// A GGUF text model, as llama.cpp's convert_hf_to_gguf.py writes it.
+/// A GGUF text model, as llama.cpp's convert_hf_to_gguf.py writes it, with the file of its encoder and projector where
+/// there is one.
 struct GGUFCheckpoint: Checkpoint {
   let place: String
   let decoder: DecoderConfiguration
   private let source: GGUFSource
   private let metadata: GGUFMetadata
+  let modalities: [ModalityParts]
 
   /// - Throws: `SquintError.noInput` where it cannot be read, `.badData` where it is broken or not supported.
-  init(path: String) throws(SquintError) {
+  init(path: String, mmproj: String?) throws(SquintError) {
     place = path
     source = try GGUFSource(path: path)
     metadata = GGUFMetadata(values: source.metadata, place: path)
+    guard try !metadata.holdsEncoder() else {
+      throw .badData(
+        path,
+        "this is an encoder with its projector, not a text model; give the text model as the source and this with --mmproj"
+      )
+    }
     decoder = try DecoderConfiguration(gguf: source, place: path)
+    modalities = try mmproj.map { path throws(SquintError) in [try GGUFVision(path: path).parts(name: "image")] } ?? []
   }
 
   var decoderTensors: MappedTensors {
@@ -27,8 +36,6 @@ struct GGUFCheckpoint: Checkpoint {
     guard isRotated else { return .same }
     return .interleavedPairs(headWidth: decoder.headWidth, rotaryWidth: 2 * decoder.rotary.frequencies.count)
   }
-
-  var modalities: [ModalityParts] { [] }
 
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
     let fileName = lastComponent(place)

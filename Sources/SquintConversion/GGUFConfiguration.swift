@@ -193,6 +193,20 @@ package struct GGUFMetadata: Sendable {
     return number
   }
 
+  package func flag(_ key: String) throws(SquintError) -> Bool? {
+    guard let value = values[key] else { return nil }
+    guard let flag = value.bool else { throw wrong(key, "true or false") }
+    return flag
+  }
+
+  /// Numbers that people wrote and the file has in f32.
+  package func numbers(_ key: String, count: Int) throws(SquintError) -> [Double]? {
+    guard let value = values[key] else { return nil }
+    let numbers = value.floats ?? value.integers?.map { Double($0) } ?? []
+    guard numbers.count == count, numbers.allSatisfy(\.isFinite) else { throw wrong(key, "\(count) numbers") }
+    return numbers.map { Double(shortest: Float($0)) }
+  }
+
   package func text(_ key: String) throws(SquintError) -> String? {
     guard let value = values[key] else { return nil }
     guard let text = value.string else { throw wrong(key, "a text") }

@@ -151,12 +151,7 @@ struct HuggingFaceVision {
     let global = try word("global_image_token", "<global-img>")
     parts.prompt.marker = try word("image_token", "<image>")
     parts.prompt.token = try reader.count("image_token_id") ?? 128_257
-    parts.prompt.singlePrefix = fake + global
-    parts.prompt.singleSuffix = fake
-    parts.prompt.tilePrefix = fake + "<row_{row}_col_{column}>"
-    parts.prompt.rowSuffix = "\n"
-    parts.prompt.overviewPrefix = "\n" + fake + global
-    parts.prompt.overviewSuffix = fake
+    parts.prompt.setIdefics3(fake: fake, global: global)
     if let processor = try folder.json("processor_config.json") {
       let file = folder.file("processor_config.json")
       if let rows = try ConfigurationReader(json: processor, place: file).size("image_seq_len") {

@@ -8,6 +8,8 @@ package struct EncoderPart: Sendable {
   package var pictures: PictureConfiguration?
   /// What pictures are like where nothing says so.
   package let usualPictures: PictureConfiguration
+  /// What the user should know of it, a line each.
+  package var notes: [String] = []
 
   package init(
     configuration: EncoderConfiguration, tensors: MappedTensors, pictures: PictureConfiguration?,
@@ -111,6 +113,7 @@ struct Modality: Sendable {
       throw SquintError(
         .usage, "there is an encoder for \(name), but no projector; give it with --projector \(name)=FILE.safetensors")
     }
+    notes += encoder.notes
     try encoder.configuration.select(
       either(projector.features, parts.features) ?? FeatureSelection(), place: parts.place)
     projector.inferShuffle(encoder: encoder.configuration)

@@ -9,14 +9,15 @@ struct ConvertCommand: ParsableCommand {
     abstract: "Converts a checkpoint into one .squint file.",
     discussion: """
       SOURCE is a Hugging Face checkpoint folder (config.json, *.safetensors, tokenizer and image processor files) or a \
-      GGUF text model. Of models that see: LLaVA (transformers' and the original) over CLIP, SigLIP or DINOv2, Idefics3 \
-      and SmolVLM.
+      GGUF text model, with --mmproj for its encoder and projector. Of models that see: LLaVA (transformers' and the \
+      original) over CLIP, SigLIP or DINOv2, Idefics3 and SmolVLM.
 
       --decoder, --encoder and --projector assemble a model from parts stored apart, or replace parts of SOURCE. An \
-      encoder is a folder (CLIP, SigLIP, DINOv2), a projector a safetensors file with matrices in order (0.weight, \
-      2.weight, or linear_1.weight, linear_2.weight), biases and a norm in front where there are. How many patches a \
-      projector takes side by side follows from its width. Its __metadata__ may name activation, shuffle, feature_layer, \
-      select (patch or full) and norm_epsilon; without, it is gelu over what the encoder gives, without the class token.
+      encoder is a folder (CLIP, SigLIP, DINOv2), an ONNX file of one or a GGUF file (mmproj); a projector is a GGUF file \
+      (mmproj) or a safetensors file with matrices in order (0.weight, 2.weight, or linear_1.weight, linear_2.weight), \
+      biases and a norm in front where there are. How many patches a projector takes side by side follows from its width. \
+      Its __metadata__ may name activation, shuffle, feature_layer, select (patch or full) and norm_epsilon; without, it \
+      is gelu over what the encoder gives, without the class token.
 
       Types: f32, f16, bf16, int8 (8.5 bits a weight), int4 (4.5 bits), int4_f16 (5 bits). Norms and biases are f32. \
       Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
@@ -27,13 +28,18 @@ struct ConvertCommand: ParsableCommand {
   @Argument(help: ArgumentHelp("A checkpoint folder or a GGUF file; not needed with --decoder.", valueName: "source"))
   var source: String?
 
+  @Option(help: ArgumentHelp("The GGUF file with a GGUF text model's encoder and projector.", valueName: "file.gguf"))
+  var mmproj: String?
+
   @Option(help: ArgumentHelp("The decoder: a checkpoint folder or a GGUF file.", valueName: "source"))
   var decoder: String?
 
-  @Option(help: ArgumentHelp("The encoder of a modality (image): a checkpoint folder.", valueName: "name=source"))
+  @Option(
+    help: ArgumentHelp("The encoder of a modality (image): a folder, an ONNX or a GGUF file.", valueName: "name=source")
+  )
   var encoder: [NamedPart] = []
 
-  @Option(help: ArgumentHelp("The projector of a modality: a safetensors file.", valueName: "name=file"))
+  @Option(help: ArgumentHelp("The projector of a modality: a safetensors or a GGUF file.", valueName: "name=file"))
   var projector: [NamedPart] = []
 
   @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The model file to write.", valueName: "out.squint"))
@@ -123,7 +129,7 @@ struct ConvertCommand: ParsableCommand {
     options.jobs = jobs
     options.allowsUnmapped = allowUnmapped
     let sources = ConversionSources(
-      source, decoder: decoder,
+      source, mmproj: mmproj, decoder: decoder,
       encoders: Dictionary(encoder.map { ($0.name, $0.path) }) { first, _ in first },
       projectors: Dictionary(projector.map { ($0.name, $0.path) }) { first, _ in first })
     guard let output, !dryRun else {

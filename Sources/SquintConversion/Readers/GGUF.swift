@@ -334,23 +334,20 @@ extension SourceType {
 
 /// Reads a GGUF header from start to end, through a window so that only that much of it is in memory at once.
 private struct GGUFReader {
-  let file: SourceFile
   /// What is being read, for messages.
   var place = "header"
   /// Where the next byte is in the file.
-  var position: Int { windowStart + windowPosition }
+  var position: Int { window.position }
 
-  private var window: [UInt8] = []
-  private var windowStart = 0
-  private var windowPosition = 0
+  private var file: SourceFile { window.file }
+  private var window: FileWindow
   /// How many array elements and bytes of text there may still be.
   private var elementsLeft = 4 << 20
   private var textBytesLeft = 64 << 20
 
-  private static let windowBytes = 256 << 10
   private static let maximumDepth = 4
 
-  init(file: SourceFile) { self.file = file }
+  init(file: SourceFile) { window = FileWindow(file: file) }
 
   func error(_ message: String) -> SquintError { .badData(file.path, "\(place): \(message)") }
 
@@ -360,28 +357,10 @@ private struct GGUFReader {
         + "the download is incomplete")
   }
 
-  /// Makes the next `count` bytes, at most `windowBytes`, available in the window.
-  private mutating func fill(_ count: Int) throws(SquintError) {
-    guard window.count - windowPosition < count else { return }
-    let start = position
-    guard file.byteCount - start >= count else { throw pastTheEnd(count) }
-    let size = min(Self.windowBytes, file.byteCount - start)
-    if window.count != size { window = [UInt8](repeating: 0, count: size) }
-    let file = file
-    let result = window.withUnsafeMutableBytes { bytes in
-      Result { () throws(SquintError) in try file.read(at: start, into: bytes) }
-    }
-    try result.get()
-    windowStart = start
-    windowPosition = 0
-  }
-
   mutating func integer<Value: FixedWidthInteger & BitwiseCopyable>(_ type: Value.Type) throws(SquintError) -> Value {
     let size = MemoryLayout<Value>.size
-    try fill(size)
-    let value = window.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: windowPosition, as: Value.self) }
-    windowPosition += size
-    return Value(littleEndian: value)
+    guard window.bytesLeft >= size else { throw pastTheEnd(size) }
+    return try window.integer(type)
   }
 
   /// A number of things of which each takes at least `minimumBytes`.
@@ -401,18 +380,8 @@ private struct GGUFReader {
     guard length <= UInt64(min(maximumBytes, textBytesLeft)) else {
       throw error("a string of \(grouped(length)) bytes is too long")
     }
-    var left = Int(length)
-    textBytesLeft -= left
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(left)
-    while left > 0 {
-      let count = min(left, Self.windowBytes)
-      try fill(count)
-      bytes.append(contentsOf: window[windowPosition..<windowPosition + count])
-      windowPosition += count
-      left -= count
-    }
-    return ByteString(bytes)
+    textBytesLeft -= Int(length)
+    return ByteString(try window.bytes(Int(length)))
   }
 
   mutating func text(maximumBytes: Int) throws(SquintError) -> String {

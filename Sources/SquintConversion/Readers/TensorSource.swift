@@ -296,6 +296,8 @@ package struct TensorTable: Sendable {
   package let files: [SourceFile]
   package private(set) var tensors: [SourceTensor] = []
   private var places: [ExactString: Int] = [:]
+  /// The numbers of tensors that no file holds as they are read.
+  private var decoded: [ExactString: [UInt8]] = [:]
 
   package init(files: [SourceFile]) { self.files = files }
 
@@ -311,9 +313,23 @@ package struct TensorTable: Sendable {
         "tensor \(printable(tensor.name)): \(grouped(tensor.byteCount)) bytes at offset \(grouped(tensor.offset)) run past the "
           + "end of the file (\(grouped(file.byteCount)) bytes); the download is incomplete")
     }
+    try append(tensor)
+  }
+
+  /// Adds a tensor whose numbers the file spells in another way, decoded: `tensor.byteCount` bytes.
+  ///
+  /// - Throws: `SquintError.badData` where there is a tensor with this name already.
+  package mutating func add(_ tensor: SourceTensor, decoded bytes: [UInt8]) throws(SquintError) {
+    precondition(bytes.count == tensor.byteCount)
+    try append(tensor)
+    decoded[ExactString(tensor.name)] = bytes
+  }
+
+  private mutating func append(_ tensor: SourceTensor) throws(SquintError) {
     if let other = places.updateValue(tensors.count, forKey: ExactString(tensor.name)) {
       let place = tensors[other].part == tensor.part ? "" : " (the other is in \(files[tensors[other].part].path))"
-      throw .badData(file.path, "there are two tensors named \(printable(tensor.name))\(place)")
+      throw .badData(
+        files[tensor.part].path, "there are two tensors named \(printable(tensor.name))\(place)")
     }
     tensors.append(tensor)
   }
@@ -327,6 +343,10 @@ package struct TensorTable: Sendable {
     guard blocks.lowerBound >= 0, blocks.upperBound <= tensor.byteCount / bytesPerBlock,
       buffer.count == blocks.count * bytesPerBlock
     else { throw SquintError(.internalError, "tensor \(tensor.name): blocks \(blocks) do not exist or do not fit") }
+    if let bytes = decoded[ExactString(tensor.name)] {
+      buffer.copyBytes(from: bytes[blocks.lowerBound * bytesPerBlock..<blocks.upperBound * bytesPerBlock])
+      return
+    }
     try files[tensor.part].read(at: tensor.offset + blocks.lowerBound * bytesPerBlock, into: buffer)
   }
 }

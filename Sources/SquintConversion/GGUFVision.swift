@@ -1,0 +1,207 @@
+import SquintFile
+
+/// A GGUF file with an encoder and its projector, which llama.cpp calls mmproj (tools/mtmd/clip.cpp, `load_hparams` and
+/// `load_tensors`).
+///
+/// Where llama.cpp and the model that was converted differ, the model is right: features of LLaVA are those behind the last
+/// layer that is in the file, for its converter leaves out the layers behind them. (llama.cpp leaves out another one.)
+struct GGUFVision {
+  private let place: String
+  private let source: GGUFSource
+  private let metadata: GGUFMetadata
+  private let kind: Kind
+
+  /// What `clip.projector_type` says.
+  private enum Kind: String, CaseIterable {
+    /// LLaVA's matrices with GELUs between; one alone is its first version's.
+    case mlp
+    /// Idefics3's and SmolVLM's: a shuffle and a matrix.
+    case idefics3
+  }
+
+  /// - Throws: `SquintError.noInput` where it cannot be read, `.badData` where it is broken or not supported.
+  init(path: String) throws(SquintError) {
+    place = path
+    source = try GGUFSource(path: path)
+    metadata = GGUFMetadata(values: source.metadata, place: path)
+    guard try metadata.holdsEncoder() else {
+      throw .badData(
+        path,
+        "this is no encoder with a projector (general.architecture is "
+          + "\"\(printable(try metadata.text("general.architecture") ?? ""))\"); --mmproj takes the file whose name begins "
+          + "with mmproj, the text model is the source")
+    }
+    guard try metadata.flag("clip.has_vision_encoder") == true else {
+      throw .badData(path, "it has no vision encoder (clip.has_vision_encoder); others are not supported")
+    }
+    let type = either(try metadata.text("clip.projector_type"), try metadata.text("clip.vision.projector_type")) ?? ""
+    guard let kind = Kind(rawValue: type) else {
+      let known = Kind.allCases.map(\.rawValue).joined(separator: ", ")
+      throw .badData(
+        path, "clip.projector_type \"\(printable(type))\" is not supported; known are \(known)")
+    }
+    self.kind = kind
+    let pinpoints = source.metadata["clip.vision.image_grid_pinpoints"]?.integers ?? []
+    guard pinpoints.isEmpty else {
+      throw .badData(
+        path,
+        "it cuts pictures as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported; use LLaVA 1.5 or "
+          + "SmolVLM")
+    }
+  }
+
+  /// All that the file gives for the modality `name`.
+  func parts(name: String) throws(SquintError) -> ModalityParts {
+    var parts = ModalityParts(name: name, place: place)
+    parts.encoder = try encoder(name: name)
+    parts.projector = try projector(name: name)
+    switch kind {
+    case .mlp: break
+    case .idefics3:
+      parts.features = FeatureSelection()
+      parts.prompt.setIdefics3(fake: "<fake_token_around_image>", global: "<global-img>")
+    }
+    return parts
+  }
+
+  // MARK: The encoder
+
+  func encoder(name: String) throws(SquintError) -> EncoderPart {
+    func size(_ key: String, atMost most: Int = DecoderConfiguration.largestDimension) throws(SquintError) -> Int {
+      guard let value = try metadata.size("clip.vision.\(key)", atMost: most) else {
+        throw .badData(place, "metadata clip.vision.\(key) is missing")
+      }
+      return value
+    }
+    let width = try size("embedding_length")
+    let ffn = try ffn(width: width)
+    let patch = try size("patch_size", atMost: EncoderConfiguration.largestPatch)
+    let image = try size("image_size", atMost: PictureConfiguration.largestSide)
+    let hasClass = source.tensor(named: "v.class_embd") != nil
+    guard let epsilon = try metadata.number("clip.vision.attention.layer_norm_epsilon") else {
+      throw .badData(place, "metadata clip.vision.attention.layer_norm_epsilon is missing")
+    }
+    let heads = try size("attention.head_count")
+    if let keyValueHeads = try metadata.size("clip.vision.attention.head_count_kv"), keyValueHeads != heads {
+      throw .badData(place, "an encoder with fewer heads for keys and values than for queries is not supported")
+    }
+    let family = try HuggingFaceEncoderFamily.named(
+      kind == .idefics3 ? "idefics3" : hasClass ? "clip_vision_model" : "siglip_vision_model", place: place)
+    var configuration = EncoderConfiguration(
+      architecture: family.architecture, layers: try size("block_count", atMost: DecoderConfiguration.mostLayers),
+      width: width, ffnWidth: ffn.width, heads: heads, patch: patch, grid: image / patch, positions: family.positions,
+      normEpsilon: Double(shortest: Float(epsilon)), activation: try activation(), hasClass: hasClass)
+    configuration.optionals.preNorm = source.tensor(named: "v.pre_ln.weight") == nil ? .absent : .required
+    configuration.optionals.norm = source.tensor(named: "v.post_ln.weight") == nil ? .absent : .required
+    configuration.optionals.queryKeyValueBias = .ifPresent
+    configuration.optionals.outputBias = .ifPresent
+    configuration.optionals.ffnBias = .ifPresent
+    try configuration.check(place: place)
+    return EncoderPart(
+      configuration: configuration,
+      tensors: MappedTensors(
+        source: source, maps: [.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)], place: place),
+      pictures: try pictures(family: family.pictures, side: image),
+      usualPictures: family.pictures.pictures(side: image))
+  }
+
+  /// The width between the feed-forward network's matrices, and whether the file calls them the wrong way round.
+  ///
+  /// The key for the width is wrong in some old files, so that the matrices tell.
+  private func ffn(width: Int) throws(SquintError) -> (width: Int, isSwapped: Bool) {
+    guard let up = source.tensor(named: "v.blk.0.ffn_up.weight"), up.shape.count == 2,
+      let down = source.tensor(named: "v.blk.0.ffn_down.weight"), down.shape == up.shape.reversed(),
+      up.shape.contains(width), up.shape.allSatisfy({ (1...DecoderConfiguration.largestDimension).contains($0) })
+    else {
+      throw .badData(
+        place,
+        "tensors v.blk.0.ffn_up.weight and v.blk.0.ffn_down.weight are not matrices from \(width) numbers and back")
+    }
+    // Where both ways fit, the age of the file tells: the old converter did not write what kind of file it is.
+    if up.shape[0] == up.shape[1] { return (width, try metadata.text("general.type") == nil) }
+    let isSwapped = up.shape[0] == width
+    return (up.shape[isSwapped ? 1 : 0], isSwapped)
+  }
+
+  private func activation() throws(SquintError) -> Activation {
+    let usesGELU = try metadata.flag("clip.use_gelu") ?? false
+    let usesSiLU = try metadata.flag("clip.use_silu") ?? false
+    guard !usesGELU || !usesSiLU else { throw .badData(place, "clip.use_gelu and clip.use_silu are both true") }
+    if usesSiLU { return .silu }
+    guard usesGELU else { return .quickGELU }
+    // The key stands for the function with erf in LLaVA's converter, for that with tanh in Idefics3's.
+    return kind == .idefics3 ? .geluTanh : .gelu
+  }
+
+  // MARK: Pictures
+
+  /// What the file says of pictures, and for the rest what the models of its kind do.
+  private func pictures(family: HuggingFacePictureFamily, side: Int) throws(SquintError) -> PictureConfiguration {
+    var pictures = family.pictures(side: side)
+    if let mean = try metadata.numbers("clip.vision.image_mean", count: 3) { pictures.mean = mean }
+    if let std = try metadata.numbers("clip.vision.image_std", count: 3) { pictures.std = std }
+    guard pictures.std.allSatisfy({ $0 > 0 }) else {
+      throw .badData(place, "metadata clip.vision.image_std has a number that is not positive")
+    }
+    switch kind {
+    case .mlp:
+      switch try metadata.text("clip.vision.image_aspect_ratio") ?? "pad" {
+      // LLaVA 1.5 was trained on padded pictures, and llama.cpp pads them; cutting would lose what is at the sides.
+      case "pad": pictures.padToSquare()
+      case "square": break
+      case let other:
+        throw .badData(
+          place, "clip.vision.image_aspect_ratio \"\(printable(other))\" is not supported; known are pad, square")
+      }
+    case .idefics3:
+      if let longest = try metadata.size(
+        "clip.vision.preproc_image_size", atMost: PictureConfiguration.largestTiledSide)
+      {
+        pictures.resize = .longestEdge(longest)
+      }
+    }
+    return pictures
+  }
+
+  // MARK: The projector
+
+  func projector(name: String) throws(SquintError) -> ProjectorPart {
+    let found = try ProjectorTensors(
+      in: source, prefixes: kind == .idefics3 ? ["mm.model.fc"] : ["mm"], module: "projector.\(name)", place: place)
+    guard !found.hasNorm, kind != .idefics3 || found.widths.count == 2 else {
+      throw .badData(place, "a projector of type \(kind.rawValue) with a norm or more matrices is not supported")
+    }
+    var configuration = ProjectorConfiguration(widths: found.widths)
+    if kind == .idefics3 {
+      configuration.shuffle =
+        try metadata.size("clip.vision.projector.scale_factor", atMost: ProjectorConfiguration.largestShuffle) ?? 2
+      configuration.bias = .absent
+    }
+    return ProjectorPart(
+      configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map], place: place),
+      features: try features())
+  }
+
+  /// Which features the projector was trained on.
+  private func features() throws(SquintError) -> FeatureSelection? {
+    guard kind == .mlp else { return nil }
+    guard let value = source.metadata["clip.vision.feature_layer"] else {
+      // The layers behind those that LLaVA needs are not in the file, and neither is the norm. Where it is, it has a use.
+      let layers = try metadata.size("clip.vision.block_count", atMost: DecoderConfiguration.mostLayers)
+      return FeatureSelection(layers: source.tensor(named: "v.post_ln.weight") == nil ? layers.map { [$0] } : nil)
+    }
+    guard let layers = value.integers, !layers.isEmpty,
+      layers.allSatisfy({ (0...Int64(DecoderConfiguration.mostLayers)).contains($0) })
+    else { throw .badData(place, "metadata clip.vision.feature_layer is not a list of layers") }
+    return FeatureSelection(layers: layers.map { Int($0) })
+  }
+}
+
+extension GGUFMetadata {
+  /// Whether the file holds an encoder and a projector instead of a text model.
+  func holdsEncoder() throws(SquintError) -> Bool {
+    let type = try text("general.type")
+    let architecture = try text("general.architecture")
+    return type == "mmproj" || architecture == "clip"
+  }
+}
