@@ -1,8 +1,8 @@
 // Attention with the running softmax, in the vector vocabulary: for a block of query rows (token, head), tile by tile
 // of positions: scores = q·Kᵀ, weights = exp(scores - maximum), out = factor · out + weights·V.
 //
-// Scores are computed in one of two ways. Few rows (decode): dot products along head_dim, scores[row][position]. Many
-// (prefill): a lane for each row, from q[dim][row], which needs no sums across lanes: scores[position][row].
+// There are two ways. Few rows (decode): dot products along head_dim, scores[row][position]. Many (prefill, encoders):
+// a lane for each row, q[dim][row], scores[position][row], out[dim][row], which needs no sums across lanes.
 
 // A tile of the cache as floats: [count][dim], dim being head_dim rounded up with zeros; zero rows up to a multiple
 // of 8.
@@ -58,22 +58,50 @@ INLINE void soften_row(float *scores, size_t from, size_t to, size_t count, floa
   memset(scores + to, 0, (count - to) * sizeof(float));
 }
 
-// scores[p][r] = Σ_d q[d][r] · tile[p][d] for the rows up to a multiple of LANES
-INLINE void score_lanes(const float *q, const float *tile, size_t head_dim, size_t dim, size_t count, size_t rows,
-                        float *scores) {
-  for (size_t r = 0; r < rows; r += LANES)
-    for (size_t p = 0; p < count; p += 8) {
-      vf acc[8];
-      for (int i = 0; i < 8; i++)
-        acc[i] = vf_set(0);
-      for (size_t d = 0; d < head_dim; d++) {
-        vf row = vf_load(q + d * ROW_BLOCK + r);
-        for (int i = 0; i < 8; i++)
-          acc[i] = vf_fma(vf_set(tile[(p + i) * dim + d]), row, acc[i]);
-      }
-      for (int i = 0; i < 8; i++)
-        vf_store(scores + (p + i) * ROW_BLOCK + r, acc[i]);
+// c[i][r] = factors[r] · c[i][r] + Σ_k a[k][r] · b[k · b_step + i · b_next] for i in 0..<height and width · LANES rows
+// r; a and c have ROW_BLOCK rows; without factors c starts from zero.
+INLINE void add_outer(const int width, const int height, const float *a, const float *b, size_t b_step, size_t b_next,
+                      size_t steps, const float *factors, float *c) {
+  vf acc[8][LANE_TILE];
+  for (int i = 0; i < height; i++)
+    for (int w = 0; w < width; w++)
+      acc[i][w] = factors ? vf_mul(vf_load(c + i * ROW_BLOCK + w * LANES), vf_load(factors + w * LANES)) : vf_set(0);
+  for (size_t k = 0; k < steps; k++) {
+    vf rows[LANE_TILE];
+    for (int w = 0; w < width; w++)
+      rows[w] = vf_load(a + k * ROW_BLOCK + w * LANES);
+    for (int i = 0; i < height; i++) {
+      const vf number = vf_set(b[k * b_step + i * b_next]);
+      for (int w = 0; w < width; w++)
+        acc[i][w] = vf_fma(number, rows[w], acc[i][w]);
     }
+  }
+  for (int i = 0; i < height; i++)
+    for (int w = 0; w < width; w++)
+      vf_store(c + i * ROW_BLOCK + w * LANES, acc[i][w]);
+}
+
+// The same for i in 0..<count, rounded up to a multiple of 8, and all rows, rounded up to a multiple of LANES.
+INLINE void add_outers(const float *a, const float *b, size_t b_step, size_t b_next, size_t steps, const float *factors,
+                       size_t count, size_t rows, float *c) {
+#define OUTERS(width, height)                                                                                          \
+  for (size_t i = 0; i < count; i += height)                                                                           \
+    add_outer(width, height, a + r, b + i * b_next, b_step, b_next, steps, factors ? factors + r : NULL,               \
+              c + i * ROW_BLOCK + r);                                                                                  \
+  r += width * LANES
+  for (size_t r = 0; r < rows;) {
+    const size_t left = (rows - r + LANES - 1) / LANES;
+    if (left >= LANE_TILE) {
+      OUTERS(LANE_TILE, 4);
+    } else if (LANE_TILE > 3 && left == 3) {
+      OUTERS((LANE_TILE > 3 ? 3 : 1), 4);
+    } else if (LANE_TILE > 2 && left == 2) {
+      OUTERS((LANE_TILE > 2 ? 2 : 1), 4);
+    } else { // more numbers for one vector, so that there are enough sums to hide the latency of each
+      OUTERS(1, 8);
+    }
+  }
+#undef OUTERS
 }
 
 // The softmax of many rows, as soften_row.
@@ -104,10 +132,9 @@ INLINE void set_unseen(float *scores, float value, const size_t *from, const siz
   }
 }
 
-// out[r][d] = factors[r] · out[r][d] + Σ_p weights[r][p] · tile[p][d] for n rows and width · LANES columns; the strides
-// are those of the weights.
-INLINE void weigh_columns(const int n, const int width, const float *weights, size_t row_stride, size_t position_stride,
-                          const float *factors, const float *tile, size_t dim, size_t count, float *out) {
+// out[r][d] = factors[r] · out[r][d] + Σ_p weights[r][p] · tile[p][d] for n rows and width · LANES columns.
+INLINE void weigh_columns(const int n, const int width, const float *weights, const float *factors, const float *tile,
+                          size_t dim, size_t count, float *out) {
   vf acc[DOT_TILE][2];
   for (int r = 0; r < n; r++)
     for (int w = 0; w < width; w++)
@@ -117,7 +144,7 @@ INLINE void weigh_columns(const int n, const int width, const float *weights, si
     for (int w = 0; w < width; w++)
       v[w] = vf_load(tile + p * dim + w * LANES);
     for (int r = 0; r < n; r++) {
-      vf weight = vf_set(weights[r * row_stride + p * position_stride]);
+      vf weight = vf_set(weights[r * POSITION_TILE + p]);
       for (int w = 0; w < width; w++)
         acc[r][w] = vf_fma(weight, v[w], acc[r][w]);
     }
@@ -126,19 +153,19 @@ INLINE void weigh_columns(const int n, const int width, const float *weights, si
     for (int w = 0; w < width; w++)
       vf_store(out + r * dim + w * LANES, acc[r][w]);
 }
-INLINE void weigh_rows(const int n, const float *weights, size_t row_stride, size_t position_stride,
-                       const float *factors, const float *tile, size_t dim, size_t count, float *out) {
+INLINE void weigh_rows(const int n, const float *weights, const float *factors, const float *tile, size_t dim,
+                       size_t count, float *out) {
   size_t d = 0;
   for (; d + 2 * LANES <= dim; d += 2 * LANES)
-    weigh_columns(n, 2, weights, row_stride, position_stride, factors, tile + d, dim, count, out + d);
+    weigh_columns(n, 2, weights, factors, tile + d, dim, count, out + d);
   if (d < dim)
-    weigh_columns(n, 1, weights, row_stride, position_stride, factors, tile + d, dim, count, out + d);
+    weigh_columns(n, 1, weights, factors, tile + d, dim, count, out + d);
 }
 
 // Calls a function of n rows, n a constant, for all rows r: DOT_TILE at a time, then what is left.
 #define FOR_ROWS(rows, call)                                                                                           \
   for (size_t r = 0; r < (rows);) {                                                                                    \
-    size_t left = (rows)-r;                                                                                            \
+    size_t left = (rows) - r;                                                                                          \
     if (left >= DOT_TILE) {                                                                                            \
       enum { n = DOT_TILE };                                                                                           \
       call;                                                                                                            \
@@ -170,10 +197,10 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
   size_t begins[ROW_BLOCK], ends[ROW_BLOCK];
   for (size_t first_row = 0; first_row < rows; first_row += ROW_BLOCK) {
     const size_t block = rows - first_row < ROW_BLOCK ? rows - first_row : ROW_BLOCK;
-    const bool in_lanes = block >= ROW_BLOCK / 2; // about where the second way becomes the faster one
+    const bool in_lanes = block >= 8; // about where the second way becomes the faster one
     size_t begin = SIZE_MAX, end = 0;
     memset(q, 0, ROW_BLOCK * dim * sizeof(float));
-    memset(out, 0, block * dim * sizeof(float));
+    memset(out, 0, ROW_BLOCK * dim * sizeof(float));
     for (size_t r = 0; r < ROW_BLOCK; r++) {
       sums[r] = 0;
       maxima[r] = lowest_maximum;
@@ -212,7 +239,7 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
         all_seen = all_seen && from[r] == 0 && to[r] == count;
       }
       if (in_lanes) {
-        score_lanes(q, tile, a->head_dim, dim, count, block, scores);
+        add_outers(q, tile, 1, dim, a->head_dim, NULL, count, block, scores);
         if (!all_seen)
           set_unseen(scores, unseen_score, from, to, block, count);
         soften_lanes(scores, count, block, maxima, sums, factors);
@@ -225,16 +252,18 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
       }
       load_tile(type, a->v, a->v_scales, a, first, count, dim, tile);
       if (in_lanes)
-        FOR_ROWS(block, weigh_rows(n, scores + r, 1, ROW_BLOCK, factors + r, tile, dim, count, out + r * dim))
+        add_outers(scores, tile, dim, 1, count, factors, a->head_dim, block, out);
       else
-        FOR_ROWS(block, weigh_rows(n, scores + r * POSITION_TILE, POSITION_TILE, 1, factors + r, tile, dim, count,
-                                   out + r * dim))
+        FOR_ROWS(block, weigh_rows(n, scores + r * POSITION_TILE, factors + r, tile, dim, count, out + r * dim))
     }
     for (size_t r = 0; r < block; r++) {
       const size_t token = first_token + (first_row + r) / a->heads, head = (first_row + r) % a->heads;
       float *to = a->out + token * a->out_token_stride + head * a->out_head_stride;
       const float reciprocal = begins[r] < ends[r] ? 1 / sums[r] : 0;
       size_t d = 0;
+      if (in_lanes)
+        for (; d < a->head_dim; d++)
+          to[d] = out[d * ROW_BLOCK + r] * reciprocal;
       for (; d + LANES <= a->head_dim; d += LANES)
         vf_store(to + d, vf_mul(vf_load(out + r * dim + d), vf_set(reciprocal)));
       for (; d < a->head_dim; d++)

@@ -6,6 +6,7 @@
 
 #define ISA avx2
 #define PRODUCT_TILE 4
+#define PANEL_TILE 1
 #define ZERO_POINT_IN_DOT 1
 #define COPIES_INT8 0
 
@@ -66,8 +67,9 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
   }
 }
 
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][2]) {
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][2]) {
+  (void)m, (void)weight_stride;
   for (int t = 0; t < n; t++)
     dot[t][0] = dot[t][1] = vi_zero();
 #pragma GCC unroll 8

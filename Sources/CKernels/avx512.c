@@ -6,7 +6,8 @@
 #include "vector_avx512.h"
 
 #define ISA avx512vnni
-#define PRODUCT_TILE 8
+#define PRODUCT_TILE 6
+#define PANEL_TILE 2
 #define ZERO_POINT_IN_DOT 0
 #define COPIES_INT8 0
 
@@ -28,16 +29,24 @@ INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *u
   }
 }
 
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][1]) {
+// A broadcast of activations serves two panels: with one, loads would be what the tile waits for.
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][PANEL_TILE]) {
   (void)is_int8;
   for (int t = 0; t < n; t++)
-    dot[t][0] = vi_zero();
+    for (int i = 0; i < m; i++)
+      dot[t][i] = vi_zero();
 #pragma GCC unroll 8
   for (int quad = 0; quad < 8; quad++) {
-    vi w = _mm512_loadu_si512(weights + 64 * quad);
-    for (int t = 0; t < n; t++)
-      dot[t][0] = _mm512_dpbusd_epi32(dot[t][0], w, broadcast_quad(x + t * x_stride + 4 * quad));
+    vi w[PANEL_TILE];
+    for (int i = 0; i < m; i++)
+      w[i] = _mm512_loadu_si512(weights + i * weight_stride + 64 * quad);
+    for (int t = 0; t < n; t++) {
+      vi xs = broadcast_quad(x + t * x_stride + 4 * quad);
+      for (int i = 0; i < m; i++)
+        dot[t][i] = _mm512_dpbusd_epi32(dot[t][i], w[i], xs);
+    }
+    __asm__ volatile("" ::: "memory"); // loads stay near their use: hoisted, they would spill the sums
   }
 }
 

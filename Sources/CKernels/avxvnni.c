@@ -7,6 +7,7 @@
 
 #define ISA avxvnni
 #define PRODUCT_TILE 4
+#define PANEL_TILE 1
 #define ZERO_POINT_IN_DOT 0
 #define COPIES_INT8 0
 
@@ -27,8 +28,9 @@ INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *u
   }
 }
 
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][2]) {
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][2]) {
+  (void)m, (void)weight_stride;
   (void)is_int8;
   for (int t = 0; t < n; t++)
     dot[t][0] = dot[t][1] = vi_zero();
@@ -44,7 +46,7 @@ INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, co
 INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t *x, vi dot[2]) {
   if (type == SQUINT_INT8) {
     vi sums[1][2];
-    dot_tile(1, true, weights, x, 0, sums);
+    dot_tile(1, 1, true, weights, 0, x, 0, sums);
     dot[0] = sums[0][0];
     dot[1] = sums[0][1];
     return;

@@ -50,12 +50,10 @@ INLINE float quantize_group(const float *x, size_t n, int8_t *q, int32_t *sum) {
   return scale;
 }
 
-TARGET static void quantize(const float *x, size_t columns, int8_t *q, float *scales, float *sums) {
+TARGET static void quantize(const float *x, size_t columns, int8_t *q, float *scales, int32_t *sums) {
   for (size_t c = 0, g = 0; c < columns; c += GROUP_COLUMNS, g++) {
     size_t n = columns - c < GROUP_COLUMNS ? columns - c : GROUP_COLUMNS;
-    int32_t sum;
-    scales[g] = quantize_group(x + c, n, q + c, &sum);
-    sums[g] = scales[g] * (float)sum;
+    scales[g] = quantize_group(x + c, n, q + c, &sums[g]);
   }
 }
 

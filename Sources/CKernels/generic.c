@@ -5,6 +5,7 @@
 
 #define ISA generic
 #define PRODUCT_TILE 4
+#define PANEL_TILE 1
 #define ZERO_POINT_IN_DOT 0
 #define COPIES_INT8 0
 
@@ -20,8 +21,9 @@ INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *u
     }
 }
 
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][PANEL_ROWS / LANES]) {
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][PANEL_ROWS / LANES]) {
+  (void)m, (void)weight_stride;
   (void)is_int8;
   for (int t = 0; t < n; t++) {
     int32_t sums[PANEL_ROWS] = {0};
@@ -37,7 +39,7 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
   uint8_t unpacked[GROUP_BYTES];
   vi sums[1][PANEL_ROWS / LANES];
   unpack_group(type, weights, unpacked);
-  dot_tile(1, type == SQUINT_INT8, unpacked, x, 0, sums);
+  dot_tile(1, 1, type == SQUINT_INT8, unpacked, 0, x, 0, sums);
   memcpy(dot, sums, sizeof sums);
 }
 
@@ -52,5 +54,5 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
 #include "table.h"
 
 size_t squint_attention_scratch(uint32_t head_dim) {
-  return (2 * ROW_BLOCK + POSITION_TILE) * padded_head_dim(head_dim);
+  return (2 * MAXIMUM_ROW_BLOCK + POSITION_TILE) * padded_head_dim(head_dim);
 }

@@ -47,8 +47,8 @@ static inline size_t panel_bytes(uint32_t type, uint32_t groups) {
   return (blocks - 1) * block_bytes(type, BLOCK_GROUPS) + block_bytes(type, groups_in_block(groups, blocks - 1));
 }
 
-// Attention works on so many query rows and cached positions at a time.
-enum { ROW_BLOCK = 16, POSITION_TILE = 32 };
+// Attention works on so many cached positions, and at most so many query rows, at a time.
+enum { POSITION_TILE = 32, MAXIMUM_ROW_BLOCK = 64 };
 
 static inline size_t padded_head_dim(uint32_t head_dim) { return ((size_t)head_dim + 15) / 16 * 16; }
 

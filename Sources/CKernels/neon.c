@@ -6,6 +6,7 @@
 
 #define ISA neon
 #define PRODUCT_TILE 2
+#define PANEL_TILE 1
 #define ZERO_POINT_IN_DOT 1
 #define COPIES_INT8 1
 
@@ -34,8 +35,9 @@ INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *u
 
 // dot[v]: rows 4v...4v+3. A product register holds 4 products of each of two rows. Two products of int8 weights, at
 // most 2 · 128 · 127 = 32,512, fit int16, as do 8 of int4 weights, at most 8 · 15 · 127 = 15,240.
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][4]) {
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][4]) {
+  (void)m, (void)weight_stride;
   for (int t = 0; t < n; t++, x += x_stride)
     for (int v = 0; v < 4; v++) {
       int32x4_t low = vdupq_n_s32(0), high = low;

@@ -8,6 +8,7 @@
 
 #define ISA dotprod
 #define PRODUCT_TILE 4
+#define PANEL_TILE 1
 #define ZERO_POINT_IN_DOT 1
 #define COPIES_INT8 1
 
@@ -31,8 +32,9 @@ INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *u
   }
 }
 
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][4]) {
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][4]) {
+  (void)m, (void)weight_stride;
   (void)is_int8;
   for (int t = 0; t < n; t++)
     for (int v = 0; v < 4; v++)

@@ -8,6 +8,7 @@
 
 #define ISA i8mm
 #define PRODUCT_TILE 4
+#define PANEL_TILE 1
 #define ZERO_POINT_IN_DOT 0
 #define COPIES_INT8 1
 
@@ -40,8 +41,9 @@ INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *u
     }
 }
 
-INLINE void dot_tile(const int n, const bool is_int8, const uint8_t *weights, const int8_t *x, size_t x_stride,
-                     vi dot[][4]) {
+INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t *weights, size_t weight_stride,
+                     const int8_t *x, size_t x_stride, vi dot[][4]) {
+  (void)m, (void)weight_stride;
   (void)is_int8;
   const int token_pairs = (n + 1) / 2;
   vi acc[PRODUCT_TILE / 2][8]; // [token pair][row pair]: r0·t0 r0·t1 r1·t0 r1·t1

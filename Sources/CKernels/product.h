@@ -1,21 +1,20 @@
 // The quantized product, written in the vector vocabulary and these hooks of the instruction set:
 //
-//   PRODUCT_TILE           tokens in the register tile, a power of two
+//   PRODUCT_TILE           tokens in the register tile, at most 8
+//   PANEL_TILE             panels in the register tile
 //   ZERO_POINT_IN_DOT      1 where the integer dot products of int8 weights take u - 128, 0 where they take u
 //   COPIES_INT8            1 where unpack_group rearranges int8 weights, 0 where the tile reads them in place
 //   dot_group              integer dot products of 16 rows of packed weights with one token, over one group
 //   unpack_group           the group's weights as the tile wants them: GROUP_BYTES bytes
-//   dot_tile               the same products with n tokens, from unpacked weights
+//   dot_tile               the same products of m panels with n tokens, from unpacked weights
 #define VECTORS (PANEL_ROWS / LANES) // that hold one number for each row of a panel
 
-// Scales and offsets of a block: w = scale · (what the dot product takes) + offset.
+// Scales and offsets of a block: w = scale · (what the dot product takes) + offset, in int8 without an offset: there
+// the zero point is taken out of the integers.
 typedef struct {
   float scale[MAXIMUM_BLOCK_GROUPS][PANEL_ROWS];
   float offset[MAXIMUM_BLOCK_GROUPS][PANEL_ROWS];
 } block_header;
-
-// Whether a type has offsets.
-#define HAS_OFFSET(type) ((type) != SQUINT_INT8 || !ZERO_POINT_IN_DOT)
 
 INLINE void decode_header(const uint32_t type, const uint8_t *bytes, uint32_t groups, block_header *header) {
   typedef uint8_t bytes16 __attribute__((vector_size(16)));
@@ -36,10 +35,7 @@ INLINE void decode_header(const uint32_t type, const uint8_t *bytes, uint32_t gr
     for (int v = 0; v < VECTORS; v++) {
       float *scale = &header->scale[g][v * LANES], *offset = &header->offset[g][v * LANES];
       if (type == SQUINT_INT8) {
-        vf s = vf_load_half(halves + PANEL_ROWS * g + v * LANES);
-        vf_store(scale, s);
-        if (HAS_OFFSET(type))
-          vf_store(offset, vf_mul(s, vf_set(-128)));
+        vf_store(scale, vf_load_half(halves + PANEL_ROWS * g + v * LANES));
       } else if (type == SQUINT_INT4_F16) {
         vf_store(scale, vf_load_half(halves + 2 * PANEL_ROWS * g + v * LANES));
         vf_store(offset, vf_load_half(halves + 2 * PANEL_ROWS * g + PANEL_ROWS + v * LANES));
@@ -53,11 +49,18 @@ INLINE void decode_header(const uint32_t type, const uint8_t *bytes, uint32_t gr
   }
 }
 
-// acc += scale · x_scale · dot + offset · x_sum
-INLINE vf add_group(const bool has_offset, vf acc, vi dot, const float *scale, const float *offset, vf x_scale,
+// What a group of activations, of which x_sum is the sum, adds to the integer dot product for the zero point of int8.
+INLINE int32_t zero_point_term(const uint32_t type, int32_t x_sum) {
+  return type == SQUINT_INT8 && !ZERO_POINT_IN_DOT ? -128 * x_sum : 0;
+}
+
+// acc += scale · x_scale · (dot + zero) + offset · x_sum
+INLINE vf add_group(const uint32_t type, vf acc, vi dot, const float *scale, const float *offset, vf x_scale, vi zero,
                     vf x_sum) {
+  if (type == SQUINT_INT8 && !ZERO_POINT_IN_DOT)
+    dot = vi_add(dot, zero);
   acc = vf_fma(vf_from_int(dot), vf_mul(vf_load(scale), x_scale), acc);
-  return has_offset ? vf_fma(vf_load(offset), x_sum, acc) : acc;
+  return type == SQUINT_INT8 ? acc : vf_fma(vf_load(offset), x_sum, acc);
 }
 
 // Writes the numbers of one panel for one token, but none beyond row rows - 1.
@@ -98,10 +101,12 @@ INLINE void product_of_one(const uint32_t type, const squint_product *p, uint32_
           __builtin_prefetch(weights + PREFETCH_DISTANCE + i);
         vi dot[VECTORS];
         dot_group(type, weights, p->x + (size_t)group * GROUP_COLUMNS, dot);
-        vf x_scale = vf_set(p->x_scales[group]), x_sum = vf_set(p->x_sums[group]);
+        const vf x_scale = vf_set(p->x_scales[group]);
+        const vf x_sum = vf_set(p->x_scales[group] * (float)p->x_sums[group]);
+        const vi zero = vi_set(zero_point_term(type, p->x_sums[group]));
         for (int v = 0; v < VECTORS; v++)
-          acc[v] = add_group(HAS_OFFSET(type), acc[v], dot[v], &header.scale[g][v * LANES],
-                             &header.offset[g][v * LANES], x_scale, x_sum);
+          acc[v] = add_group(type, acc[v], dot[v], &header.scale[g][v * LANES], &header.offset[g][v * LANES], x_scale,
+                             zero, x_sum);
       }
       block = weights;
     }
@@ -112,79 +117,105 @@ INLINE void product_of_one(const uint32_t type, const squint_product *p, uint32_
   }
 }
 
-// sums[n][16] += the products of one block with n tokens; x_scales and x_sums point at the block's first group.
-INLINE void add_tile(const int n, const uint32_t type, const uint8_t *weights, const block_header *header,
-                     uint32_t groups, const int8_t *x, size_t x_stride, const float *x_scales, const float *x_sums,
-                     size_t scale_stride, float *sums) {
-  vf acc[PRODUCT_TILE][VECTORS];
-  for (int t = 0; t < n; t++)
-    for (int v = 0; v < VECTORS; v++)
-      acc[t][v] = vf_load(sums + t * PANEL_ROWS + v * LANES);
+// sums[n][m][16] += (for the first block: =) the products of one block of m panels with n tokens; x_scales and x_sums
+// point at the block's first group.
+INLINE void add_tile(const int n, const int m, const uint32_t type, const uint8_t *weights, size_t weight_stride,
+                     const block_header *headers, uint32_t groups, const int8_t *x, size_t x_stride,
+                     const float *x_scales, const int32_t *x_sums, size_t scale_stride, bool is_first, float *sums) {
+  vf acc[PRODUCT_TILE][PANEL_TILE * VECTORS];
+  int32_t zeros[PRODUCT_TILE][MAXIMUM_BLOCK_GROUPS];
+  float scaled_sums[PRODUCT_TILE][MAXIMUM_BLOCK_GROUPS];
+  for (int t = 0; t < n; t++) {
+    for (int v = 0; v < m * VECTORS; v++)
+      acc[t][v] = is_first ? vf_set(0) : vf_load(sums + t * PANEL_TILE * PANEL_ROWS + v * LANES);
+    for (uint32_t g = 0; g < groups; g++) {
+      zeros[t][g] = zero_point_term(type, x_sums[t * scale_stride + g]);
+      scaled_sums[t][g] = x_scales[t * scale_stride + g] * (float)x_sums[t * scale_stride + g];
+    }
+  }
   for (uint32_t g = 0; g < groups; g++) {
-    vi dot[PRODUCT_TILE][VECTORS];
-    dot_tile(n, type == SQUINT_INT8, weights + (size_t)g * GROUP_BYTES, x + g * GROUP_COLUMNS, x_stride, dot);
+    vi dot[PRODUCT_TILE][PANEL_TILE * VECTORS];
+    dot_tile(n, m, type == SQUINT_INT8, weights + (size_t)g * GROUP_BYTES, weight_stride, x + g * GROUP_COLUMNS,
+             x_stride, dot);
     for (int t = 0; t < n; t++) {
-      vf x_scale = vf_set(x_scales[t * scale_stride + g]), x_sum = vf_set(x_sums[t * scale_stride + g]);
-      for (int v = 0; v < VECTORS; v++)
-        acc[t][v] = add_group(HAS_OFFSET(type), acc[t][v], dot[t][v], &header->scale[g][v * LANES],
-                              &header->offset[g][v * LANES], x_scale, x_sum);
+      const vf x_scale = vf_set(x_scales[t * scale_stride + g]), x_sum = vf_set(scaled_sums[t][g]);
+      const vi zero = vi_set(zeros[t][g]);
+      for (int v = 0; v < m * VECTORS; v++)
+        acc[t][v] = add_group(type, acc[t][v], dot[t][v], &headers[v / VECTORS].scale[g][v % VECTORS * LANES],
+                              &headers[v / VECTORS].offset[g][v % VECTORS * LANES], x_scale, zero, x_sum);
     }
   }
   for (int t = 0; t < n; t++)
-    for (int v = 0; v < VECTORS; v++)
-      vf_store(sums + t * PANEL_ROWS + v * LANES, acc[t][v]);
+    for (int v = 0; v < m * VECTORS; v++)
+      vf_store(sums + t * PANEL_TILE * PANEL_ROWS + v * LANES, acc[t][v]);
 }
 
-// Several tokens (prefill). A block of weights is unpacked once for a chunk of tokens, whose activations stay in the
+// m panels with a chunk of tokens. A block of weights is unpacked once for all of them, whose activations stay in the
 // second-level cache while the panels pass by.
-INLINE void product_of_many(const uint32_t type, const squint_product *p, uint32_t first_panel, uint32_t panels) {
-  enum { CHUNK = 64 };
+enum { TOKEN_CHUNK = 64 / PRODUCT_TILE * PRODUCT_TILE };
+INLINE void product_of_panels(const int m, const uint32_t type, const squint_product *p, uint32_t panel, uint32_t first,
+                              uint32_t chunk) {
   const size_t bytes_per_panel = panel_bytes(type, p->groups), x_stride = (size_t)p->groups * GROUP_COLUMNS;
   const uint32_t blocks = panel_blocks(p->groups);
-  float sums[CHUNK * PANEL_ROWS] __attribute__((aligned(64)));
-  uint8_t unpacked[MAXIMUM_BLOCK_GROUPS * GROUP_BYTES] __attribute__((aligned(64)));
-  block_header header __attribute__((aligned(64)));
-  for (uint32_t first = 0; first < p->tokens; first += CHUNK) {
-    const uint32_t chunk = p->tokens - first < CHUNK ? p->tokens - first : CHUNK;
-    for (uint32_t panel = first_panel; panel < first_panel + panels; panel++) {
-      const uint8_t *block = p->weights + panel * bytes_per_panel;
-      memset(sums, 0, chunk * PANEL_ROWS * sizeof(float));
-      for (uint32_t b = 0; b < blocks; b++) {
-        const uint32_t groups = groups_in_block(p->groups, b);
-        const uint8_t *weights = block + header_bytes(type, groups);
-        decode_header(type, block, groups, &header);
-        block += block_bytes(type, groups);
-        if (type != SQUINT_INT8 || COPIES_INT8) {
-          for (uint32_t g = 0; g < groups; g++)
-            unpack_group(type, weights + g * group_bytes(type), unpacked + (size_t)g * GROUP_BYTES);
-          weights = unpacked;
-        }
-        uint32_t t = 0;
+  const bool unpacks = type != SQUINT_INT8 || COPIES_INT8;
+  float sums[TOKEN_CHUNK * PANEL_TILE * PANEL_ROWS] __attribute__((aligned(64)));
+  uint8_t unpacked[PANEL_TILE][MAXIMUM_BLOCK_GROUPS * GROUP_BYTES] __attribute__((aligned(64)));
+  block_header headers[PANEL_TILE] __attribute__((aligned(64)));
+  const uint8_t *block = p->weights + panel * bytes_per_panel;
+  for (uint32_t b = 0; b < blocks; b++) {
+    const uint32_t groups = groups_in_block(p->groups, b);
+    const uint8_t *weights = block + header_bytes(type, groups);
+    for (int i = 0; i < m; i++) {
+      decode_header(type, block + i * bytes_per_panel, groups, &headers[i]);
+      if (unpacks)
+        for (uint32_t g = 0; g < groups; g++)
+          unpack_group(type, weights + i * bytes_per_panel + g * group_bytes(type),
+                       unpacked[i] + (size_t)g * GROUP_BYTES);
+    }
+    const size_t weight_stride = unpacks ? sizeof unpacked[0] : bytes_per_panel;
+    if (unpacks)
+      weights = unpacked[0];
+    block += block_bytes(type, groups);
+    const size_t column = (size_t)b * BLOCK_GROUPS;
+    uint32_t t = 0;
 #define TILE(n)                                                                                                        \
-  add_tile(n, type, weights, &header, groups, p->x + (first + t) * x_stride + b * BLOCK_GROUPS * GROUP_COLUMNS,        \
-           x_stride, p->x_scales + (size_t)(first + t) * p->groups + b * BLOCK_GROUPS,                                 \
-           p->x_sums + (size_t)(first + t) * p->groups + b * BLOCK_GROUPS, p->groups, sums + t * PANEL_ROWS)
-        for (; t + PRODUCT_TILE <= chunk; t += PRODUCT_TILE)
-          TILE(PRODUCT_TILE);
+  add_tile(n, m, type, weights, weight_stride, headers, groups,                                                        \
+           p->x + (first + t) * x_stride + column * GROUP_COLUMNS, x_stride,                                           \
+           p->x_scales + (size_t)(first + t) * p->groups + column,                                                     \
+           p->x_sums + (size_t)(first + t) * p->groups + column, p->groups, b == 0,                                    \
+           sums + (size_t)t * PANEL_TILE * PANEL_ROWS)
+    for (; t + PRODUCT_TILE <= chunk; t += PRODUCT_TILE)
+      TILE(PRODUCT_TILE);
 #if PRODUCT_TILE > 4
-        if (chunk & 4) {
-          TILE(4);
-          t += 4;
-        }
+    if ((chunk - t) & 4) {
+      TILE(4);
+      t += 4;
+    }
 #endif
 #if PRODUCT_TILE > 2
-        if (chunk & 2) {
-          TILE(2);
-          t += 2;
-        }
-#endif
-        if (chunk & 1)
-          TILE(1);
-#undef TILE
-      }
-      for (uint32_t t = 0; t < chunk; t++)
-        write_rows(p, panel, first + t, sums + t * PANEL_ROWS);
+    if ((chunk - t) & 2) {
+      TILE(2);
+      t += 2;
     }
+#endif
+    if ((chunk - t) & 1)
+      TILE(1);
+#undef TILE
+  }
+  for (uint32_t t = 0; t < chunk; t++)
+    for (int i = 0; i < m; i++)
+      write_rows(p, panel + i, first + t, sums + (size_t)(t * PANEL_TILE + i) * PANEL_ROWS);
+}
+
+// Several tokens (prefill).
+INLINE void product_of_many(const uint32_t type, const squint_product *p, uint32_t first_panel, uint32_t panels) {
+  for (uint32_t first = 0; first < p->tokens; first += TOKEN_CHUNK) {
+    const uint32_t chunk = p->tokens - first < TOKEN_CHUNK ? p->tokens - first : TOKEN_CHUNK;
+    uint32_t panel = first_panel;
+    for (; panel + PANEL_TILE <= first_panel + panels; panel += PANEL_TILE)
+      product_of_panels(PANEL_TILE, type, p, panel, first, chunk);
+    for (; PANEL_TILE > 1 && panel < first_panel + panels; panel++)
+      product_of_panels(1, type, p, panel, first, chunk);
   }
 }
 
@@ -212,12 +243,17 @@ static void product(const squint_product *p, uint32_t first_panel, uint32_t pane
 
 // See kernels.h.
 TARGET static uint64_t repeat_dots(const uint8_t *weights, const int8_t *x, uint32_t repeats) {
-  vi dot[PRODUCT_TILE][VECTORS];
+  vi total[PRODUCT_TILE][PANEL_TILE * VECTORS] = {0};
   for (uint32_t i = 0; i < repeats; i++) {
-    // The operands may have changed and the results are needed, as far as the compiler can tell.
-    __asm__ volatile("" : "+r"(weights), "+r"(x)::"memory");
-    dot_tile(PRODUCT_TILE, true, weights, x, GROUP_COLUMNS, dot);
-    __asm__ volatile("" ::"m"(dot));
+    // The operands may have changed, and the panels be several, as far as the compiler can tell.
+    size_t stride = 0;
+    __asm__ volatile("" : "+r"(weights), "+r"(x), "+r"(stride)::"memory");
+    vi dot[PRODUCT_TILE][PANEL_TILE * VECTORS];
+    dot_tile(PRODUCT_TILE, PANEL_TILE, true, weights, stride, x, GROUP_COLUMNS, dot);
+    for (int t = 0; t < PRODUCT_TILE; t++)
+      for (int v = 0; v < PANEL_TILE * VECTORS; v++)
+        total[t][v] = vi_add(total[t][v], dot[t][v]);
   }
-  return (uint64_t)repeats * 2 * GROUP_BYTES * PRODUCT_TILE;
+  __asm__ volatile("" ::"m"(total)); // the results are needed
+  return (uint64_t)repeats * 2 * GROUP_BYTES * PRODUCT_TILE * PANEL_TILE;
 }

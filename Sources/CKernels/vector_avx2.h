@@ -3,6 +3,8 @@
 
 #define LANES 8
 #define DOT_TILE 2
+#define LANE_TILE 2
+#define ROW_BLOCK 32
 #ifndef TARGET
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #endif
@@ -60,6 +62,7 @@ INLINE vf vf_load_signed_bytes(const int8_t *p) {
 INLINE vi vi_magnitude(vf v) { return _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fffffff)); }
 INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+INLINE vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
 INLINE vi vi_zero(void) { return _mm256_setzero_si256(); }
 INLINE int32_t vi_sum(vi v) {
   __m128i x = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

@@ -3,6 +3,8 @@
 
 #define LANES 16
 #define DOT_TILE 4
+#define LANE_TILE 4
+#define ROW_BLOCK 64
 #define TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")))
 #define INLINE static inline __attribute__((always_inline, unused)) TARGET
 
@@ -52,6 +54,7 @@ INLINE vf vf_load_signed_bytes(const int8_t *p) {
 INLINE vi vi_magnitude(vf v) { return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)); }
 INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+INLINE vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE int32_t vi_sum(vi v) { return _mm512_reduce_add_epi32(v); }
 INLINE int32_t vi_maximum(vi v) { return _mm512_reduce_max_epi32(v); }

@@ -1,10 +1,12 @@
 // The vector vocabulary of the templates in portable C: four lanes of the compiler's vector extension, which becomes
 // SSE2, NEON, RVV or plain scalars as the target has it.
 //
-// A vocabulary defines LANES, the types `vf` (floats) and `vi` (int32), and the functions below; the templates
+// A vocabulary defines LANES, the sizes of register tiles, the types `vf` (floats) and `vi` (int32), and the functions below; the templates
 // (product.h, elementwise.h, attention.h, plain.h) are written in them once for all instruction sets.
 #define LANES 4
 #define DOT_TILE 2
+#define LANE_TILE 2
+#define ROW_BLOCK 32
 #define INLINE static inline __attribute__((always_inline, unused))
 #define TARGET
 
@@ -68,6 +70,7 @@ INLINE vi vi_max(vi a, vi b) {
   return (a & mask) | (b & ~mask);
 }
 INLINE vi vi_add(vi a, vi b) { return a + b; }
+INLINE vi vi_set(int32_t x) { return (vi){x, x, x, x}; }
 INLINE vi vi_zero(void) { return (vi){0, 0, 0, 0}; }
 INLINE int32_t vi_sum(vi v) { return v[0] + v[1] + v[2] + v[3]; }
 INLINE int32_t vi_maximum(vi v) {

@@ -3,6 +3,8 @@
 
 #define LANES 4
 #define DOT_TILE 4
+#define LANE_TILE 4
+#define ROW_BLOCK 32
 #ifndef TARGET
 #define TARGET
 #endif
@@ -52,6 +54,7 @@ INLINE vf vf_load_signed_bytes(const int8_t *p) {
 INLINE vi vi_magnitude(vf v) { return vandq_s32(vreinterpretq_s32_f32(v), vdupq_n_s32(0x7fffffff)); }
 INLINE vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
 INLINE vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
+INLINE vi vi_set(int32_t x) { return vdupq_n_s32(x); }
 INLINE vi vi_zero(void) { return vdupq_n_s32(0); }
 INLINE int32_t vi_sum(vi v) { return vaddvq_s32(v); }
 INLINE int32_t vi_maximum(vi v) { return vmaxvq_s32(v); }

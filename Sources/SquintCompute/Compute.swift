@@ -37,7 +37,7 @@ public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
   public struct Regions: Sendable {
     let values: Region<Int8>
     let scales: Region<Float>
-    let sums: Region<Float>
+    let sums: Region<Int32>
 
     /// Room for `rows` rows of at most `columns` columns.
     public init(rows: Int, columns: Int, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
@@ -51,7 +51,7 @@ public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
 
   let values: UnsafeMutablePointer<Int8>
   let scales: UnsafeMutablePointer<Float>
-  let sums: UnsafeMutablePointer<Float>
+  let sums: UnsafeMutablePointer<Int32>
 
   public init(_ regions: Regions, in arena: Arena) {
     values = arena[regions.values].baseAddress!

@@ -12,7 +12,7 @@ public struct Kernels: Sendable {
   package typealias Quantize =
     @convention(c) (
       UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<Float>?,
-      UnsafeMutablePointer<Float>?
+      UnsafeMutablePointer<Int32>?
     ) -> Void
   package typealias PlainProduct = @convention(c) (UnsafePointer<squint_plain_product>?, UInt32, UInt32) -> Void
   package typealias HalfToFloat = @convention(c) (UnsafePointer<UInt16>?, UnsafeMutablePointer<Float>?, Int) -> Void

@@ -138,12 +138,25 @@ func attentionCases() -> [KernelCase] {
       add(AttentionShape(type: type, headDimension: dimension, heads: 1, tokens: 19, positions: 37, causal: false))
       add(AttentionShape(type: type, headDimension: dimension, tokens: 30, positions: 30, range: 7..<12))
     }
+    // Row blocks that are full, and every number of vectors that may be left.
+    for tokens in [16, 31, 48, 63, 64, 65, 84] {
+      add(
+        AttentionShape(type: type, headDimension: 24, heads: 1, tokens: tokens, positions: tokens + 3, firstPosition: 3)
+      )
+    }
     add(AttentionShape(type: type, headDimension: 512, heads: 2, tokens: 3, positions: 40, firstPosition: 37))
     // Scores of hundreds: all weight on few positions, and the maximum rises from tile to tile.
     add(AttentionShape(type: type, tokens: 5, positions: 200, firstPosition: 195), largeScores: true)
     // Positions that the cache does not hold, and a token that sees none of those it holds.
     add(AttentionShape(type: type, tokens: 6, positions: 4, firstPosition: 2, window: 3))
     add(AttentionShape(type: type, tokens: 3, positions: 4, firstPosition: 1000))
+  }
+  // Encoders: rows of several heads, of which one is read, and every row sees all.
+  for (dimension, positions) in [(32, 257), (64, 1025), (72, 729), (80, 1370), (88, 1025)] {
+    add(
+      AttentionShape(
+        headDimension: dimension, heads: 1, tokens: 75, positions: positions, causal: false, range: 5..<75,
+        gap: dimension))
   }
   return cases
 }

@@ -43,10 +43,11 @@ struct KernelCase {
     case .product:
       var product = squint_product(
         weights: input(0, UInt8.self), type: p[0], rows: p[1], groups: p[2], tokens: p[3], x: input(1, Int8.self),
-        x_scales: input(2, f), x_sums: input(3, f), y: output(0, f), y_stride: Int(p[4]), accumulate: p[5] != 0)
+        x_scales: input(2, f), x_sums: input(3, Int32.self), y: output(0, f), y_stride: Int(p[4]), accumulate: p[5] != 0
+      )
       kernels.product(&product, p[6], p[7])
     case .quantize:
-      kernels.quantize(input(0, f), Int(p[0]), output(0, Int8.self), output(1, f), output(2, f))
+      kernels.quantize(input(0, f), Int(p[0]), output(0, Int8.self), output(1, f), output(2, Int32.self))
     case .plainProduct:
       var product = squint_plain_product(
         weights: input(0, UInt8.self), type: p[0], rows: p[1], columns: p[2], tokens: p[3], x: input(1, f),

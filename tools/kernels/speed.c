@@ -27,6 +27,7 @@ typedef struct {
   uint32_t type, tokens, thread, threads;
   const int8_t *x;
   const float *scales;
+  const int32_t *sums;
   float *y;
   double seconds; // of processor time: the result
 } work;
@@ -51,7 +52,7 @@ static void *run(void *argument) {
                               .tokens = w->tokens,
                               .x = w->x,
                               .x_scales = w->scales,
-                              .x_sums = w->scales,
+                              .x_sums = w->sums,
                               .y = w->y,
                               .y_stride = a->rows};
     w->kernels->product(&product, from, to - from);
@@ -61,14 +62,15 @@ static void *run(void *argument) {
 }
 
 static double best_pass(const squint_kernels *kernels, const matrix *matrices, uint32_t type, uint32_t tokens,
-                        uint32_t threads, const int8_t *x, const float *scales, float *y, double seconds) {
+                        uint32_t threads, const int8_t *x, const float *scales, const int32_t *sums, float *y,
+                        double seconds) {
   double best = 1e9;
   int passes = 0;
   for (double end = now(CLOCK_MONOTONIC) + seconds; passes < 3 || now(CLOCK_MONOTONIC) < end; passes++) {
     pthread_t ids[64];
     work works[64];
     for (uint32_t t = 0; t < threads; t++) {
-      works[t] = (work){kernels, matrices, type, tokens, t, threads, x, scales, y, 0};
+      works[t] = (work){kernels, matrices, type, tokens, t, threads, x, scales, sums, y, 0};
       if (t > 0)
         pthread_create(&ids[t], NULL, run, &works[t]);
     }
@@ -92,6 +94,7 @@ int main(int count, char **arguments) {
     x[i] = (int8_t)(i * 2654435761u >> 9) / 2;
   for (size_t i = 0; i < (size_t)tokens * 48; i++)
     scales[i] = 0.01f;
+  int32_t *sums = calloc((size_t)tokens * 48, 4);
   memset(y, 0, (size_t)tokens * 49152 * 4);
   const char *names[] = {"int8", "int4", "int4_f16"};
   for (uint32_t type = SQUINT_INT8; type <= SQUINT_INT4_F16; type++) {
@@ -114,8 +117,8 @@ int main(int count, char **arguments) {
         continue;
       const uint32_t asked = count > 2 ? (uint32_t)atoi(arguments[2]) : 0;
       for (uint32_t threads = asked ? asked : 1; threads <= (asked ? asked : 2); threads++) {
-        double one = best_pass(k, matrices, type, 1, threads, x, scales, y, 0.4);
-        double many = best_pass(k, matrices, type, tokens, threads, x, scales, y, 1.5);
+        double one = best_pass(k, matrices, type, 1, threads, x, scales, sums, y, 0.4);
+        double many = best_pass(k, matrices, type, tokens, threads, x, scales, sums, y, 1.5);
         printf("%-10s %-8s %u threads: %6.1f GB/s, %4.0f passes/s; %u tokens: %.3f TOPS, %5.0f tokens/s\n", k->name,
                names[type - SQUINT_INT8], threads, (double)bytes / one * 1e-9, 1 / one, tokens,
                2 * (double)weights * tokens / many * 1e-12, tokens / many);

@@ -33,7 +33,7 @@ typedef struct {
   uint32_t tokens;
   const int8_t *x;       // [tokens][groups * 32], in -127...127
   const float *x_scales; // [tokens][groups]
-  const float *x_sums;   // [tokens][groups]: scale · Σ x, for the zero point and the minimum
+  const int32_t *x_sums; // [tokens][groups]: Σ x, for the zero point and the minimum
   float *y;              // [tokens][y_stride]
   size_t y_stride;       // at least rows
   bool accumulate;       // y += instead of y =
@@ -103,10 +103,10 @@ typedef struct {
   uint64_t (*repeat_dots)(const uint8_t *weights, const int8_t *x, uint32_t repeats);
 
   // Quantizes x[columns] to q[groups * 32], scales[groups], sums[groups], groups = ceil(columns / 32):
-  // scale = max|x| / 127, q = round(x / scale), sum = scale · Σ q; q is rounded as ggml's quantize_row_q8_0 does on the
+  // scale = max|x| / 127, q = round(x / scale), sum = Σ q; q is rounded as ggml's quantize_row_q8_0 does on the
   // same machine (ties to even, x times the reciprocal). Columns beyond the last are zero. A group whose largest
   // magnitude is below 1e-30 becomes zeros with scale 0; one that holds a NaN or an infinity zeros with scale NaN.
-  void (*quantize)(const float *x, size_t columns, int8_t *q, float *scales, float *sums);
+  void (*quantize)(const float *x, size_t columns, int8_t *q, float *scales, int32_t *sums);
 
   // Computes `rows` rows from `first_row` on, for all tokens.
   void (*plain_product)(const squint_plain_product *, uint32_t first_row, uint32_t rows);
