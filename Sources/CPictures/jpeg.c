@@ -54,7 +54,6 @@ static void warn(j_common_ptr codec, int level) {
     codec->err->num_warnings++; // the picture is whole
     return;
   case JWRN_HIT_MARKER: // a segment of the picture ends too early
-  case JWRN_JPEG_EOF:
     fail(jpeg_of(codec), SQUINT_PICTURE_TRUNCATED, "");
   default:
     report(codec);

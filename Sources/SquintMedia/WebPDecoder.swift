@@ -113,9 +113,11 @@ struct WebPFrame {
   /// At most what libwebp holds beside the pixels that it gives and the data that it gets.
   var codecBytes: Int {
     let pixels = width * height
-    // A picture of VP8L, which an alpha channel can be too: its pixels, three transforms and the choice of the codes for
-    // at least each 4 × 4 of them; codes of 12 kilobytes, of which libwebp's encoder makes at most 2,600.
-    let lossless = 5 * pixels + min(pixels / 16 + 1, 2600) * 12_288 + 80 * width
+    // A picture of VP8L, which an alpha channel can be too: its pixels, three transforms, and the choice of codes for at
+    // least each 4 × 4 of them; codes of 12 kilobytes, described in 20 bits or more. Of these libwebp's encoder makes at
+    // most 2,600; a file made to harm can have 65,536.
+    let codes = min(pixels / 16 + 1, payload.count * 8 / 20, 2600)
+    let lossless = 5 * pixels + codes * 12_288 + 80 * width
     let lossy = 160 * width + (hasAlpha ? pixels + lossless : 0)
     return 262_144 + (isLossless ? lossless : lossy)
   }

@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct PictureTests {
   @Test func theFixturesAreThere() {
-    #expect(PictureCase.all.count == 284)
+    #expect(PictureCase.all.count == 285)
     #expect(RefusedPicture.all.count == 22)
   }
 
@@ -35,6 +35,16 @@ import Testing
   func header(_ file: String, _ format: PictureFormat, _ width: Int, _ height: Int) throws {
     let header = try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path)
     #expect(header.format == format && header.width == width && header.height == height)
+  }
+
+  /// It is decoded reduced, which a model that does not resize must not see.
+  @Test func aLargeWebP() throws {
+    let path = picturesFolder.appendingPathComponent("webp-large.webp").path
+    let header = try PictureHeader.read(path: path)
+    #expect(header.width == 4100 && header.height == 4000)
+    #expect(header.decoderBytes < 150_000_000)
+    let error = caught { _ = try asItIs().process(path: path) }
+    #expect(error?.kind == .badData && error?.message.contains("reduced") == true)
   }
 
   /// A picture that is held as a whole costs its pixels, one that is not does not.
