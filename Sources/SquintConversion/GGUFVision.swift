@@ -85,8 +85,7 @@ struct GGUFVision {
     if let keyValueHeads = try metadata.size("clip.vision.attention.head_count_kv"), keyValueHeads != heads {
       throw .badData(place, "an encoder with fewer heads for keys and values than for queries is not supported")
     }
-    let family = try HuggingFaceEncoderFamily.named(
-      kind == .idefics3 ? "idefics3" : hasClass ? "clip_vision_model" : "siglip_vision_model", place: place)
+    let family: HuggingFaceEncoderFamily = kind == .idefics3 ? .idefics3 : hasClass ? .clip : .siglip
     var configuration = EncoderConfiguration(
       architecture: family.architecture, layers: try size("block_count", atMost: DecoderConfiguration.mostLayers),
       width: width, ffnWidth: ffn.width, heads: heads, patch: patch, grid: image / patch, positions: family.positions,

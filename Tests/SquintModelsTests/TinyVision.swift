@@ -117,7 +117,7 @@ struct TinyVision {
 
   /// The numbers of a tensor, in double precision; nil where it is absent.
   func values(_ name: String) -> [Double]? {
-    (encoder + projector).first { $0.name == name }?.values.map(Double.init)
+    (encoder + projector).first { $0.name == name }?.values.map { Double($0) }
   }
 
   /// Writes the model with matrices of `type`, and opens it. The mapping outlives the file.
