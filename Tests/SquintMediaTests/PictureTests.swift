@@ -6,10 +6,11 @@ import Testing
 @Suite struct PictureTests {
   @Test func theFixturesAreThere() {
     #expect(PictureCase.all.count == 285)
-    #expect(RefusedPicture.all.count == 22)
+    #expect(RefusedPicture.all.count == 23)
   }
 
-  /// To the bit for what is stored without loss. The libraries that decode the rest may round otherwise in other versions.
+  /// To the bit for what is stored without loss. The libraries that decode the rest may round a few levels otherwise in
+  /// other versions.
   @Test("pixels of Pillow and transformers", arguments: PictureCase.all)
   func pixels(_ picture: PictureCase) throws {
     let processor = try picture.processor
@@ -19,9 +20,11 @@ import Testing
     #expect(try processor.layout(width: header.width, height: header.height) == tiled.layout)
     let expected = picture.expected
     try #require(tiled.pixels.count == expected.count)
-    let largest = zip(tiled.pixels, expected).map { abs(Int($0) - Int($1)) }.max() ?? 0
-    let isLossless = picture.file.hasSuffix(".png") || header.format == .png
+    let differences = zip(tiled.pixels, expected).map { abs(Int($0) - Int($1)) }
+    let largest = differences.max() ?? 0
+    let isLossless = header.format == .png
     #expect(largest <= (isLossless ? 0 : 1), "levels differ by up to \(largest)")
+    #expect(differences.reduce(0, +) * 50 <= differences.count)
     #expect(processor.peakBytes(for: header) >= header.decoderBytes + tiled.pixels.count)
   }
 
@@ -67,7 +70,8 @@ import Testing
       let error = caught { _ = try processor.process(path: picture.path) }
       #expect(error?.kind == .badData)
       #expect(error?.message.hasPrefix(picture.path + ": ") == true)
-      #expect(error?.message.contains(picture.word) == true, "\(error?.message ?? "no error")")
+      #expect(
+        error?.message.dropFirst(picture.path.count).contains(picture.word) == true, "\(error?.message ?? "no error")")
       #expect(error?.message.contains("\n") == false)
     }
     #expect(time < .seconds(1))
