@@ -12,6 +12,12 @@ extension EncoderPart {
     let reader = ConfigurationReader(json: config, place: place)
     let modelType = try reader.text("model_type") ?? ""
     // A pair of towers keeps the vision tower's configuration inside, sometimes without its model_type.
+    guard config["vision_config"] == nil || ["clip", "siglip"].contains(modelType) else {
+      throw .badData(
+        place,
+        "this is a model of several parts (\(printable(modelType))), not a vision tower's folder; give it as the source"
+      )
+    }
     let pairs: [String: HuggingFaceEncoderFamily] = ["clip": .clip, "siglip": .siglip]
     let pair = pairs[modelType]
     let inner = pair == nil ? config : config["vision_config"] ?? .null

@@ -149,7 +149,7 @@ struct Modality: Sendable {
             + "\(known)")
       }
     } else {
-      prompt.token = tokens(prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+      prompt.token = tokens(prompt.tokenText ?? prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
     }
     self.encoder = encoder
     self.projector = projector
