@@ -1,7 +1,7 @@
 import SquintFile
 
 /// What a vision tower's configuration class in transformers assumes where config.json is silent, and what it has.
-struct HuggingFaceEncoderFamily: Sendable {
+package struct HuggingFaceEncoderFamily: Sendable {
   let architecture: String
   /// `model_type` of the tower.
   let modelTypes: [String]
@@ -23,36 +23,59 @@ struct HuggingFaceEncoderFamily: Sendable {
   let names: @Sendable (_ module: String) -> NameMap
 
   /// configuration_clip.py, configuration_siglip.py, configuration_dinov2.py, configuration_idefics3.py
-  static let all = [
-    HuggingFaceEncoderFamily(
-      architecture: "clip", modelTypes: ["clip_vision_model"], width: 768, layers: 12, heads: 12, image: 224, patch: 32,
-      activation: .quickGelu, normEpsilon: 1e-5, positions: .fixed, hasClass: true, hasPreNorm: true, hasNorm: false,
-      hasPatchBias: false, pictures: .clip, names: NameMap.clipEncoder),
-    HuggingFaceEncoderFamily(
-      architecture: "siglip", modelTypes: ["siglip_vision_model"], width: 768, layers: 12, heads: 12, image: 224,
-      patch: 16, activation: .geluTanh, normEpsilon: 1e-6, positions: .fixed, hasClass: false, hasPreNorm: false,
-      hasNorm: true, hasPatchBias: true, pictures: .siglip, names: NameMap.clipEncoder),
-    HuggingFaceEncoderFamily(
-      architecture: "dinov2", modelTypes: ["dinov2"], width: 768, layers: 12, heads: 12, image: 224, patch: 14,
-      activation: .gelu, normEpsilon: 1e-6, positions: .bicubic, hasClass: true, hasPreNorm: false, hasNorm: true,
-      hasPatchBias: true, pictures: .dinov2, names: NameMap.dinov2Encoder),
-    HuggingFaceEncoderFamily(
-      architecture: "idefics3",
-      modelTypes: ["idefics3_vision", "idefics3", "smolvlm_vision", "smolvlm"], width: 1152, layers: 12, heads: 16,
-      image: 224, patch: 32, activation: .geluTanh, normEpsilon: 1e-6, positions: .buckets, hasClass: false,
-      hasPreNorm: false, hasNorm: true, hasPatchBias: true, pictures: .idefics3, names: NameMap.clipEncoder),
-  ]
+  static let clip = HuggingFaceEncoderFamily(
+    architecture: "clip", modelTypes: ["clip_vision_model"], width: 768, layers: 12, heads: 12, image: 224, patch: 32,
+    activation: .quickGelu, normEpsilon: 1e-5, positions: .fixed, hasClass: true, hasPreNorm: true, hasNorm: false,
+    hasPatchBias: false, pictures: .clip, names: NameMap.clipEncoder)
+  static let siglip = HuggingFaceEncoderFamily(
+    architecture: "siglip", modelTypes: ["siglip_vision_model"], width: 768, layers: 12, heads: 12, image: 224,
+    patch: 16, activation: .geluTanh, normEpsilon: 1e-6, positions: .fixed, hasClass: false, hasPreNorm: false,
+    hasNorm: true, hasPatchBias: true, pictures: .siglip, names: NameMap.clipEncoder)
+  static let dinov2 = HuggingFaceEncoderFamily(
+    architecture: "dinov2", modelTypes: ["dinov2"], width: 768, layers: 12, heads: 12, image: 224, patch: 14,
+    activation: .gelu, normEpsilon: 1e-6, positions: .bicubic, hasClass: true, hasPreNorm: false, hasNorm: true,
+    hasPatchBias: true, pictures: .bit, names: NameMap.dinov2Encoder)
+  static let idefics3 = HuggingFaceEncoderFamily(
+    architecture: "idefics3",
+    modelTypes: ["idefics3_vision", "idefics3", "smolvlm_vision", "smolvlm"], width: 1152, layers: 12, heads: 16,
+    image: 224, patch: 32, activation: .geluTanh, normEpsilon: 1e-6, positions: .buckets, hasClass: false,
+    hasPreNorm: false, hasNorm: true, hasPatchBias: true, pictures: .idefics3, names: NameMap.clipEncoder)
 
-  /// The family of the tower with this `model_type`.
-  ///
-  /// - Throws: `SquintError.badData` where there is none.
-  static func named(_ modelType: String, place: String) throws(SquintError) -> HuggingFaceEncoderFamily {
-    guard let family = all.first(where: { $0.modelTypes.contains(modelType) }) else {
-      let known = all.map(\.modelTypes[0]).joined(separator: ", ")
-      throw .badData(
-        place, "the vision model_type \"\(printable(modelType))\" is not supported; known are \(known)")
+  static let all = [clip, siglip, dinov2, idefics3]
+
+  /// The pictures that this family takes, a square of `side`, where no file says so: as in the files of the published models.
+  func usualPictures(side: Int) -> PictureConfiguration {
+    var pictures = pictures.pictures(side: side)
+    if architecture == Self.dinov2.architecture {
+      // All published DINOv2 have this mean, not the one that the class of their image processor assumes.
+      pictures.mean = [0.485, 0.456, 0.406]
+      pictures.std = [0.229, 0.224, 0.225]
     }
-    return family
+    return pictures
+  }
+}
+
+extension HuggingFaceEncoderFamily {
+  /// `known`, or the family that the tower's model_type names; CLIP where it names none, as in LLaVA's class.
+  ///
+  /// - Throws: `SquintError.badData` where there is no such family.
+  init(of json: JSONValue, known: HuggingFaceEncoderFamily? = nil, place: String) throws(SquintError) {
+    if let known {
+      self = known
+      return
+    }
+    let modelType = try ConfigurationReader(json: json, place: place).text("model_type") ?? "clip_vision_model"
+    guard let family = Self.all.first(where: { $0.modelTypes.contains(modelType) }) else {
+      let known = Self.all.map(\.modelTypes[0]).joined(separator: ", ")
+      throw .badData(place, "the vision model_type \"\(printable(modelType))\" is not supported; known are \(known)")
+    }
+    self = family
+  }
+
+  /// The side of the pictures that the tower of this configuration was trained on.
+  func image(_ json: JSONValue, place: String) throws(SquintError) -> Int {
+    try ConfigurationReader(json: json, place: place).side("image_size", atMost: PictureConfiguration.largestSide)
+      ?? image
   }
 }
 
@@ -61,10 +84,14 @@ extension EncoderConfiguration {
   ///
   /// - Parameters:
   ///   - json: config.json of the tower, or `vision_config` of a larger one.
+  ///   - known: the tower's family; nil: what its model_type says, CLIP where it says nothing.
   ///   - place: the file, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
-  init(huggingFace json: JSONValue, family: HuggingFaceEncoderFamily, place: String) throws(SquintError) {
+  package init(
+    huggingFace json: JSONValue, family known: HuggingFaceEncoderFamily? = nil, place: String
+  ) throws(SquintError) {
     let reader = ConfigurationReader(json: json, place: place)
+    let family = try HuggingFaceEncoderFamily(of: json, known: known, place: place)
     let width = try reader.size("hidden_size") ?? family.width
     let isDINO = family.architecture == "dinov2"
     let ffnWidth: Int
@@ -80,7 +107,7 @@ extension EncoderConfiguration {
       ffnWidth = try reader.size("intermediate_size") ?? 3072
     }
     let patch = try reader.side("patch_size", atMost: Self.largestPatch) ?? family.patch
-    let image = try reader.side("image_size", atMost: PictureConfiguration.largestSide) ?? family.image
+    let image = try family.image(json, place: place)
     let channels = try reader.size("num_channels") ?? 3
     guard channels == 3 else {
       throw .badData(place, "num_channels is \(channels); only pictures with 3 are supported")

@@ -12,20 +12,13 @@ extension EncoderPart {
     let reader = ConfigurationReader(json: config, place: place)
     let modelType = try reader.text("model_type") ?? ""
     // A pair of towers keeps the vision tower's configuration inside, sometimes without its model_type.
-    let inner: JSONValue
-    let innerType: String
-    switch modelType {
-    case "clip", "siglip":
-      guard let vision = config["vision_config"], vision.object != nil else {
-        throw .badData(place, "there is no vision_config")
-      }
-      inner = vision
-      innerType = "\(modelType)_vision_model"
-    default:
-      inner = config
-      innerType = modelType
+    let pairs: [String: HuggingFaceEncoderFamily] = ["clip": .clip, "siglip": .siglip]
+    let pair = pairs[modelType]
+    let inner = pair == nil ? config : config["vision_config"] ?? .null
+    guard inner.object != nil, pair != nil || !modelType.isEmpty else {
+      throw .badData(place, "there is no \(pair == nil ? "model_type" : "vision_config")")
     }
-    let family = try HuggingFaceEncoderFamily.named(innerType, place: place)
+    let family = try HuggingFaceEncoderFamily(of: inner, known: pair, place: place)
     try self.init(
       huggingFace: inner, family: family, name: name, source: try SafetensorsSource(path: folder.path), place: place,
       tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures), isAlone: true)
@@ -44,7 +37,7 @@ extension EncoderPart {
     self.init(
       configuration: configuration,
       tensors: MappedTensors(source: source, maps: isAlone ? [names, .contrastiveRest] : [names], place: tensorPlace),
-      pictures: pictures, usualPictures: family.pictures.pictures(side: configuration.grid * configuration.patch))
+      pictures: pictures, usualPictures: family.usualPictures(side: try family.image(json, place: place)))
   }
 }
 

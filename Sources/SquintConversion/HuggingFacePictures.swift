@@ -1,7 +1,7 @@
 import SquintFile
 
 /// What an image processor class of transformers assumes where its file is silent.
-struct HuggingFacePictureFamily: Sendable {
+package struct HuggingFacePictureFamily: Sendable {
   /// Without the endings that name an implementation: Fast, Pil.
   let className: String
   var size: PictureConfiguration.Resize
@@ -23,16 +23,12 @@ struct HuggingFacePictureFamily: Sendable {
   private static let side224 = PictureConfiguration.Size(height: 224, width: 224)
 
   /// image_processing_clip.py and its siblings
-  static let clip = HuggingFacePictureFamily(
+  package static let clip = HuggingFacePictureFamily(
     className: "CLIPImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd)
   static let bit = HuggingFacePictureFamily(
     className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd)
-  /// The settings that all published DINOv2 have in their files: another mean than the class assumes.
-  static let dinov2 = HuggingFacePictureFamily(
-    className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true,
-    mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225])
   static let llava = HuggingFacePictureFamily(
     className: "LlavaImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd, padsToSquare: true)
@@ -78,25 +74,31 @@ extension PictureConfiguration {
   ///   - fallback: the class where the file names none.
   ///   - place: the file, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong, or asks for what the model file has no word for.
-  init(huggingFace json: JSONValue, fallback: HuggingFacePictureFamily, place: String) throws(SquintError) {
+  package init(
+    huggingFace json: JSONValue, fallback: HuggingFacePictureFamily = .clip, place: String
+  ) throws(SquintError) {
     let reader = ConfigurationReader(json: json, place: place)
     let family = try Self.family(reader, fallback: fallback)
     self.init()
-    filter = family.filter
     if let number = json["resample"] {
       guard let known = number.int.flatMap(Filter.init(pillow:)) else {
         throw reader.wrong("resample", "one of Pillow's numbers 0 to 5")
       }
       filter = known
+    } else {
+      filter = reader.isAbsent("resample") ? family.filter : .bilinear
     }
-    rescale = try reader.flag("do_rescale") ?? true ? reader.number("rescale_factor") ?? 1.0 / 255 : 1
+    rescale = 1
+    if try Self.does("do_rescale", reader, default: true) {
+      rescale = try Self.needed(reader, "rescale_factor", reader.number("rescale_factor"), default: 1.0 / 255)
+    }
     guard rescale > 0 else { throw .badData(place, "rescale_factor \(rescale) is not positive") }
-    if try reader.flag("do_normalize") ?? true {
-      mean = try Self.channels(reader, "image_mean") ?? family.mean
-      std = try Self.channels(reader, "image_std") ?? family.std
+    if try Self.does("do_normalize", reader, default: true) {
+      mean = try Self.needed(reader, "image_mean", Self.channels(reader, "image_mean"), default: family.mean)
+      std = try Self.needed(reader, "image_std", Self.channels(reader, "image_std"), default: family.std)
       guard std.allSatisfy({ $0 > 0 }) else { throw .badData(place, "image_std has a number that is not positive") }
     }
-    let resizes = try reader.flag("do_resize") ?? true
+    let resizes = try Self.does("do_resize", reader, default: true)
     if family.tile != nil {
       try readTiles(reader, family: family, resizes: resizes)
     } else {
@@ -127,13 +129,13 @@ extension PictureConfiguration {
     _ reader: ConfigurationReader, family: HuggingFacePictureFamily, resizes: Bool
   ) throws(SquintError) {
     if resizes { resize = try Self.resize(reader, family: family) }
-    if try reader.flag("do_center_crop") ?? family.centerCrops {
-      guard let size = try Self.cropSize(reader) ?? family.crop else {
+    if try Self.does("do_center_crop", reader, default: family.centerCrops) {
+      guard let size = try either(Self.cropSize(reader), reader.isAbsent("crop_size") ? family.crop : nil) else {
         throw .badData(reader.place, "do_center_crop is true, but there is no crop_size")
       }
       crop = size
     }
-    guard try reader.flag("do_pad") ?? false else { return }
+    guard try Self.does("do_pad", reader, default: false) else { return }
     if family.padsToSquare {
       padToSquare()
     } else if reader.json["pad_size"] != nil {
@@ -149,7 +151,9 @@ extension PictureConfiguration {
   private static func resize(
     _ reader: ConfigurationReader, family: HuggingFacePictureFamily
   ) throws(SquintError) -> Resize {
-    guard let value = reader.json["size"] else { return family.size }
+    guard let value = reader.json["size"] else {
+      return try needed(reader, "size", nil, default: family.size)
+    }
     func side(_ key: String) throws(SquintError) -> Int? {
       guard let number = value[key] else { return nil }
       guard let side = number.int, (1...largestSide).contains(side) else {
@@ -210,13 +214,29 @@ extension PictureConfiguration {
     if let side = try longestEdge("size", atMost: Self.largestTiledSide) { resize = .longestEdge(side) }
     if !resizes { resize = .none }
     tile = try longestEdge("max_image_size", atMost: Self.largestTiledSide) ?? family.tile
-    splits = try reader.flag("do_image_splitting") ?? true
+    splits = try Self.does("do_image_splitting", reader, default: true)
     guard try reader.flag("do_center_crop") != true else {
       throw .badData(reader.place, "do_center_crop does not go with \(family.className)")
     }
   }
 
   // MARK: Parts
+
+  /// A flag: in transformers an absent one is as its class has it, null is false.
+  private static func does(
+    _ key: String, _ reader: ConfigurationReader, default fallback: Bool
+  ) throws(SquintError) -> Bool {
+    reader.isAbsent(key) ? fallback : try reader.flag(key) ?? false
+  }
+
+  /// A setting that a step needs: in transformers an absent one is as its class has it, null makes the step fail.
+  private static func needed<Value>(
+    _ reader: ConfigurationReader, _ key: String, _ value: Value?, default fallback: Value
+  ) throws(SquintError) -> Value {
+    if let value { return value }
+    guard reader.isAbsent(key) else { throw .badData(reader.place, "\(key) is null, but a step needs it") }
+    return fallback
+  }
 
   private static func keys(of value: JSONValue) -> String {
     let keys = value.object?.members.map { printable($0.key) } ?? []

@@ -71,7 +71,7 @@ struct HuggingFaceVision {
 
   private func llava() throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
-    parts.encoder = try tower(family: nil)
+    parts.encoder = try tower()
     let found = try ProjectorTensors(
       in: source, prefixes: ["multi_modal_projector", "model.multi_modal_projector"], module: "projector.\(name)",
       place: folder.path)
@@ -101,18 +101,12 @@ struct HuggingFaceVision {
 
   /// The vision tower of `vision_config`.
   ///
-  /// - Parameter family: nil: what its model_type says, CLIP where it says nothing.
-  private func tower(family given: HuggingFaceEncoderFamily?) throws(SquintError) -> EncoderPart {
+  /// - Parameter known: its family; nil: what its model_type says.
+  private func tower(family known: HuggingFaceEncoderFamily? = nil) throws(SquintError) -> EncoderPart {
     guard let vision = config["vision_config"], vision.object != nil else {
       throw .badData(place, "there is no vision_config")
     }
-    let modelType = try ConfigurationReader(json: vision, place: "\(place): vision_config").text("model_type")
-    let family: HuggingFaceEncoderFamily
-    if let given {
-      family = given
-    } else {
-      family = try HuggingFaceEncoderFamily.named(modelType ?? "clip_vision_model", place: place)
-    }
+    let family = try HuggingFaceEncoderFamily(of: vision, known: known, place: "\(place): vision_config")
     return try EncoderPart(
       huggingFace: vision, family: family, name: name, source: source, place: "\(place): vision_config",
       tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures))
@@ -133,8 +127,7 @@ struct HuggingFaceVision {
   private func idefics3() throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
     let isSmolVLM = config["model_type"]?.string == "smolvlm"
-    let family = try HuggingFaceEncoderFamily.named("idefics3", place: place)
-    var encoder = try tower(family: family)
+    var encoder = try tower(family: .idefics3)
     encoder.configuration.architecture = isSmolVLM ? "smolvlm" : "idefics3"
     parts.encoder = encoder
     let found = try ProjectorTensors(
@@ -176,7 +169,7 @@ struct HuggingFaceVision {
     let inside = "model.vision_tower."
     let hasTower = source.tensors.contains { $0.name.hasPrefix(inside) }
     if hasTower, config["vision_config"] != nil {
-      parts.encoder = try tower(family: nil)
+      parts.encoder = try tower()
     } else if hasTower {
       parts.missingEncoder =
         "the weights of the vision tower (mm_vision_tower: \(printable(named ?? "not named"))) are in this checkpoint, but "

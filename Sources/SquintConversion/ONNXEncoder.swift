@@ -15,10 +15,8 @@ extension EncoderPart {
       throw .badData(path, "\(grouped(patches)) positions of patches are no square grid; this is not supported")
     }
     // What else would tell them apart is not in the file: SigLIP has no class token, CLIP a norm before the layers.
-    let family = try HuggingFaceEncoderFamily.named(
-      transformer.classToken == nil
-        ? "siglip_vision_model" : transformer.preNorm == nil ? "dinov2" : "clip_vision_model",
-      place: path)
+    let family: HuggingFaceEncoderFamily =
+      transformer.classToken == nil ? .siglip : transformer.preNorm == nil ? .dinov2 : .clip
     var configuration = EncoderConfiguration(
       architecture: family.architecture, layers: transformer.layers.count, width: transformer.width,
       ffnWidth: transformer.layers[0].up.rows, heads: transformer.heads, patch: transformer.patch.shape[2], grid: grid,
@@ -40,7 +38,7 @@ extension EncoderPart {
       tensors: MappedTensors(
         source: try ONNXEncoderTensors(source: source, transformer: transformer, place: path),
         maps: [.onnxEncoder("encoder.\(name)")], place: path),
-      pictures: nil, usualPictures: family.pictures.pictures(side: side))
+      pictures: nil, usualPictures: family.usualPictures(side: side))
     guard !transformer.leftOut.isEmpty else { return }
     let names = transformer.leftOut.prefix(3).map { printable($0.name) }.joined(separator: ", ")
     let others = transformer.leftOut.count > 3 ? " and \(transformer.leftOut.count - 3) more" : ""

@@ -147,7 +147,8 @@ import Testing
     #expect(
       try Self.failure(file, [("idefics3", "idefics9")]).contains(
         "clip.projector_type \"idefics9\" is not supported; known are mlp, idefics3"))
-    #expect(try Self.failure(file, [("clip.has_vision_encoder", "clip.has_vision_encodes")]).contains("no vision encoder"))
+    #expect(
+      try Self.failure(file, [("clip.has_vision_encoder", "clip.has_vision_encodes")]).contains("no vision encoder"))
     for key in ["embedding_length", "patch_size", "image_size", "block_count", "attention.head_count"] {
       let other = String(key.dropLast()) + "_"
       #expect(
@@ -157,13 +158,15 @@ import Testing
     #expect(try Self.failure(file, [("layer_norm_epsilon", "layer_norm_epsilom")]).contains("epsilon is missing"))
     #expect(try Self.failure(file, [("v.blk.1.attn_q.bias", "v.blk.1.attn_x.bias")]).contains("no rule maps tensor"))
     #expect(try Self.failure(file, [("v.blk.1.ln1.bias", "v.blk.7.ln1.bias")]).contains("v.blk.1.ln1.bias"))
-    #expect(try Self.failure(file, [("v.blk.0.ffn_up.weight", "v.blk.0.ffn_xx.weight")]).contains("v.blk.0.ffn_up.weight"))
+    #expect(
+      try Self.failure(file, [("v.blk.0.ffn_up.weight", "v.blk.0.ffn_xx.weight")]).contains("v.blk.0.ffn_up.weight"))
     #expect(try Self.failure(file, [("mm.model.fc", "mm.model.fx")]).contains("no matrix of a projector"))
   }
 
   /// A GGUF file of metadata alone.
   private static func file(_ pairs: [(key: String, value: [UInt8])]) -> [UInt8] {
-    var bytes = Array("GGUF".utf8) + littleEndian(UInt32(3)) + littleEndian(UInt64(0)) + littleEndian(UInt64(pairs.count))
+    var bytes =
+      Array("GGUF".utf8) + littleEndian(UInt32(3)) + littleEndian(UInt64(0)) + littleEndian(UInt64(pairs.count))
     for (key, value) in pairs { bytes += littleEndian(UInt64(key.utf8.count)) + Array(key.utf8) + value }
     return bytes
   }

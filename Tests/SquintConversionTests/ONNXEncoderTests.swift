@@ -72,7 +72,7 @@ import Testing
     #expect(
       encoder.notes
         == (name == "original"
-          ? ["\(path) has more than the encoder; left out are the tensors onnx::MatMul_217"] : []))
+          ? ["\(path) has more than the encoder; left out are the tensors onnx::MatMul_299"] : []))
 
     let got = try Self.numbers(configuration, encoder.tensors)
     let checkpointTensors = MappedTensors(
