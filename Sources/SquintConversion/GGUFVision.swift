@@ -100,8 +100,7 @@ struct GGUFVision {
       configuration: configuration,
       tensors: MappedTensors(
         source: source, maps: [.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)], place: place),
-      pictures: try pictures(family: family.pictures, side: image),
-      usualPictures: family.pictures.pictures(side: image))
+      pictures: try pictures(family: family, side: image), usualPictures: family.usualPictures(side: image))
   }
 
   /// The width between the feed-forward network's matrices, and whether the file calls them the wrong way round.
@@ -135,8 +134,8 @@ struct GGUFVision {
   // MARK: Pictures
 
   /// What the file says of pictures, and for the rest what the models of its kind do.
-  private func pictures(family: HuggingFacePictureFamily, side: Int) throws(SquintError) -> PictureConfiguration {
-    var pictures = family.pictures(side: side)
+  private func pictures(family: HuggingFaceEncoderFamily, side: Int) throws(SquintError) -> PictureConfiguration {
+    var pictures = family.usualPictures(side: side)
     if let mean = try metadata.numbers("clip.vision.image_mean", count: 3) { pictures.mean = mean }
     if let std = try metadata.numbers("clip.vision.image_std", count: 3) { pictures.std = std }
     guard pictures.std.allSatisfy({ $0 > 0 }) else {

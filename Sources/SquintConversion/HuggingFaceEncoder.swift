@@ -42,6 +42,17 @@ package struct HuggingFaceEncoderFamily: Sendable {
     hasPreNorm: false, hasNorm: true, hasPatchBias: true, pictures: .idefics3, names: NameMap.clipEncoder)
 
   static let all = [clip, siglip, dinov2, idefics3]
+
+  /// The pictures that this family takes, a square of `side`, where no file says so: as in the files of the published models.
+  func usualPictures(side: Int) -> PictureConfiguration {
+    var pictures = pictures.pictures(side: side)
+    if architecture == Self.dinov2.architecture {
+      // All published DINOv2 have this mean, not the one that the class of their image processor assumes.
+      pictures.mean = [0.485, 0.456, 0.406]
+      pictures.std = [0.229, 0.224, 0.225]
+    }
+    return pictures
+  }
 }
 
 extension HuggingFaceEncoderFamily {

@@ -43,7 +43,7 @@ extension EncoderPart {
     self.init(
       configuration: configuration,
       tensors: MappedTensors(source: source, maps: isAlone ? [names, .contrastiveRest] : [names], place: tensorPlace),
-      pictures: pictures, usualPictures: family.pictures.pictures(side: try family.image(json, place: place)))
+      pictures: pictures, usualPictures: family.usualPictures(side: try family.image(json, place: place)))
   }
 }
 

@@ -29,10 +29,6 @@ package struct HuggingFacePictureFamily: Sendable {
   static let bit = HuggingFacePictureFamily(
     className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd)
-  /// The settings that all published DINOv2 have in their files: another mean than the class assumes.
-  static let dinov2 = HuggingFacePictureFamily(
-    className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true,
-    mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225])
   static let llava = HuggingFacePictureFamily(
     className: "LlavaImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd, padsToSquare: true)

@@ -38,10 +38,11 @@ extension EncoderPart {
       tensors: MappedTensors(
         source: try ONNXEncoderTensors(source: source, transformer: transformer, place: path),
         maps: [.onnxEncoder("encoder.\(name)")], place: path),
-      pictures: nil, usualPictures: family.pictures.pictures(side: side))
-    guard let first = transformer.leftOut.first else { return }
-    let others = transformer.leftOut.count > 1 ? " and \(transformer.leftOut.count - 1) more tensors" : ""
-    notes.append("\(path) has more than the encoder: \(printable(first.name))\(others) are left out")
+      pictures: nil, usualPictures: family.usualPictures(side: side))
+    guard !transformer.leftOut.isEmpty else { return }
+    let names = transformer.leftOut.prefix(3).map { printable($0.name) }.joined(separator: ", ")
+    let others = transformer.leftOut.count > 3 ? " and \(transformer.leftOut.count - 3) more" : ""
+    notes.append("\(path) has more than the encoder; left out are the tensors \(names)\(others)")
   }
 }
 

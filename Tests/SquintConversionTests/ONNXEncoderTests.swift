@@ -53,7 +53,7 @@ import Testing
   ])
   func sameAsCheckpoint(_ name: String, _ checkpoint: String) throws {
     let path = Self.path("\(name).onnx")
-    let encoder = try ONNXEncoder(path: path, module: "encoder.image")
+    let encoder = try EncoderPart(onnx: path, name: "image")
     let isDINO = checkpoint == "model" || checkpoint == "shared"
     let configuration = encoder.configuration
     #expect(configuration.architecture == (isDINO ? "dinov2" : name))
@@ -67,9 +67,12 @@ import Testing
     #expect(configuration.normEpsilon == (name == "clip" ? 1e-5 : 1e-6))
     #expect(configuration.activation == (name == "clip" ? .quickGELU : name == "siglip" ? .geluTanh : .gelu))
     #expect(configuration.positions == (isDINO ? .bicubic : .fixed))
-    #expect(configuration.features.dropsClass == (name == "original"))
-    #expect(encoder.picture.resize == .exact(height: 12, width: 12))
-    #expect(encoder.notes.count == (name == "original" ? 2 : 1))
+    #expect(encoder.usualPictures.tileSize == PictureConfiguration.Size(height: 12, width: 12))
+    #expect(encoder.usualPictures.mean[0] == (name == "clip" ? 0.48145466 : name == "siglip" ? 0.5 : 0.485))
+    #expect(
+      encoder.notes
+        == (name == "original"
+          ? ["\(path) has more than the encoder; left out are the tensors onnx::MatMul_299"] : []))
 
     let got = try Self.numbers(configuration, encoder.tensors)
     let checkpointTensors = MappedTensors(
@@ -90,7 +93,7 @@ import Testing
   /// Rows are read in pieces that begin anywhere.
   @Test func transposedInPieces() throws {
     for name in ["traced", "traced-f16"] {
-      let source = try ONNXEncoder(path: Self.path("\(name).onnx"), module: "encoder.image").tensors.source
+      let source = try EncoderPart(onnx: Self.path("\(name).onnx"), name: "image").tensors.source
       for stem in ["0.ffn.up.weight", "positions"] {
         let tensor = try #require(source.tensor(named: stem))
         let whole = try source.read(tensor)
@@ -129,7 +132,7 @@ import Testing
       }
       let folder = try TemporaryFolder()
       let path = try folder.write("x.onnx", bytes)
-      let error = squintError { try ONNXEncoder(path: path, module: "encoder.image") }
+      let error = squintError { try EncoderPart(onnx: path, name: "image") }
       #expect(error?.kind == .badData)
       return error?.message ?? ""
     }
@@ -143,5 +146,39 @@ import Testing
     #expect(try message("dynamo.onnx", [("LayerNormalization", "LayerNormalizatiun")]).contains("layer"))
     #expect(try message("dynamo.onnx", [("Concat", "Comcat")]).contains("positions"))
     #expect(try message("traced.onnx", [("cubic", "conic")]).contains("resizes the positions"))
+  }
+
+  /// Through the whole converter, which multiplies LayerScale into the matrices.
+  @Test func assembled() throws {
+    let vision = ConverterFixture.folder.appendingPathComponent("vision/parts").path
+    try withFolder { folder in
+      var projector = SyntheticCheckpoint()
+      projector.shapes = ["0.weight": [32, 16], "0.bias": [32]]
+      try projector.write(to: folder)
+      var options = ConversionOptions()
+      options.type = .f32
+      let sources = ConversionSources(
+        decoder: "\(vision)/decoder", encoders: ["image": Self.path("original.onnx")],
+        projectors: ["image": "\(folder)/model.safetensors"])
+      let report = try convert(sources, to: "\(folder)/out.squint", options: options)
+      #expect(report.unmapped.isEmpty)
+      #expect(report.notes.contains { $0.contains("has more than the encoder") })
+      let model = try ModelFile(path: "\(folder)/out.squint")
+      #expect(model.metadata["encoder.image.architecture"] == .string("dinov2"))
+      #expect(model.metadata["encoder.image.drops_class"] == .bool(true))
+      #expect(model.metadata["image.crop"] == .ints([12, 12]))
+      let source = try SafetensorsSource(path: Self.path("model.safetensors"))
+      func numbers(_ name: String) throws -> [Float] { try source.read(#require(source.tensor(named: name))) }
+      let scale = try numbers("encoder.layer.1.layer_scale2.lambda1")
+      let down = try numbers("encoder.layer.1.mlp.fc2.weight")
+      #expect(
+        try model.numbers("encoder.image.1.ffn.down") == down.indices.map { down[$0] * scale[$0 / (down.count / 16)] })
+      #expect(
+        try model.numbers("encoder.image.0.attention.k") == numbers("encoder.layer.0.attention.k_proj.weight"))
+    }
+    let missing = squintError {
+      try planConversion(ConversionSources(decoder: "\(vision)/decoder", encoders: ["image": "/absent/x.onnx"]))
+    }
+    #expect(missing?.kind == .noInput)
   }
 }

@@ -200,7 +200,7 @@ import Testing
     let error = squintError {
       let source = try ONNXSource(path: path)
       for tensor in source.tensors where tensor.type.isReadable { _ = try source.read(tensor) }
-      let encoder = try ONNXEncoder(path: path, module: "encoder.image")
+      let encoder = try EncoderPart(onnx: path, name: "image")
       for tensor in encoder.tensors.source.tensors { _ = try encoder.tensors.source.read(tensor) }
     }
     if let error {
