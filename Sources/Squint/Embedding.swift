@@ -97,7 +97,8 @@ public final class Embedder {
       $0 + (file.module($1)?.range.count ?? 0)
     }
     let needed =
-      machine.processBytes + (threads - 1) * Workers.stackBytes + weights + plan.byteCount + picture.size.decodingBytes
+      machine.processBytes + Machine.growthBytes + (threads - 1) * Workers.stackBytes + weights + plan.byteCount
+      + picture.size.decodingBytes
     let budget = memory ?? machine.availableBytes
     guard needed <= budget else {
       throw SquintError(

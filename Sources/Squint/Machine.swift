@@ -10,6 +10,10 @@ public struct Machine: Sendable {
   /// What this process holds now, in bytes: the program itself and what it has loaded.
   public let processBytes: Int
 
+  /// What the process itself will still take, in bytes: the pages of its code that it has not run yet, the text of prompt
+  /// and answer. (Measured with models of no size: 1.4 MB.)
+  static let growthBytes = 2 << 20
+
   public init() {
     processBytes = Self.residentBytes()
     processors = Self.usableProcessors()

@@ -219,7 +219,8 @@ public struct SessionPlan: Sendable {
 
     let process = [
       // The process holds the tokenizer already.
-      Item(name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0)),
+      Item(
+        name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
       Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes),
       Item(name: "tokenizer", byteCount: model.tokenizerBytes),
     ]

@@ -34,7 +34,7 @@ package struct HuggingFaceEncoderFamily: Sendable {
   static let dinov2 = HuggingFaceEncoderFamily(
     architecture: "dinov2", modelTypes: ["dinov2"], width: 768, layers: 12, heads: 12, image: 224, patch: 14,
     activation: .gelu, normEpsilon: 1e-6, positions: .bicubic, hasClass: true, hasPreNorm: false, hasNorm: true,
-    hasPatchBias: true, pictures: .dinov2, names: NameMap.dinov2Encoder)
+    hasPatchBias: true, pictures: .bit, names: NameMap.dinov2Encoder)
   static let idefics3 = HuggingFaceEncoderFamily(
     architecture: "idefics3",
     modelTypes: ["idefics3_vision", "idefics3", "smolvlm_vision", "smolvlm"], width: 1152, layers: 12, heads: 16,

@@ -96,13 +96,14 @@ import Testing
     let jpeg = [UInt8](
       try Data(contentsOf: Self.vision.appendingPathComponent("pictures/photo.jpg")))
     var cases: [(name: String, bytes: [UInt8], words: String)] = [
-      ("empty.jpg", [], "empty"), ("text.png", Array("This is a text.\n".utf8), ""),
+      ("empty.jpg", [], "empty"), ("text.png", Array("This is a text.\n".utf8), "text"),
       ("gif.jpg", Array("GIF89a".utf8) + [UInt8](repeating: 0, count: 50), "GIF"),
-      ("half.png", Array(png.prefix(png.count / 2)), ""), ("half.jpg", Array(jpeg.prefix(jpeg.count / 2)), ""),
-      ("head.jpg", Array(jpeg.prefix(20)), ""), ("head.png", Array(png.prefix(20)), ""),
+      ("half.png", Array(png.prefix(png.count / 2)), "truncated"),
+      ("half.jpg", Array(jpeg.prefix(jpeg.count / 2)), "truncated"),
+      ("head.jpg", Array(jpeg.prefix(20)), "truncated"), ("head.png", Array(png.prefix(20)), "truncated"),
       ("long.png", Self.pngHeader(width: 1, height: 100_000), "1 × 100,000"),
       ("huge.png", Self.pngHeader(width: 65_500, height: 65_500), "65,500"),
-      ("none.png", Self.pngHeader(width: 0, height: 5), ""),
+      ("none.png", Self.pngHeader(width: 0, height: 5), "none.png"),
     ]
     // A JPEG that claims to be huge: its frame header with other sides.
     if let frame = jpeg.indices.first(where: { jpeg[$0] == 0xFF && $0 + 1 < jpeg.count && jpeg[$0 + 1] == 0xC0 }) {
@@ -133,16 +134,20 @@ import Testing
     expectError(try squint("ask", model, "--image", "\(folder.path)/pipe.jpg", "What?"), 66, "pipe.jpg")
   }
 
-  /// The first bytes of a PNG of these sides, which has nothing else.
+  /// A PNG that claims these sides, and has next to no data.
   private static func pngHeader(width: UInt32, height: UInt32) -> [UInt8] {
     func bigEndian(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> (24 - 8 * $0)) } }
-    let chunk = Array("IHDR".utf8) + bigEndian(width) + bigEndian(height) + [8, 2, 0, 0, 0]
-    var crc: UInt32 = 0xFFFF_FFFF
-    for byte in chunk {
-      crc ^= UInt32(byte)
-      for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0xEDB8_8320 : crc >> 1 }
+    func chunk(_ name: String, _ data: [UInt8]) -> [UInt8] {
+      let body = Array(name.utf8) + data
+      var crc: UInt32 = 0xFFFF_FFFF
+      for byte in body {
+        crc ^= UInt32(byte)
+        for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0xEDB8_8320 : crc >> 1 }
+      }
+      return bigEndian(UInt32(data.count)) + body + bigEndian(~crc)
     }
-    return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A] + bigEndian(13) + chunk + bigEndian(~crc)
+    return [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
+      + chunk("IHDR", bigEndian(width) + bigEndian(height) + [8, 2, 0, 0, 0]) + chunk("IDAT", [0x78, 0x9C])
   }
 
   /// Models whose metadata or tensors of what sees are impossible are refused at opening, with one line.
