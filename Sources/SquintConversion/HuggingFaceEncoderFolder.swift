@@ -20,7 +20,8 @@ extension EncoderPart {
     }
     let pairs: [String: HuggingFaceEncoderFamily] = ["clip": .clip, "siglip": .siglip]
     let pair = pairs[modelType]
-    let inner = pair == nil ? config : config["vision_config"] ?? .null
+    // Where both are there, transformers takes the older one (configuration_clip.py, `__post_init__`).
+    let inner = pair == nil ? config : either(config["vision_config_dict"], config["vision_config"]) ?? .null
     guard inner.object != nil, pair != nil || !modelType.isEmpty else {
       throw .badData(place, "there is no \(pair == nil ? "model_type" : "vision_config")")
     }

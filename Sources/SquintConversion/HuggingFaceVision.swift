@@ -100,6 +100,10 @@ struct HuggingFaceVision {
     }
     parts.features = FeatureSelection(
       layers: try reader.integers("vision_feature_layer") ?? [-2], classRow: strategy == "full" ? .keeps : .dropsFirst)
+    // transformers writes its default, whatever the tower makes, and no longer reads it.
+    if let rows = try reader.size("image_seq_length"), rows != 576 {
+      parts.tileRows = (rows, "image_seq_length", false)
+    }
     parts.prompt.marker = try word("image_token") ?? "<image>"
     parts.prompt.token = either(try reader.count("image_token_index"), try reader.count("image_token_id")) ?? 32_000
     return parts
@@ -161,7 +165,7 @@ struct HuggingFaceVision {
     if let processor = try folder.json("processor_config.json") {
       let file = folder.file("processor_config.json")
       if let rows = try ConfigurationReader(json: processor, place: file).size("image_seq_len") {
-        parts.tileRows = (rows, "\(file): image_seq_len")
+        parts.tileRows = (rows, "image_seq_len of processor_config.json", true)
       }
     }
     return parts

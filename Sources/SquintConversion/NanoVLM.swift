@@ -96,7 +96,7 @@ struct NanoVLM {
       notes.append("pictures are seen as one tile each; nanoVLM's own program cuts larger ones into several")
     }
     if let rows = try reader.size("mp_image_token_length") {
-      parts.tileRows = (rows, "\(place): mp_image_token_length")
+      parts.tileRows = (rows, "mp_image_token_length", true)
     }
     return parts
   }

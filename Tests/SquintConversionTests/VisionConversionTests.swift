@@ -474,6 +474,20 @@ import Testing
     #expect(try planConversion(sources).modules.count == 3)
   }
 
+  /// A decoder from GGUF, and CLIP, whose last norm is for the class token alone.
+  @Test func partsOfSeveralKinds() throws {
+    let decoder = ConverterFixture.file("llama-llama3.gguf")
+    let sources = ConversionSources(
+      decoder: decoder, encoders: ["image": "\(VisionFixture.folder)/original-linear/tower"],
+      projectors: ["image": "\(VisionFixture.folder)/parts/projector.safetensors"])
+    let report = try planConversion(sources)
+    #expect(report.unmapped.isEmpty)
+    let names = report.tensors.map(\.name)
+    #expect(names.contains("encoder.image.1.ffn.down"))
+    #expect(!names.contains("encoder.image.norm"))
+    #expect(report.tensors.first { $0.name == "decoder.embedding" }?.sourceName == "token_embd.weight")
+  }
+
   @Test func partsThatDoNotPairUp() throws {
     let parts = "\(VisionFixture.folder)/parts"
     func failure(_ sources: ConversionSources) -> SquintError? { squintError { try planConversion(sources) } }
