@@ -80,10 +80,15 @@ struct ModelParts {
       var parts = index.map { modalities[$0] } ?? ModalityParts(name: name, place: base.place)
       if let path = sources.encoders[name] {
         leftOut += [parts.encoder?.tensors].compactMap { $0 }
-        parts.encoder = try openEncoder(path, name: name)
+        var encoder = try openEncoder(path, name: name)
+        if let own = encoder.pictures {
+          // The model's own picture settings are for the encoder that it had.
+          parts.pictures = own
+        } else {
+          encoder.pictures = parts.encoder?.pictures
+        }
+        parts.encoder = encoder
         replacements.append("encoder \(name) from \(lastComponent(path))")
-        // The model's own picture settings are for the encoder that it had.
-        if index != nil, let own = parts.encoder?.pictures { parts.pictures = own }
       }
       if let path = sources.projectors[name] {
         leftOut += [parts.projector?.tensors].compactMap { $0 }

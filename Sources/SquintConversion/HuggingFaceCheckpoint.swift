@@ -9,6 +9,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
   private let layout: HuggingFaceLayout
   private let tensors: SafetensorsSource
   private let config: JSONValue
+  private let visionNotes: [String]
 
   /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported.
   init(folder path: String) throws(SquintError) {
@@ -16,21 +17,30 @@ struct HuggingFaceCheckpoint: Checkpoint {
     config = try folder.configuration()
     let place = folder.file("config.json")
     layout = try HuggingFaceLayout(config: config, place: place)
-    decoder = try DecoderConfiguration(
-      huggingFace: config, family: layout.decoderFamily(config: config), place: place)
+    if layout == .nanoVLM {
+      decoder = try NanoVLM.decoder(config: config, place: place)
+    } else {
+      decoder = try DecoderConfiguration(
+        huggingFace: config, family: layout.decoderFamily(config: config), place: place)
+    }
     tensors = try SafetensorsSource(path: folder.path)
-    let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout)
+    var notes: [String] = []
+    let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
     modalities = vision.map { [$0] } ?? []
+    visionNotes = notes
   }
 
   var place: String { folder.path }
 
   var decoderTensors: MappedTensors {
-    MappedTensors(
-      source: tensors,
-      maps: layout == .idefics3
-        ? [.huggingFaceTextModel] : [.huggingFaceDecoder, .huggingFaceInnerDecoder],
-      place: place)
+    let maps: [NameMap] =
+      switch layout {
+      case .text, .llava, .originalLLaVA: [.huggingFaceDecoder, .huggingFaceInnerDecoder]
+      case .idefics3: [.huggingFaceTextModel]
+      case .nanoVLM:
+        [NanoVLM(config: config, source: tensors, folder: folder).decoderNames(isTied: decoder.isTied)]
+      }
+    return MappedTensors(source: tensors, maps: maps, place: place)
   }
 
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
@@ -42,6 +52,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       source: "\(folderName): Hugging Face checkpoint, \(types)", license: try license(),
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"), template: try chatTemplate(),
       tokenizer: try tokenizer(notes: &notes))
+    notes += visionNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
     return text
   }
@@ -93,7 +104,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       let chosen = named.first { $0["name"]?.string == "default" } ?? named.first
       if let template = chosen?["template"]?.string { return template }
     }
-    return nil
+    return config["lm_chat_template"]?.string
   }
 
   // MARK: Licence

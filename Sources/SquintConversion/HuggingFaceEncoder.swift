@@ -56,20 +56,25 @@ package struct HuggingFaceEncoderFamily: Sendable {
 }
 
 extension HuggingFaceEncoderFamily {
-  /// `known`, or the family that the tower's model_type names; CLIP where it names none, as in LLaVA's class.
+  /// The family of the tower with this `model_type`.
   ///
-  /// - Throws: `SquintError.badData` where there is no such family.
+  /// - Throws: `SquintError.badData` where there is none.
+  static func named(_ modelType: String, place: String) throws(SquintError) -> HuggingFaceEncoderFamily {
+    guard let family = all.first(where: { $0.modelTypes.contains(modelType) }) else {
+      let known = all.map(\.modelTypes[0]).joined(separator: ", ")
+      throw .badData(place, "the vision model_type \"\(printable(modelType))\" is not supported; known are \(known)")
+    }
+    return family
+  }
+
+  /// `known`, or the family that the tower's model_type names; CLIP where it names none, as in LLaVA's class.
   init(of json: JSONValue, known: HuggingFaceEncoderFamily? = nil, place: String) throws(SquintError) {
     if let known {
       self = known
-      return
+    } else {
+      let modelType = try ConfigurationReader(json: json, place: place).text("model_type")
+      self = try Self.named(modelType ?? "clip_vision_model", place: place)
     }
-    let modelType = try ConfigurationReader(json: json, place: place).text("model_type") ?? "clip_vision_model"
-    guard let family = Self.all.first(where: { $0.modelTypes.contains(modelType) }) else {
-      let known = Self.all.map(\.modelTypes[0]).joined(separator: ", ")
-      throw .badData(place, "the vision model_type \"\(printable(modelType))\" is not supported; known are \(known)")
-    }
-    self = family
   }
 
   /// The side of the pictures that the tower of this configuration was trained on.
@@ -84,7 +89,7 @@ extension EncoderConfiguration {
   ///
   /// - Parameters:
   ///   - json: config.json of the tower, or `vision_config` of a larger one.
-  ///   - known: the tower's family; nil: what its model_type says, CLIP where it says nothing.
+  ///   - family: nil: the one that its model_type names.
   ///   - place: the file, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
   package init(

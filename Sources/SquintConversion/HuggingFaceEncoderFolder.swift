@@ -12,9 +12,16 @@ extension EncoderPart {
     let reader = ConfigurationReader(json: config, place: place)
     let modelType = try reader.text("model_type") ?? ""
     // A pair of towers keeps the vision tower's configuration inside, sometimes without its model_type.
+    guard config["vision_config"] == nil || ["clip", "siglip"].contains(modelType) else {
+      throw .badData(
+        place,
+        "this is a model of several parts (\(printable(modelType))), not a vision tower's folder; give it as the source"
+      )
+    }
     let pairs: [String: HuggingFaceEncoderFamily] = ["clip": .clip, "siglip": .siglip]
     let pair = pairs[modelType]
-    let inner = pair == nil ? config : config["vision_config"] ?? .null
+    // Where both are there, transformers takes the older one (configuration_clip.py, `__post_init__`).
+    let inner = pair == nil ? config : either(config["vision_config_dict"], config["vision_config"]) ?? .null
     guard inner.object != nil, pair != nil || !modelType.isEmpty else {
       throw .badData(place, "there is no \(pair == nil ? "model_type" : "vision_config")")
     }

@@ -10,13 +10,17 @@ enum HuggingFaceLayout: Sendable {
   case idefics3
   /// The original LLaVA's: a decoder's configuration with `mm_` keys among its own.
   case originalLLaVA
+  /// huggingface/nanoVLM's.
+  case nanoVLM
 
   /// - Throws: `SquintError.badData` where this is an encoder.
   init(config: JSONValue, place: String) throws(SquintError) {
     let modelType = config["model_type"]?.string ?? ""
     let architectures = config["architectures"]?.array?.compactMap(\.string) ?? []
     let original = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
-    if ["llava_llama", "llava_mistral", "llava_qwen"].contains(modelType)
+    if NanoVLM.isNanoVLM(config) {
+      self = .nanoVLM
+    } else if ["llava_llama", "llava_mistral", "llava_qwen"].contains(modelType)
       || architectures.contains(where: original.contains)
       || modelType == "llava" && config["text_config"] == nil && config["vision_config"] == nil
     {
@@ -57,10 +61,12 @@ struct HuggingFaceVision {
   private var place: String { folder.file("config.json") }
   private var reader: ConfigurationReader { ConfigurationReader(json: config, place: place) }
 
+  /// - Parameter notes: takes what the user should know.
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
-  func parts(_ layout: HuggingFaceLayout) throws(SquintError) -> ModalityParts? {
+  func parts(_ layout: HuggingFaceLayout, notes: inout [String]) throws(SquintError) -> ModalityParts? {
     switch layout {
     case .text: nil
+    case .nanoVLM: try NanoVLM(config: config, source: source, folder: folder).parts(notes: &notes)
     case .llava: try llava()
     case .idefics3: try idefics3()
     case .originalLLaVA: try originalLLaVA()
@@ -94,6 +100,10 @@ struct HuggingFaceVision {
     }
     parts.features = FeatureSelection(
       layers: try reader.integers("vision_feature_layer") ?? [-2], classRow: strategy == "full" ? .keeps : .dropsFirst)
+    // transformers writes its default, whatever the tower makes, and no longer reads it.
+    if let rows = try reader.size("image_seq_length"), rows != 576 {
+      parts.tileRows = (rows, "image_seq_length", false)
+    }
     parts.prompt.marker = try word("image_token") ?? "<image>"
     parts.prompt.token = either(try reader.count("image_token_index"), try reader.count("image_token_id")) ?? 32_000
     return parts
@@ -155,7 +165,7 @@ struct HuggingFaceVision {
     if let processor = try folder.json("processor_config.json") {
       let file = folder.file("processor_config.json")
       if let rows = try ConfigurationReader(json: processor, place: file).size("image_seq_len") {
-        parts.tileRows = (rows, "\(file): image_seq_len")
+        parts.tileRows = (rows, "image_seq_len of processor_config.json", true)
       }
     }
     return parts
@@ -215,8 +225,17 @@ struct HuggingFaceVision {
   private func originalProjector() throws(SquintError) -> ProjectorPart? {
     let prefixes = ["model.mm_projector", "mm_projector"]
     let isHere = source.tensors.contains { tensor in prefixes.contains { tensor.name.hasPrefix($0 + ".") } }
-    guard isHere else { return nil }
     let kind = try reader.text("mm_projector_type") ?? "linear"
+    if kind == "identity" {
+      let width = try reader.size("hidden_size") ?? 4096
+      return ProjectorPart(
+        configuration: ProjectorConfiguration(widths: [width, width]),
+        tensors: MappedTensors(
+          source: IdentitySource(width: width, place: "\(place): mm_projector_type identity"),
+          maps: [NameMap(module: "projector.\(name)", stems: [("identity", "0")])],
+          place: "\(place): mm_projector_type identity"))
+    }
+    guard isHere else { return nil }
     let layers: Int
     if kind == "linear" {
       layers = 1
@@ -225,7 +244,8 @@ struct HuggingFaceVision {
       layers = count
     } else {
       throw .badData(
-        place, "mm_projector_type \"\(printable(kind))\" is not supported; known are linear, mlp2x_gelu and its kin")
+        place,
+        "mm_projector_type \"\(printable(kind))\" is not supported; known are linear, mlp2x_gelu and its kin, identity")
     }
     let found = try ProjectorTensors(in: source, prefixes: prefixes, module: "projector.\(name)", place: folder.path)
     guard found.widths.count - 1 == layers, !found.hasNorm else {

@@ -63,8 +63,9 @@ package struct ModalityParts: Sendable {
   /// Whether pictures are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
   package var prompt: PicturePrompt
-  /// The rows that the checkpoint says a tile has, and the key that says it.
-  package var tileRows: (count: Int, key: String)?
+  /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
+  /// number is an error.
+  package var tileRows: (count: Int, key: String, isBinding: Bool)?
   /// What to say where the source lacks its encoder or its projector and the user gives none.
   package var missingEncoder: String?
   package var missingProjector: String?
@@ -132,8 +133,9 @@ struct Modality: Sendable {
     if parts.padsToSquare { pictures.padToSquare() }
     let rows = try Self.rows(of: pictures, encoder: encoder, projector: projector)
     if let stated = parts.tileRows, let rows, stated.count != rows {
-      throw .badData(
-        parts.place, "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile")
+      let message = "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile"
+      guard !stated.isBinding else { throw .badData(parts.place, message) }
+      notes.append("\(parts.place): \(message)")
     }
 
     var prompt = parts.prompt
@@ -149,7 +151,7 @@ struct Modality: Sendable {
             + "\(known)")
       }
     } else {
-      prompt.token = tokens(prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+      prompt.token = tokens(prompt.tokenText ?? prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
     }
     self.encoder = encoder
     self.projector = projector

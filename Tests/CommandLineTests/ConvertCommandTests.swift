@@ -34,7 +34,9 @@ import Testing
     return (process, output, error)
   }
 
-  private func run(_ arguments: String...) throws -> Outcome {
+  private func run(_ arguments: String...) throws -> Outcome { try run(arguments) }
+
+  private func run(_ arguments: [String]) throws -> Outcome {
     let (process, output, error) = try start(arguments)
     // Neither may fill its pipe while we wait for the other: the tables are small.
     let outputText = output.fileHandleForReading.readDataToEndOfFile()
@@ -110,7 +112,7 @@ import Testing
     #expect(help.status == 0)
     for option in [
       "--type", "--decoder-type", "--encoder-type", "--projector-type", "--embedding-type", "--keep", "--no-keep",
-      "--dry-run", "--jobs", "--allow-unmapped", "--json", "-o",
+      "--dry-run", "--jobs", "--allow-unmapped", "--json", "-o", "--decoder", "--encoder", "--projector",
     ] { #expect(help.output.contains(option), "\(option)") }
     let version = try run("--version")
     #expect(version.status == 0)
@@ -141,6 +143,44 @@ import Testing
       #expect(try run(model, "-o", "\(folder)/no/such/out.squint").status == 73)
       #expect(try run(model, "-o", folder).status == 73)
       #expect(try contents(of: folder) == ["config.json"])
+    }
+  }
+
+  @Test func partsOnTheCommandLine() throws {
+    let parts = Self.fixtures.appendingPathComponent("vision/parts").path
+    let original = Self.fixtures.appendingPathComponent("vision/original-linear").path
+    try withFolder { folder in
+      let out = "\(folder)/m.squint"
+      let assembled = try run(
+        "--decoder", "\(parts)/decoder", "--encoder", "image=\(parts)/tower", "--projector",
+        "image=\(parts)/projector.safetensors", "-o", out, "--json")
+      #expect(assembled.status == 0)
+      let object = try #require(try JSONSerialization.jsonObject(with: Data(assembled.output.utf8)) as? [String: Any])
+      let modules = try #require(object["modules"] as? [[String: Any]])
+      #expect(modules.compactMap { $0["name"] as? String } == ["encoder.image", "projector.image", "decoder"])
+      try ModelFile(path: out).verify()
+      let plan = try run("\(original)/checkpoint", "--encoder", "image=\(original)/tower", "--dry-run")
+      #expect(plan.status == 0)
+      for part in ["encoder.image.positions", "projector.image.0", "decoder.0.ffn.up", "encoder.image  "] {
+        #expect(plan.output.contains(part), "\(part)")
+      }
+
+      let missing = try run("\(original)/checkpoint", "-o", out)
+      #expect(missing.status == 65)
+      #expect(missing.error.contains("openai/clip-vit-large-patch14-336"))
+      for arguments in [
+        ["--dry-run"], [model, "--encoder", "image", "--dry-run"], [model, "--encoder", "image=", "--dry-run"],
+        [model, "--projector", "=x", "--dry-run"], [model, "--projector", "Image=x", "--dry-run"],
+        [model, "--encoder", "image=a", "--encoder", "image=b", "--dry-run"],
+        [model, "--encoder", "image=\(parts)/tower", "--dry-run"],
+        [model, "--projector", "image=\(parts)/projector.safetensors", "--dry-run"],
+      ] {
+        let outcome = try run(arguments)
+        #expect(outcome.status == 64, "\(arguments)")
+        #expect(outcome.error.filter { $0 == "\n" }.count == 1, "\(arguments)")
+      }
+      #expect(try run(model, "--encoder", "image=\(folder)/none", "--dry-run").status == 66)
+      #expect(try run("--decoder", "\(folder)/none", "--dry-run").status == 66)
     }
   }
 

@@ -246,6 +246,41 @@ import Testing
     #expect(try failure(pictures(#"{"size": 56, "crop_size": 30}"#)) == nil)
   }
 
+  @Test func aWrongNumberThatNothingReadsIsANote() throws {
+    try withFolder { folder in
+      var vision = SyntheticVision()
+      func notes(_ length: Int) throws -> [String] {
+        vision.checkpoint.config["image_seq_length"] = length
+        try vision.checkpoint.write(to: folder)
+        return try planConversion(source: folder).notes.filter { $0.contains("image_seq_length") }
+      }
+      #expect(try notes(4).isEmpty)
+      #expect(try notes(576).isEmpty)
+      let note = try notes(5).first
+      #expect(note?.contains("image_seq_length is 5, but the encoder and the projector make 4 rows") == true)
+    }
+  }
+
+  @Test func anEncoderWithoutAFileOfPicturesHasThoseOfTheModel() throws {
+    try withFolder { folder in
+      let tower = "\(folder)/tower"
+      try FileManager.default.copyItem(atPath: "\(VisionFixture.folder)/parts/tower", toPath: tower)
+      try FileManager.default.removeItem(atPath: "\(tower)/preprocessor_config.json")
+      let source = "\(VisionFixture.folder)/llava-siglip/checkpoint"
+      try convert(ConversionSources(source, encoders: ["image": tower]), to: "\(folder)/m.squint")
+      let metadata = try ModelFile(path: "\(folder)/m.squint").metadata
+      #expect(metadata["image.size"] == .ints([28, 28]))
+      #expect(metadata["image.mean"] == .floats([0.5, 0.5, 0.5]))
+      // A pair of towers whose older configuration counts.
+      let url = URL(fileURLWithPath: "\(tower)/config.json")
+      var config = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? [String: Any])
+      config["vision_config_dict"] = ["hidden_size": 48]
+      try JSONSerialization.data(withJSONObject: config).write(to: url)
+      let error = squintError { try planConversion(ConversionSources(source, encoders: ["image": tower])) }
+      #expect(error?.message.contains("the encoder's features have 48") == true, "\(error?.message ?? "accepted")")
+    }
+  }
+
   @Test func withoutAFileOfPicturesTheyAreTheUsualOnes() throws {
     try withFolder { folder in
       var vision = SyntheticVision()
@@ -279,7 +314,8 @@ import Testing
       #expect(failure() == nil)
       try change("processor_config.json", "image_seq_len", 169)
       #expect(
-        failure()?.message.contains("image_seq_len is 169, but the encoder and the projector make 4 rows of a tile")
+        failure()?.message.contains(
+          "image_seq_len of processor_config.json is 169, but the encoder and the projector make 4 rows of a tile")
           == true)
       try change("processor_config.json", "image_seq_len", 4)
       try change("config.json", "image_token_id", 5)

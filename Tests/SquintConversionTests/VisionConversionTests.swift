@@ -27,7 +27,7 @@ import Testing
       let found = originals.filter { original in
         let name = original.tensor.name
         guard !name.hasPrefix("text_model."), !isDecoder || !name.contains("encoder.") else { return false }
-        return ("." + name).hasSuffix(ending)
+        return name == ending || ("." + name).hasSuffix(ending)
       }
       let one = try #require(found.first, "\(ending)")
       #expect(found.count == 1, "\(ending): \(found.map(\.tensor.name))")
@@ -45,6 +45,12 @@ import Testing
           let factors = try original(scale, isDecoder: false)
           let columns = expected.count / factors.count
           for index in expected.indices { expected[index] *= factors[index / columns] }
+        }
+        if ending.contains("qkv_proj") {
+          // The three matrices are one below the other.
+          let part = try #require(["q", "k", "v"].firstIndex(of: tensor.name.split(separator: ".")[4]))
+          let count = expected.count / 3
+          expected = Array(expected[part * count..<(part + 1) * count])
         }
         #expect(
           try file.numbers(tensor.name).map(\.bitPattern) == expected.map(\.bitPattern), "\(tensor.name)")
@@ -208,6 +214,24 @@ import Testing
       ])
   }
 
+  @Test func aProjectorThatDoesNothing() throws {
+    try withFolder { folder in
+      var checkpoint = SyntheticCheckpoint()
+      checkpoint.config["model_type"] = "llava_llama"
+      checkpoint.config["mm_projector_type"] = "identity"
+      checkpoint.config["mm_vision_select_layer"] = -2
+      try checkpoint.write(to: folder)
+      let sources = ConversionSources(folder, encoders: ["image": "\(VisionFixture.folder)/original-linear/tower"])
+      try withFolder { output in
+        try convert(sources, to: "\(output)/m.squint", options: VisionFixture.f32())
+        let file = try ModelFile(path: "\(output)/m.squint")
+        #expect(file.metadata["projector.image.widths"] == .ints([32, 32]))
+        let expected = (0..<32 * 32).map { $0 / 32 == $0 % 32 ? Float(1) : 0 }
+        #expect(try file.numbers("projector.image.0") == expected)
+      }
+    }
+  }
+
   @Test func theChatTemplateAndTheTokenizerGoAlong() throws {
     try converted("llava-clip") { file, report in
       #expect(try file.metadata.string("chat.template").contains("part['type'] == 'image'"))
@@ -261,6 +285,171 @@ import Testing
     }
   }
 
+  // MARK: Projectors by themselves
+
+  /// The tensors' names and shapes, and `__metadata__`.
+  private func projector(
+    _ shapes: [String: [Int]], metadata: [String: String] = [:], at path: String
+  ) throws {
+    var header: [String: Any] = ["__metadata__": metadata]
+    var end = 0
+    for (name, shape) in shapes.sorted(by: { $0.key < $1.key }) {
+      let start = end
+      end += 4 * shape.reduce(1, *)
+      header[name] = ["dtype": "F32", "shape": shape, "data_offsets": [start, end]] as [String: Any]
+    }
+    let json = try JSONSerialization.data(withJSONObject: header)
+    let file = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json + Data(count: end)
+    try file.write(to: URL(fileURLWithPath: path))
+  }
+
+  /// What a projector's file becomes over the tower and the decoder of `parts` (32 numbers each, 4 × 4 patches).
+  private func plan(
+    _ shapes: [String: [Int]], metadata: [String: String] = [:], tower: String = "parts"
+  ) throws -> (metadata: Metadata?, error: SquintError?) {
+    try withFolder { folder in
+      let path = "\(folder)/projector.safetensors"
+      try projector(shapes, metadata: metadata, at: path)
+      let sources = ConversionSources(
+        decoder: "\(VisionFixture.folder)/parts/decoder", encoders: ["image": "\(VisionFixture.folder)/\(tower)/tower"],
+        projectors: ["image": path])
+      let error = squintError { try convert(sources, to: "\(folder)/m.squint", options: VisionFixture.f32()) }
+      return (error == nil ? try ModelFile(path: "\(folder)/m.squint").metadata : nil, error)
+    }
+  }
+
+  @Test(arguments: [
+    ["0.weight": [24, 32], "2.weight": [32, 24]],
+    ["linear_1.weight": [24, 32], "linear_2.weight": [32, 24]],
+    [
+      "model.mm_projector.0.weight": [24, 32], "model.mm_projector.2.weight": [32, 24],
+      "model.mm_projector.2.bias": [32],
+    ],
+    ["multi_modal_projector.linear_1.weight": [24, 32], "multi_modal_projector.linear_2.weight": [32, 24]],
+    ["norm.weight": [32], "norm.bias": [32], "layers.0.weight": [24, 32], "layers.1.weight": [32, 24]],
+    ["mlp1.0.weight": [32], "mlp1.0.bias": [32], "mlp1.1.weight": [24, 32], "mlp1.3.weight": [32, 24]],
+    ["x.9.weight": [24, 32], "x.10.weight": [32, 24]],
+  ]) func projectorsAreFoundByTheirShapes(shapes: [String: [Int]]) throws {
+    let (metadata, error) = try plan(shapes)
+    #expect(error == nil)
+    #expect(metadata?["projector.image.widths"] == .ints([32, 24, 32]))
+    #expect(metadata?["projector.image.activation"] == .string("gelu"))
+    #expect(metadata?["projector.image.norm_epsilon"] == (shapes.count > 3 ? .float(1e-5) : nil))
+    #expect(metadata?["projector.image.shuffle"] == nil)
+  }
+
+  @Test func projectorsSayWhatTheyWant() throws {
+    var metadata = try plan(["proj.weight": [32, 512]]).metadata
+    #expect(metadata?["projector.image.shuffle"] == .int(4))
+    #expect(metadata?["projector.image.widths"] == .ints([512, 32]))
+    metadata =
+      try plan(
+        ["0.weight": [8, 64], "1.weight": [32, 8]],
+        metadata: ["feature_layer": "[1, -1]", "select": "full", "activation": "gelu_pytorch_tanh"],
+        tower: "original-linear"
+      ).metadata
+    #expect(metadata?["encoder.image.feature_layers"] == .ints([1, 2]))
+    #expect(metadata?["encoder.image.drops_class"] == nil)
+    #expect(metadata?["projector.image.activation"] == .string("gelu_tanh"))
+    metadata = try plan(["0.weight": [32, 32]], tower: "original-linear").metadata
+    #expect(metadata?["encoder.image.feature_layers"] == nil)
+    #expect(metadata?["encoder.image.layers"] == .int(2))
+    #expect(metadata?["encoder.image.drops_class"] == .bool(true))
+  }
+
+  @Test func projectorsThatDoNotFit() throws {
+    for (shapes, metadata, tower, message) in [
+      (["0.weight": [32, 30]], [:], "parts", "takes 30 numbers, but the encoder's features have 32"),
+      (["0.weight": [32, 96]], [:], "parts", "takes 96 numbers, but the encoder's features have 32"),
+      (["0.weight": [32, 288]], [:], "parts", "4 × 4 patches is not cut into squares of 3 × 3"),
+      (["0.weight": [30, 32]], [:], "parts", "gives 30 numbers, but the decoder's width is 32"),
+      (["0.weight": [8, 32], "1.weight": [32, 9]], [:], "parts", "1.weight takes 9 numbers, but 0.weight gives 8"),
+      (["a.weight": [8, 32], "b.weight": [32, 8]], [:], "parts", "which of the projector's matrices a and b"),
+      (["0.weight": [32]], [:], "parts", "there is no matrix of a projector"),
+      (["0.weight": [32, 32], "1.weight": [32]], [:], "parts", "1.weight with shape [32] is no norm in front"),
+      (
+        ["0.weight": [32], "1.weight": [32], "2.weight": [32, 32]], [:], "parts", "a projector with two norms, 0 and 1"
+      ),
+      (["0.weight": [32], "1.weight": [32, 32]], [:], "parts", "0.bias (projector.image.norm.bias) is missing"),
+      (["0.weight": [32, 32, 1, 1]], [:], "parts", "a projector's are matrices and vectors"),
+      (["0.weight": [32, 32], "0.bias": [31]], [:], "parts", "0.bias has shape [31]"),
+      (["0.weight": [32, 32], "gate": [1]], [:], "parts", "no rule maps tensor gate"),
+      (["0.weight": [0, 32]], [:], "parts", "0.weight has shape [0, 32]"),
+      (["0.weight": [32, 128]], ["select": "full"], "original-linear", "does not go with features that have a row"),
+      (["0.weight": [32, 32]], ["select": "some"], "parts", "select \"some\" is not patch or full"),
+      (["0.weight": [32, 32]], ["activation": "mish"], "parts", "activation \"mish\" is not supported"),
+      (["0.weight": [32, 32]], ["shuffle": "0"], "parts", "shuffle is not an integer from 1 to 64"),
+      (["0.weight": [32, 32]], ["scale_factor": "99999999999999999999"], "parts", "is not an integer"),
+      (["0.weight": [32, 32]], ["feature_layer": "-9"], "parts", "features after the layers [-6]"),
+      (["0.weight": [32, 32]], ["feature_layer": ""], "parts", "feature_layer \"\" is not an integer"),
+      (
+        ["0.weight": [32], "0.bias": [32], "1.weight": [32, 32]], ["norm_epsilon": "nan"], "parts",
+        "norm_epsilon \"nan\""
+      ),
+    ] as [([String: [Int]], [String: String], String, String)] {
+      let error = try plan(shapes, metadata: metadata, tower: tower).error
+      #expect(error?.kind == .badData, "\(message)")
+      #expect(error?.message.contains(message) == true, "\(error?.message ?? "accepted"), not \(message)")
+    }
+  }
+
+  @Test func picklesAreRefused() throws {
+    try withFolder { folder in
+      let path = "\(folder)/mm_projector.bin"
+      try Data("PK".utf8).write(to: URL(fileURLWithPath: path))
+      let parts = "\(VisionFixture.folder)/parts"
+      func failure(_ path: String) -> SquintError? {
+        squintError {
+          try planConversion(
+            ConversionSources(
+              decoder: "\(parts)/decoder", encoders: ["image": "\(parts)/tower"], projectors: ["image": path]))
+        }
+      }
+      #expect(
+        failure(path)?.message.contains("this is a pickle, which runs code when it is read; convert it with") == true)
+      #expect(failure("\(folder)/other.bin")?.kind == .noInput)
+      // The original LLaVA's, beside the decoder.
+      var checkpoint = SyntheticCheckpoint()
+      checkpoint.config["model_type"] = "llava_llama"
+      checkpoint.config["mm_vision_select_layer"] = -2
+      checkpoint.files["mm_projector.bin"] = "PK"
+      try checkpoint.write(to: folder)
+      let error = squintError {
+        try planConversion(
+          ConversionSources(folder, encoders: ["image": "\(VisionFixture.folder)/original-linear/tower"]))
+      }
+      #expect(error?.message.contains("the projector is a pickle (mm_projector.bin)") == true)
+    }
+  }
+
+  @Test func originalLLaVAsThatAreNotSupported() throws {
+    for (key, value, message) in [
+      ("image_aspect_ratio", "anyres", "image_aspect_ratio \"anyres\" is not supported; pad is"),
+      ("mm_projector_type", "cabstract", "mm_projector_type \"cabstract\" is not supported; known are linear"),
+      ("mm_projector_type", "mlp3x_gelu", "mm_projector has 1 matrices, but mm_projector_type mlp3x_gelu makes it 3"),
+      ("mm_projector_type", "mlp99999999999999999999x_gelu", "is not supported; known are linear"),
+      ("mm_vision_select_layer", "last", "mm_vision_select_layer is not an integer or a list"),
+      ("mm_vision_select_layer", -9, "features after the layers [-6] of an encoder with 2"),
+      ("mm_vision_select_feature", "cls", "mm_vision_select_feature \"cls\" is not patch or cls_patch"),
+      ("mm_use_im_start_end", "yes", "mm_use_im_start_end is not true or false"),
+    ] as [(String, any Sendable, String)] {
+      try withFolder { folder in
+        var checkpoint = SyntheticCheckpoint()
+        checkpoint.config["model_type"] = "llava"
+        checkpoint.config["mm_vision_select_layer"] = -2
+        checkpoint.config[key] = value
+        checkpoint.shapes["model.mm_projector.weight"] = [32, 32]
+        checkpoint.shapes["model.mm_projector.bias"] = [32]
+        try checkpoint.write(to: folder)
+        let error = squintError {
+          try planConversion(
+            ConversionSources(folder, encoders: ["image": "\(VisionFixture.folder)/original-linear/tower"]))
+        }
+        #expect(error?.message.contains(message) == true, "\(error?.message ?? "accepted"), not \(message)")
+      }
+    }
+  }
+
   // MARK: Parts in place of others
 
   /// A whole checkpoint with another projector: the replaced one is known, not unmapped.
@@ -283,6 +472,20 @@ import Testing
     sources = ConversionSources(
       decoder: llava, encoders: ["image": "\(parts)/tower"], projectors: ["image": "\(parts)/projector.safetensors"])
     #expect(try planConversion(sources).modules.count == 3)
+  }
+
+  /// A decoder from GGUF, and CLIP, whose last norm is for the class token alone.
+  @Test func partsOfSeveralKinds() throws {
+    let decoder = ConverterFixture.file("llama-llama3.gguf")
+    let sources = ConversionSources(
+      decoder: decoder, encoders: ["image": "\(VisionFixture.folder)/original-linear/tower"],
+      projectors: ["image": "\(VisionFixture.folder)/parts/projector.safetensors"])
+    let report = try planConversion(sources)
+    #expect(report.unmapped.isEmpty)
+    let names = report.tensors.map(\.name)
+    #expect(names.contains("encoder.image.1.ffn.down"))
+    #expect(!names.contains("encoder.image.norm"))
+    #expect(report.tensors.first { $0.name == "decoder.embedding" }?.sourceName == "token_embd.weight")
   }
 
   @Test func partsThatDoNotPairUp() throws {

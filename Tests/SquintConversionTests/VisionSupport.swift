@@ -9,7 +9,7 @@ enum VisionFixture {
 
   static let models = [
     "llava-clip", "llava-clip-layers", "llava-siglip", "llava-dinov2", "idefics3", "idefics3-whole", "smolvlm",
-    "smolvlm-single", "original-linear", "original-mlp3x", "parts",
+    "smolvlm-single", "original-linear", "original-mlp3x", "parts", "nanovlm",
   ]
 
   /// What cases.json says to convert.
@@ -41,6 +41,7 @@ enum VisionFixture {
 /// How the name of the checkpoint's tensor ends that becomes ours, written out by hand so that it can disagree with the
 /// converter's tables.
 func visionSourceEnding(_ name: String, model: String) -> String {
+  if model == "nanovlm" { return nanoVLMSourceEnding(name) }
   if name.hasPrefix("decoder.") {
     let name = transformersName(name)
     return name.hasPrefix("model.") ? "." + name.dropFirst("model.".count) : name
@@ -78,6 +79,31 @@ func visionSourceEnding(_ name: String, model: String) -> String {
   ]
   let stem = (isDINO ? dino : clip)["\(parts[3]).\(parts[4])"] ?? "?"
   return "encoder.layer\(isDINO ? "" : "s").\(parts[2]).\(stem).\(kind)"
+}
+
+private func nanoVLMSourceEnding(_ name: String) -> String {
+  let parts = name.split(separator: ".").map(String.init)
+  let kind = parts.last == "bias" ? "bias" : "weight"
+  guard parts[0] != "projector" else { return "MP.proj.weight" }
+  let isDecoder = parts[0] == "decoder"
+  let rest = Array(parts.dropFirst(isDecoder ? 1 : 2))
+  let module = isDecoder ? "decoder." : "vision_encoder."
+  switch rest[0] {
+  case "embedding": return "decoder.head.weight"
+  case "norm": return module + (isDecoder ? "norm" : "layer_norm") + "." + kind
+  case "patch": return "vision_encoder.patch_embedding.conv.\(kind)"
+  case "positions": return "vision_encoder.patch_embedding.position_embedding"
+  default: break
+  }
+  let stems = [
+    "attention.norm": isDecoder ? "norm1" : "ln1", "ffn.norm": isDecoder ? "norm2" : "ln2",
+    "attention.q": isDecoder ? "attn.q_proj" : "attn.qkv_proj",
+    "attention.k": isDecoder ? "attn.k_proj" : "attn.qkv_proj",
+    "attention.v": isDecoder ? "attn.v_proj" : "attn.qkv_proj", "attention.o": "attn.out_proj",
+    "ffn.gate": "mlp.gate_proj", "ffn.up": isDecoder ? "mlp.up_proj" : "mlp.fc1",
+    "ffn.down": isDecoder ? "mlp.down_proj" : "mlp.fc2",
+  ]
+  return "\(module)blocks.\(rest[0]).\(stems["\(rest[1]).\(rest[2])"] ?? "?").\(kind)"
 }
 
 /// A LLaVA over CLIP made on the spot, which a test then spoils.
