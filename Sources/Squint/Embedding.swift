@@ -17,17 +17,21 @@ public final class Embedder {
 
   private let file: ModelFile
   private let vision: Vision
+  private let stage: Stage
   private let threads: Int
   private let memory: Int?
 
   /// Opens the model at `path`, which needs no decoder, and for the stages `pixels` and `encoder` no projector.
   ///
   /// - Parameters:
+  ///   - stage: what is wanted.
   ///   - side: the side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
   ///   - memory: the bytes that the whole process may take; nil: what is free.
   /// - Throws: `noInput` where the file cannot be read, `badData` where it is not sound, `usage` where it has no encoder.
-  public init(path: String, side: Int? = nil, threads: Int? = nil, memory: Int? = nil) throws(SquintError) {
+  public init(path: String, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil) throws(SquintError)
+  {
     file = try ModelFile(path: path)
+    self.stage = stage
     self.memory = memory
     if let threads, !Workers.counts.contains(threads) {
       throw SquintError(.usage, "\(threads) threads; choose 1 to \(Workers.counts.upperBound)")
@@ -36,7 +40,7 @@ public final class Embedder {
     do throws(SquintError) {
       let width =
         file.module("decoder") == nil ? nil : try TransformerDecoder.Configuration(file.metadata).width
-      guard let vision = try Vision(file, decoderWidth: width, side: side) else {
+      guard let vision = try Vision(file, decoderWidth: width, projects: stage == .projector, side: side) else {
         throw SquintError(.usage, "this model takes text alone; convert one with an encoder")
       }
       self.vision = vision
@@ -45,14 +49,14 @@ public final class Embedder {
     }
   }
 
-  /// Computes what the picture at `path` becomes at `stage`.
+  /// Computes what the picture at `path` becomes.
   ///
   /// - Parameters:
   ///   - begin: called once with the shape of all that comes.
   ///   - visit: called with each tile's part in turn, as counted by `TileLayout`; returns whether to go on.
   /// - Throws: `noInput`, `badData` for the picture; `doesNotFit` where the memory does not hold it.
   public func embed(
-    _ path: String, stage: Stage, begin: ([Int]) throws(SquintError) -> Void,
+    _ path: String, begin: ([Int]) throws(SquintError) -> Void,
     visit: (_ tile: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
   ) throws(SquintError) {
     let picture = try Picture(path: path, vision)

@@ -10,7 +10,7 @@ struct Vision: Sendable {
   let processor: PictureProcessor
   let encoder: VisionTransformer.Configuration
   let encoderWeights: VisionTransformer.Weights
-  /// nil in a file that has an encoder only, which `squint embed` can use.
+  /// nil where it is not wanted, or a file has an encoder only, which `squint embed` can use.
   let projector: Projector.Configuration?
   let projectorWeights: Projector.Weights?
 
@@ -20,9 +20,12 @@ struct Vision: Sendable {
   ///
   /// - Parameters:
   ///   - decoderWidth: the width that the projector must give; nil where there is no decoder.
+  ///   - projects: whether the projector is wanted.
   ///   - side: takes the place of the side of the picture that the checkpoint says.
   /// - Throws: `badData` naming what is missing or impossible.
-  init?(_ file: ModelFile, decoderWidth: Int?, side: Int? = nil) throws(SquintError) {
+  init?(
+    _ file: ModelFile, decoderWidth: Int?, projects: Bool = true, side: Int? = nil
+  ) throws(SquintError) {
     guard file.module(Self.modules.encoder) != nil else {
       guard file.module(Self.modules.projector) == nil else {
         throw SquintError(.badData, "there is a projector and no encoder in this file; convert the model again")
@@ -33,8 +36,8 @@ struct Vision: Sendable {
     self.processor = try side.map { (side) throws(SquintError) in try processor.resizing(toSide: side) } ?? processor
     encoder = try VisionTransformer.Configuration(file, name: Self.modules.encoder)
     encoderWeights = try VisionTransformer.Weights(file, encoder)
-    guard file.module(Self.modules.projector) != nil else {
-      guard decoderWidth == nil else {
+    guard projects, file.module(Self.modules.projector) != nil else {
+      guard decoderWidth == nil || !projects else {
         throw SquintError(.badData, "there is an encoder and no projector in this file; convert the model again")
       }
       projector = nil

@@ -34,9 +34,9 @@ struct Embed: ParsableCommand {
     }
     let cancellation = Interrupt.install()
     let embedder = try Embedder(
-      path: model.model, side: size, threads: compute.threads, memory: compute.memory?.bytes)
+      path: model.model, stage: stage, side: size, threads: compute.threads, memory: compute.memory?.bytes)
     var file: OutputFile?
-    try embedder.embed(media.image[0], stage: stage) { (shape) throws(SquintError) in
+    try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
       // Not before: a picture that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))

@@ -30,11 +30,12 @@ struct CheckpointText: Sendable {
 
   /// Writes `general.*`, `chat.*`, `generation.*` and `tokenizer.*`.
   func write(
-    to plan: inout ModelFilePlan, for decoder: DecoderConfiguration, notes: inout [String]
+    to plan: inout ModelFilePlan, for decoder: DecoderConfiguration?, notes: inout [String]
   ) throws(SquintError) {
     plan.metadata["general.name"] = .string(name)
     plan.metadata["general.source"] = .string(source)
     if let license { plan.metadata["general.license"] = .string(license) }
+    guard let decoder else { return }
     try defaults.write(to: &plan.metadata, vocabulary: decoder.vocabulary, place: defaultsPlace)
     if let template { plan.metadata["chat.template"] = .string(template) }
     tokenizer?.write(to: &plan.bulkMetadata, for: decoder, notes: &notes)

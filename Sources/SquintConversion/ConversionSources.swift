@@ -42,24 +42,27 @@ public struct ConversionSources: Sendable {
 
 /// The parts of a model, from wherever they are.
 struct ModelParts {
-  /// What gives the decoder and the text.
-  let base: any Checkpoint
+  /// What gives the decoder and the text; nil for encoders alone.
+  let base: (any Checkpoint)?
   let modalities: [ModalityParts]
   /// What the sources hold that something else replaces.
   let leftOut: [MappedTensors]
   /// Whether anything is not from the base.
   let replacements: [String]
 
-  /// - Throws: `SquintError.usage` where nothing gives a decoder, and what opening the sources throws.
+  /// - Throws: `SquintError.usage` where nothing gives a decoder or an encoder, and what opening the sources throws.
   init(_ sources: ConversionSources) throws(SquintError) {
-    guard let basePath = either(sources.decoder, sources.source) else {
+    let basePath = either(sources.decoder, sources.source)
+    guard basePath != nil || !sources.encoders.isEmpty else {
       throw SquintError(.usage, "there is no decoder; give a source or --decoder")
     }
     // The file belongs to the checkpoint that is more than a decoder, where there are two.
     let isBase = sources.decoder == nil || sources.source == nil
-    let base = try openCheckpoint(basePath, mmproj: isBase ? sources.mmproj : nil)
+    let base = try basePath.map { (path) throws(SquintError) in
+      try openCheckpoint(path, mmproj: isBase ? sources.mmproj : nil)
+    }
     var leftOut: [MappedTensors] = []
-    var modalities = base.modalities
+    var modalities = base?.modalities ?? []
     var replacements: [String] = []
     if sources.decoder != nil {
       // Of the checkpoint that gives the decoder only that is wanted where there is another.
@@ -77,7 +80,10 @@ struct ModelParts {
     }
     for name in Set(sources.encoders.keys).union(sources.projectors.keys).sorted() {
       let index = modalities.firstIndex { $0.name == name }
-      var parts = index.map { modalities[$0] } ?? ModalityParts(name: name, place: base.place)
+      var parts =
+        index.map { modalities[$0] }
+        ?? ModalityParts(
+          name: name, place: base?.place ?? sources.encoders[name] ?? sources.projectors[name] ?? "")
       if let path = sources.encoders[name] {
         leftOut += [parts.encoder?.tensors].compactMap { $0 }
         var encoder = try openEncoder(path, name: name)

@@ -15,6 +15,8 @@ public struct ConversionOptions: Sendable {
   /// Whether quantized blocks that a type of ours holds exactly are taken over bit for bit; nil: in the parts for which no
   /// type is asked.
   public var keep: Bool?
+  /// The side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
+  public var imageSize: Int?
   /// Threads, at most as many as there are processors; nil: as many.
   public var jobs: Int?
   /// Leaves out tensors that no rule maps instead of refusing them.
@@ -97,15 +99,20 @@ private struct Conversion {
 
   init(_ sources: ConversionSources, options: ConversionOptions) throws(SquintError) {
     let parts = try ModelParts(sources)
-    let decoder = parts.base.decoder
+    let decoder = parts.base?.decoder
     var notes: [String] = []
-    var text = try parts.base.text(notes: &notes)
+    var text =
+      try parts.base?.text(notes: &notes)
+      ?? CheckpointText(
+        name: sources.encoders.values.sorted().map(lastComponent).joined(separator: ", "), source: "no decoder",
+        defaultsPlace: "")
     if !parts.replacements.isEmpty { text.source += "; " + parts.replacements.joined(separator: ", ") }
     let tokenizer = text.tokenizer
     var modalities: [Modality] = []
     for modality in parts.modalities {
       modalities.append(
-        try Modality(modality, decoder: decoder, tokens: { tokenizer?.addedToken($0) }, notes: &notes))
+        try Modality(
+          modality, decoder: decoder, side: options.imageSize, tokens: { tokenizer?.addedToken($0) }, notes: &notes))
     }
 
     let encoderTypes = TypeChoice(matrices: options.encoderType ?? options.type, keep: options.keep)
@@ -125,22 +132,24 @@ private struct Conversion {
       let name = modality.name
       try add(
         "encoder.\(name)", modality.encoder.configuration.tensors(name: name), modality.encoder.tensors, encoderTypes)
-      try add(
-        "projector.\(name)", modality.projector.configuration.tensors(name: name), modality.projector.tensors,
-        projectorTypes)
+      if let projector = modality.projector {
+        try add(
+          "projector.\(name)", projector.configuration.tensors(name: name), projector.tensors, projectorTypes)
+      }
     }
-    try add("decoder", decoder.tensors, parts.base.decoderTensors, decoderTypes)
+    if let base = parts.base { try add("decoder", base.decoder.tensors, base.decoderTensors, decoderTypes) }
     for mapped in parts.leftOut { use.claimAll(of: mapped) }
     unmapped = try use.unmapped(isAllowed: options.allowsUnmapped)
 
     var plan = ModelFilePlan()
     try text.write(to: &plan, for: decoder, notes: &notes)
-    var settings = decoderTypes.description
-    if !modalities.isEmpty {
-      settings += ", encoder \(encoderTypes.matrices.name), projector \(projectorTypes.matrices.name)"
+    var settings = decoder == nil ? [] : [decoderTypes.description]
+    if !modalities.isEmpty { settings.append("encoder \(encoderTypes.matrices.name)") }
+    if modalities.contains(where: { $0.projector != nil }) {
+      settings.append("projector \(projectorTypes.matrices.name)")
     }
-    plan.metadata["general.settings"] = .string(settings)
-    decoder.write(to: &plan.metadata)
+    plan.metadata["general.settings"] = .string(settings.joined(separator: ", "))
+    decoder?.write(to: &plan.metadata)
     for modality in modalities { modality.write(to: &plan.metadata) }
     plan.modules = modules.map { module in
       ModelFilePlan.Module(

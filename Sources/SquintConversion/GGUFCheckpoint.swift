@@ -21,7 +21,11 @@ struct GGUFCheckpoint: Checkpoint {
       )
     }
     decoder = try DecoderConfiguration(gguf: source, place: path)
-    modalities = try mmproj.map { path throws(SquintError) in [try GGUFVision(path: path).parts(name: "image")] } ?? []
+    guard let mmproj else {
+      modalities = []
+      return
+    }
+    modalities = [try GGUFVision(path: mmproj).parts(name: "image", text: source)]
   }
 
   var decoderTensors: MappedTensors {

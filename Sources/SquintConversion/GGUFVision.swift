@@ -50,8 +50,10 @@ struct GGUFVision {
     }
   }
 
-  /// All that the file gives for the modality `name`.
-  func parts(name: String) throws(SquintError) -> ModalityParts {
+  /// All that the file gives for the modality `name` of a text model.
+  ///
+  /// - Throws: `SquintError.badData` where the text model is of another kind.
+  func parts(name: String, text: GGUFSource) throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
     parts.encoder = try encoder(name: name)
     parts.projector = try projector(name: name)
@@ -59,7 +61,15 @@ struct GGUFVision {
     case .mlp: break
     case .idefics3:
       parts.features = FeatureSelection()
-      parts.prompt.setIdefics3(fake: "<fake_token_around_image>", global: "<global-img>")
+      let words = ["<fake_token_around_image>", "<global-img>"]
+      let vocabulary = text.metadata["tokenizer.ggml.tokens"]?.strings
+      for word in words where vocabulary?.contains(ByteString(Array(word.utf8))) == false {
+        throw .badData(
+          place,
+          "this belongs to Idefics3 or SmolVLM, but the text model's tokenizer has no \(word); give the text model that it "
+            + "was published with")
+      }
+      parts.prompt.setIdefics3(fake: words[0], global: words[1])
     }
     return parts
   }
@@ -89,7 +99,8 @@ struct GGUFVision {
     var configuration = EncoderConfiguration(
       architecture: family.architecture, layers: try size("block_count", atMost: DecoderConfiguration.mostLayers),
       width: width, ffnWidth: ffn.width, heads: heads, patch: patch, grid: image / patch, positions: family.positions,
-      normEpsilon: Double(shortest: Float(epsilon)), activation: try activation(), hasClass: hasClass)
+      normEpsilon: Double(shortest: Float(epsilon)), activation: try activation(hasClass: hasClass),
+      hasClass: hasClass)
     configuration.optionals.preNorm = source.tensor(named: "v.pre_ln.weight") == nil ? .absent : .required
     configuration.optionals.norm = source.tensor(named: "v.post_ln.weight") == nil ? .absent : .required
     configuration.optionals.queryKeyValueBias = .ifPresent
@@ -121,14 +132,14 @@ struct GGUFVision {
     return (up.shape[isSwapped ? 1 : 0], isSwapped)
   }
 
-  private func activation() throws(SquintError) -> Activation {
+  private func activation(hasClass: Bool) throws(SquintError) -> Activation {
     let usesGELU = try metadata.flag("clip.use_gelu") ?? false
     let usesSiLU = try metadata.flag("clip.use_silu") ?? false
     guard !usesGELU || !usesSiLU else { throw .badData(place, "clip.use_gelu and clip.use_silu are both true") }
     if usesSiLU { return .silu }
-    guard usesGELU else { return .quickGELU }
-    // The key stands for the function with erf in LLaVA's converter, for that with tanh in Idefics3's.
-    return kind == .idefics3 ? .geluTanh : .gelu
+    // SigLIP's, and Idefics3's tower of its kind: LLaVA's converter has no word for it, Idefics3's calls it gelu.
+    guard hasClass else { return .geluTanh }
+    return usesGELU ? .gelu : .quickGELU
   }
 
   // MARK: Pictures

@@ -91,17 +91,20 @@ extension ModalityParts {
 struct Modality: Sendable {
   let name: String
   let encoder: EncoderPart
-  let projector: ProjectorPart
+  /// nil only where there is no decoder either.
+  let projector: ProjectorPart?
   let pictures: PictureConfiguration
   let prompt: PicturePrompt
 
   /// Checks that the parts fit.
   ///
   /// - Parameters:
+  ///   - decoder: nil for encoders alone.
+  ///   - side: the side that pictures become, whatever the checkpoint says; nil: as it says.
   ///   - tokens: the id of an added token of the tokenizer; nil where it has none with this text.
   ///   - notes: takes what the user should know.
   init(
-    _ parts: ModalityParts, decoder: DecoderConfiguration, tokens: (String) -> Int?, notes: inout [String]
+    _ parts: ModalityParts, decoder: DecoderConfiguration?, side: Int?, tokens: (String) -> Int?, notes: inout [String]
   ) throws(SquintError) {
     name = parts.name
     guard var encoder = parts.encoder else {
@@ -109,17 +112,20 @@ struct Modality: Sendable {
       throw SquintError(
         .usage, "there is a projector for \(name), but no encoder; give it with --encoder \(name)=SOURCE")
     }
-    guard var projector = parts.projector else {
+    var projector = parts.projector
+    if projector == nil, decoder != nil {
       if let missing = parts.missingProjector { throw .badData(parts.place, missing) }
       throw SquintError(
         .usage, "there is an encoder for \(name), but no projector; give it with --projector \(name)=FILE.safetensors")
     }
     notes += encoder.notes
     try encoder.configuration.select(
-      either(projector.features, parts.features) ?? FeatureSelection(), place: parts.place)
-    projector.inferShuffle(encoder: encoder.configuration)
-    try projector.configuration.check(
-      encoder: encoder.configuration, decoder: decoder, place: projector.tensors.place)
+      either(projector?.features, parts.features) ?? FeatureSelection(), place: parts.place)
+    projector?.inferShuffle(encoder: encoder.configuration)
+    if let projector {
+      try projector.configuration.check(
+        encoder: encoder.configuration, decoder: decoder, place: projector.tensors.place)
+    }
 
     var pictures: PictureConfiguration
     if let known = either(parts.pictures, encoder.pictures) {
@@ -131,6 +137,7 @@ struct Modality: Sendable {
           + encoder.configuration.architecture)
     }
     if parts.padsToSquare { pictures.padToSquare() }
+    if let side { try pictures.resize(toSide: side) }
     let rows = try Self.rows(of: pictures, encoder: encoder, projector: projector)
     if let stated = parts.tileRows, let rows, stated.count != rows {
       let message = "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile"
@@ -140,7 +147,7 @@ struct Modality: Sendable {
 
     var prompt = parts.prompt
     if let token = prompt.token {
-      guard token < decoder.vocabulary else {
+      if let decoder, token >= decoder.vocabulary {
         throw .badData(
           parts.place, "the token \(token) for \(name) is not one of the decoder's \(grouped(decoder.vocabulary))")
       }
@@ -150,7 +157,7 @@ struct Modality: Sendable {
           "the token for \(name) is \(token), but the tokenizer's \(printable(prompt.tokenText ?? prompt.marker)) is "
             + "\(known)")
       }
-    } else {
+    } else if let decoder {
       prompt.token = tokens(prompt.tokenText ?? prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
     }
     self.encoder = encoder
@@ -161,12 +168,13 @@ struct Modality: Sendable {
 
   /// The rows that a tile becomes; nil where it depends on the picture.
   private static func rows(
-    of pictures: PictureConfiguration, encoder: EncoderPart, projector: ProjectorPart
+    of pictures: PictureConfiguration, encoder: EncoderPart, projector: ProjectorPart?
   ) throws(SquintError) -> Int? {
     let configuration = encoder.configuration
+    let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
     guard let tile = pictures.tileSize else {
-      guard configuration.positions != .fixed, projector.configuration.shuffle == 1 else {
+      guard configuration.positions != .fixed, shuffle == 1 else {
         throw .badData(
           place,
           "pictures keep their aspect (there is no crop_size), but the encoder takes squares of "
@@ -186,7 +194,6 @@ struct Modality: Sendable {
         "pictures of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "
           + "for \(configuration.grid) × \(configuration.grid)")
     }
-    let shuffle = projector.configuration.shuffle
     guard rows % shuffle == 0, columns % shuffle == 0 else {
       throw .badData(
         place, "\(rows) × \(columns) patches are not cut into squares of \(shuffle) × \(shuffle) for the projector")
@@ -196,7 +203,7 @@ struct Modality: Sendable {
 
   func write(to metadata: inout Metadata) {
     encoder.configuration.write(to: &metadata, name: name)
-    projector.configuration.write(to: &metadata, name: name)
+    projector?.configuration.write(to: &metadata, name: name)
     pictures.write(to: &metadata, name: name)
     prompt.write(to: &metadata, name: name)
   }

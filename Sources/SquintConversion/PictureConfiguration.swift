@@ -52,6 +52,20 @@ package struct PictureConfiguration: Equatable, Sendable {
   /// A bound on sides that no picture processor comes near.
   package static let largestSide = 1 << 16
 
+  /// Makes pictures squares of `side` pixels: the picture in more or less detail.
+  ///
+  /// - Throws: `SquintError.usage` where pictures are cut into tiles, whose side is the encoder's.
+  package mutating func resize(toSide side: Int) throws(SquintError) {
+    guard layout == .whole else {
+      throw SquintError(.usage, "the size of this model's tiles cannot be chosen; leave --image-size out")
+    }
+    guard (1...Self.largestSide).contains(side) else {
+      throw SquintError(.usage, "an image size of \(side) pixels; choose 1 to \(grouped(Self.largestSide))")
+    }
+    resize = crop == nil ? .exact(height: side, width: side) : .shortestEdge(side)
+    crop = crop.map { _ in Size(height: side, width: side) }
+  }
+
   /// The size of the tiles; nil where it depends on the picture.
   package var tileSize: Size? {
     if layout == .tiles { return tile.map { Size(height: $0, width: $0) } }

@@ -23,7 +23,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   /// Checks that the projector stands between its encoder and its decoder.
   ///
   /// - Parameter place: the file that the projector is from, for messages.
-  package func check(encoder: EncoderConfiguration, decoder: DecoderConfiguration, place: String) throws(SquintError) {
+  package func check(encoder: EncoderConfiguration, decoder: DecoderConfiguration?, place: String) throws(SquintError) {
     guard (1...Self.mostLayers).contains(layers), (1...Self.largestShuffle).contains(shuffle) else {
       throw .badData(place, "a projector with \(layers) layers and a shuffle of \(shuffle) is not supported")
     }
@@ -35,7 +35,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
         "the projector takes \(grouped(widths[0])) numbers, but the encoder's features\(squares) have \(grouped(features))"
       )
     }
-    guard widths[layers] == decoder.width else {
+    if let decoder, widths[layers] != decoder.width {
       throw .badData(
         place,
         "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")

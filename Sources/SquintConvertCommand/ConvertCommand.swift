@@ -70,6 +70,11 @@ struct ConvertCommand: ParsableCommand {
       """)
   var keep: Bool?
 
+  @Option(
+    help: ArgumentHelp(
+      "The side that pictures are resized and cut to. (default: as the checkpoint says)", valueName: "pixels"))
+  var imageSize: Int?
+
   @Flag(help: "Leave out tensors that no rule maps, instead of refusing them.")
   var allowUnmapped = false
 
@@ -83,7 +88,9 @@ struct ConvertCommand: ParsableCommand {
   var json = false
 
   func validate() throws {
-    if source == nil && decoder == nil { throw ValidationError("Missing expected argument '<source>' or '--decoder'") }
+    if source == nil && decoder == nil && encoder.isEmpty {
+      throw ValidationError("Missing expected argument '<source>' or '--decoder'")
+    }
     for (option, parts) in [("--encoder", encoder), ("--projector", projector)] {
       var seen: Set<String> = []
       for part in parts where !seen.insert(part.name).inserted {
@@ -126,6 +133,7 @@ struct ConvertCommand: ParsableCommand {
     options.projectorType = projectorType
     options.embeddingType = embeddingType
     options.keep = keep
+    options.imageSize = imageSize
     options.jobs = jobs
     options.allowsUnmapped = allowUnmapped
     let sources = ConversionSources(

@@ -32,13 +32,14 @@ import Testing
     // Nothing in the file says that pictures are cut and not padded.
     case "llava-clip":
       always.union(["image.pad_to_square", "image.background", "image.mean", "image.std"])
+    case "llava-siglip": always.union(["image.pad_to_square", "image.background"])
     default: always
     }
   }
 
   @Test(arguments: [
     ("smolvlm", "f32"), ("smolvlm", "f16"), ("idefics3", "f32"), ("idefics3", "f16"), ("llava-clip", "f32"),
-    ("llava-clip", "f16"),
+    ("llava-clip", "f16"), ("llava-siglip", "f32"),
   ])
   func sameAsFolder(_ name: String, _ kind: String) throws {
     try withFolder { folder in
@@ -52,7 +53,7 @@ import Testing
       #expect(got.tensors.map(\.name) == wanted.tensors.map(\.name))
       #expect(got.tensors.map(\.shape) == wanted.tensors.map(\.shape))
       // The old converter writes patches and projectors in f16 whatever is asked for; BF16's numbers fit it exactly.
-      let isRounded = name == "llava-clip"
+      let isRounded = name.hasPrefix("llava")
       for tensor in wanted.tensors {
         let (left, right) = (try wanted.numbers(tensor.name), try got.numbers(tensor.name))
         if isRounded {
@@ -61,6 +62,7 @@ import Testing
           #expect(left == right, "\(tensor.name)")
         }
       }
+      #expect(got.metadata["encoder.image.activation"] == .string(name == "llava-clip" ? "quick_gelu" : "gelu_tanh"))
       if name == "llava-clip" {
         #expect(got.metadata["image.background"] == .ints([122, 116, 104]))
         #expect(got.metadata["encoder.image.layers"] == .int(2))
@@ -117,9 +119,13 @@ import Testing
     #expect(folder?.kind == .usage)
     #expect(folder?.message.contains("--mmproj goes with a GGUF text model") == true)
     #expect(Self.failure(ConversionSources(text, mmproj: "/absent.gguf"))?.kind == .noInput)
-    // A projector for a decoder of another width.
     let other = ConverterFixture.model("gguf-llama-f16") + "/model.gguf"
-    #expect(Self.failure(ConversionSources(other, mmproj: mmproj))?.message.contains("the decoder's width is") == true)
+    #expect(
+      Self.failure(ConversionSources(other, mmproj: mmproj))?.message.contains("has no <fake_token_around_image>")
+        == true)
+    // A projector for a decoder of another width.
+    let llava = Self.gguf("llava-clip", "mmproj-f16")
+    #expect(Self.failure(ConversionSources(other, mmproj: llava))?.message.contains("the decoder's width is") == true)
   }
 
   /// `file` with each text replaced by another of the same length.

@@ -88,7 +88,7 @@ import Testing
   private func embed(_ model: String, _ picture: String, _ stage: Embedder.Stage) throws -> [Float] {
     var numbers: [Float] = []
     var shape: [Int] = []
-    try Embedder(path: model, threads: 2).embed(VisionFixture.picture(picture), stage: stage) {
+    try Embedder(path: model, stage: stage, threads: 2).embed(VisionFixture.picture(picture)) {
       shape = $0
     } visit: {
       (_, _, part) throws(SquintError) in

@@ -27,6 +27,7 @@ extension NameMap {
         ("v.blk.*.ls1.weight", "*.attention.scale"),
         ("v.blk.*.ls2.weight", "*.ffn.scale"),
       ],
-      ignored: ["v.position_ids"])
+      // SigLIP's pooling head.
+      ignored: ["v.position_ids"], ignoredPrefixes: ["v.head."])
   }
 }
