@@ -67,6 +67,58 @@ TARGET static void f32_to_int8(const float *x, size_t count, int8_t *q, uint16_t
   }
 }
 
+// See kernels.h: a group of a row becomes the eight quads of that row in the panel.
+TARGET static void pack_rows(const float *x, size_t x_stride, uint32_t rows, uint32_t columns, uint8_t *panel) {
+  const uint32_t groups = (columns + GROUP_COLUMNS - 1) / GROUP_COLUMNS;
+  memset(panel, 0, panel_bytes(SQUINT_INT8, groups));
+  for (uint32_t g = 0; g < groups; g++) {
+    const panel_group place = group_place(SQUINT_INT8, groups, g);
+    const size_t n = columns - g * GROUP_COLUMNS < GROUP_COLUMNS ? columns - g * GROUP_COLUMNS : GROUP_COLUMNS;
+    uint16_t *scales = (uint16_t *)(panel + place.header) + PANEL_ROWS * place.index;
+    for (uint32_t r = 0; r < rows; r++) {
+      int8_t q[GROUP_COLUMNS];
+      int32_t sum;
+      scales[r] = half_from_float(quantize_group(x + r * x_stride + g * GROUP_COLUMNS, n, q, &sum));
+      for (int i = 0; i < GROUP_COLUMNS; i++)
+        panel[place.weights + 64 * (i / 4) + 4 * r + i % 4] = (uint8_t)(q[i] + 128);
+    }
+  }
+}
+
+// See kernels.h: a lane for each row of the panel.
+TARGET static void pack_columns(const float *x, size_t x_stride, uint32_t rows, uint32_t columns, uint32_t group,
+                                uint8_t *panel) {
+  const panel_group place = group_place(SQUINT_INT8, (columns + GROUP_COLUMNS - 1) / GROUP_COLUMNS, group);
+  const uint32_t left = columns - group * GROUP_COLUMNS, count = left < GROUP_COLUMNS ? left : GROUP_COLUMNS;
+  float block[GROUP_COLUMNS][PANEL_ROWS] = {{0}};
+  for (uint32_t c = 0; c < count; c++)
+    memcpy(block[c], x + c * x_stride, rows * sizeof(float));
+  float reciprocals[PANEL_ROWS];
+  uint16_t *scales = (uint16_t *)(panel + place.header) + PANEL_ROWS * place.index;
+  for (int r = 0; r < PANEL_ROWS; r += LANES) {
+    vi magnitude = vi_zero();
+    for (uint32_t c = 0; c < count; c++)
+      magnitude = vi_max(magnitude, vi_magnitude(vf_load(&block[c][r])));
+    int32_t bits[LANES];
+    memcpy(bits, &magnitude, sizeof bits);
+    for (int i = 0; i < LANES; i++) { // as quantize_group
+      const float largest = float_from_bits((uint32_t)bits[i]);
+      const bool is_finite = bits[i] < 0x7f800000, is_zero = largest < 1e-30f;
+      scales[r + i] = half_from_float(is_finite ? is_zero ? 0 : largest / 127 : NAN);
+      reciprocals[r + i] = is_finite && !is_zero ? 127 / largest : 0;
+    }
+  }
+  for (int quad = 0; quad < GROUP_COLUMNS / 4; quad++) {
+    int8_t q[4][PANEL_ROWS];
+    for (int k = 0; k < 4; k++)
+      for (int r = 0; r < PANEL_ROWS; r += LANES)
+        vi_store_bytes(&q[k][r], vi_round(vf_mul(vf_load(&block[4 * quad + k][r]), vf_load(reciprocals + r))));
+    for (int r = 0; r < PANEL_ROWS; r++)
+      for (int k = 0; k < 4; k++)
+        panel[place.weights + 64 * quad + 4 * r + k] = (uint8_t)(q[k][r] + 128);
+  }
+}
+
 // Numbers of a plain type, or int8 without its scale, as floats: LANES of them, or the first n and then zeros.
 INLINE vf load_as_float(const uint32_t type, const void *p) {
   return type == SQUINT_F32    ? vf_load((const float *)p)

@@ -47,6 +47,20 @@ static inline size_t panel_bytes(uint32_t type, uint32_t groups) {
   return (blocks - 1) * block_bytes(type, BLOCK_GROUPS) + block_bytes(type, groups_in_block(groups, blocks - 1));
 }
 
+// Where a group of a panel is, in bytes from the panel's start.
+typedef struct {
+  size_t header, weights;
+  uint32_t index; // of the group in its block
+} panel_group;
+
+static inline panel_group group_place(uint32_t type, uint32_t groups, uint32_t group) {
+  const uint32_t last = panel_blocks(groups) - 1;
+  const uint32_t block = group / BLOCK_GROUPS < last ? group / BLOCK_GROUPS : last;
+  panel_group place = {.header = block * block_bytes(type, BLOCK_GROUPS), .index = group - block * BLOCK_GROUPS};
+  place.weights = place.header + header_bytes(type, groups_in_block(groups, block)) + place.index * group_bytes(type);
+  return place;
+}
+
 // Attention works on so many cached positions, and at most so many query rows, at a time.
 enum { POSITION_TILE = 32, MAXIMUM_ROW_BLOCK = 64 };
 

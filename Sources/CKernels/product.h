@@ -117,17 +117,17 @@ INLINE void product_of_one(const uint32_t type, const squint_product *p, uint32_
   }
 }
 
-// sums[n][m][16] += (for the first block: =) the products of one block of m panels with n tokens; x_scales and x_sums
+// sums[n][m][16] += the products of one block of m panels with n tokens; x_scales and x_sums
 // point at the block's first group.
 INLINE void add_tile(const int n, const int m, const uint32_t type, const uint8_t *weights, size_t weight_stride,
                      const block_header *headers, uint32_t groups, const int8_t *x, size_t x_stride,
-                     const float *x_scales, const int32_t *x_sums, size_t scale_stride, bool is_first, float *sums) {
+                     const float *x_scales, const int32_t *x_sums, size_t scale_stride, float *sums) {
   vf acc[PRODUCT_TILE][PANEL_TILE * VECTORS];
   int32_t zeros[PRODUCT_TILE][MAXIMUM_BLOCK_GROUPS];
   float scaled_sums[PRODUCT_TILE][MAXIMUM_BLOCK_GROUPS];
   for (int t = 0; t < n; t++) {
     for (int v = 0; v < m * VECTORS; v++)
-      acc[t][v] = is_first ? vf_set(0) : vf_load(sums + t * PANEL_TILE * PANEL_ROWS + v * LANES);
+      acc[t][v] = vf_load(sums + t * PANEL_TILE * PANEL_ROWS + v * LANES);
     for (uint32_t g = 0; g < groups; g++) {
       zeros[t][g] = zero_point_term(type, x_sums[t * scale_stride + g]);
       scaled_sums[t][g] = x_scales[t * scale_stride + g] * (float)x_sums[t * scale_stride + g];
@@ -161,6 +161,7 @@ INLINE void product_of_panels(const int m, const uint32_t type, const squint_pro
   float sums[TOKEN_CHUNK * PANEL_TILE * PANEL_ROWS] __attribute__((aligned(64)));
   uint8_t unpacked[PANEL_TILE][MAXIMUM_BLOCK_GROUPS * GROUP_BYTES] __attribute__((aligned(64)));
   block_header headers[PANEL_TILE] __attribute__((aligned(64)));
+  memset(sums, 0, chunk * sizeof sums[0] * PANEL_TILE * PANEL_ROWS);
   const uint8_t *block = p->weights + panel * bytes_per_panel;
   for (uint32_t b = 0; b < blocks; b++) {
     const uint32_t groups = groups_in_block(p->groups, b);
@@ -179,11 +180,10 @@ INLINE void product_of_panels(const int m, const uint32_t type, const squint_pro
     const size_t column = (size_t)b * BLOCK_GROUPS;
     uint32_t t = 0;
 #define TILE(n)                                                                                                        \
-  add_tile(n, m, type, weights, weight_stride, headers, groups,                                                        \
-           p->x + (first + t) * x_stride + column * GROUP_COLUMNS, x_stride,                                           \
-           p->x_scales + (size_t)(first + t) * p->groups + column,                                                     \
-           p->x_sums + (size_t)(first + t) * p->groups + column, p->groups, b == 0,                                    \
-           sums + (size_t)t * PANEL_TILE * PANEL_ROWS)
+  add_tile(                                                                                                            \
+      n, m, type, weights, weight_stride, headers, groups, p->x + (first + t) * x_stride + column * GROUP_COLUMNS,     \
+      x_stride, p->x_scales + (size_t)(first + t) * p->groups + column,                                                \
+      p->x_sums + (size_t)(first + t) * p->groups + column, p->groups, sums + (size_t)t * PANEL_TILE * PANEL_ROWS)
     for (; t + PRODUCT_TILE <= chunk; t += PRODUCT_TILE)
       TILE(PRODUCT_TILE);
 #if PRODUCT_TILE > 4

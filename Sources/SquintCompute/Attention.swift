@@ -165,53 +165,9 @@ extension Compute {
     }
   }
 
-  /// out = softmax(q · kᵀ / √head_width) · v for `count` rows, each of which sees all `positions`: an encoder's attention.
-  ///
-  /// q, out: [count, heads · head_width]; k, v: [positions, heads · head_width]. `scratch` holds
-  /// `attentionScratch(headWidth:)` floats for each thread.
-  public func attendAll(
-    q: Rows, count: Int, k: Rows, v: Rows, positions: Int, heads: Int, into out: Rows, scratch: Rows
-  ) {
-    struct Job {
-      let q: Rows
-      let count: Int
-      let k: Rows
-      let v: Rows
-      let positions: Int
-      let headWidth: Int
-      let tiles: Int
-      let out: Rows
-      let scratch: Rows
-      let kernels: Kernels
-
-      func run(_ piece: Int, _ thread: Int) {
-        let first = piece % tiles * rowsPerTile
-        let column = piece / tiles * headWidth
-        var call = squint_attention(
-          q: q.data + column, q_token_stride: q.width, q_head_stride: headWidth, heads: 1, head_dim: UInt32(headWidth),
-          k: k.data + column, v: v.data + column, k_scales: nil, v_scales: nil, kv_stride: k.width, scale_stride: 0,
-          kv_type: KVType.f32.code, positions: UInt32(positions), first_position: 0, window: 0, causal: false,
-          scale: 1 / Float(headWidth).squareRoot(), out: out.data + column, out_token_stride: out.width,
-          out_head_stride: headWidth)
-        kernels.attention(&call, UInt32(first), UInt32(min(rowsPerTile, count - first)), scratch[thread])
-      }
-    }
-    let tiles = (count + rowsPerTile - 1) / rowsPerTile
-    var job = Job(
-      q: q, count: count, k: k, v: v, positions: positions, headWidth: q.width / heads, tiles: tiles, out: out,
-      scratch: scratch, kernels: kernels)
-    // Head after head, so that the threads share one head's keys and values in the cache.
-    workers.run(&job, pieces: tiles * heads) { job, piece, thread in
-      job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
-    }
-  }
-
   /// The widths of heads that attention takes.
   public static let headWidths = 1...Int(SQUINT_MAXIMUM_HEAD_DIM)
 
   /// How many floats of scratch a thread needs for attention over heads of this width.
   public static func attentionScratch(headWidth: Int) -> Int { Kernels.attentionScratch(headDimension: headWidth) }
 }
-
-/// The query rows of a piece of `attendAll`: what the kernel works on at a time, some times over.
-private let rowsPerTile = 64

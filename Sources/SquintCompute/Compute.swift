@@ -58,6 +58,28 @@ public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
     scales = arena[regions.scales].baseAddress!
     sums = arena[regions.sums].baseAddress!
   }
+
+  private init(
+    values: UnsafeMutablePointer<Int8>, scales: UnsafeMutablePointer<Float>, sums: UnsafeMutablePointer<Int32>
+  ) {
+    self.values = values
+    self.scales = scales
+    self.sums = sums
+  }
+
+  /// The rows from `row` on, where a row has at most `groups` groups.
+  func from(_ row: Int, groups: Int) -> QuantizedRows {
+    QuantizedRows(
+      values: values + row * groups * PanelLayout.columnsPerGroup, scales: scales + row * groups,
+      sums: sums + row * groups)
+  }
+
+  /// Writes the int8 form of x[columns] as row `row` of rows of that many columns.
+  func quantize(_ x: UnsafePointer<Float>, columns: Int, row: Int, _ kernels: Kernels) {
+    let groups = (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
+    kernels.quantize(
+      x, columns, values + row * groups * PanelLayout.columnsPerGroup, scales + row * groups, sums + row * groups)
+  }
 }
 
 // MARK: Matrix products
@@ -92,6 +114,8 @@ extension Compute {
       panelsPerPiece: 0)
     // Eight pieces a thread: few enough that handing them out costs nothing, many enough that a slow core is no brake.
     job.panelsPerPiece = max(1, job.panels / (workers.count * 8))
+    // Kernels may multiply two panels at a time with many tokens.
+    if count > 1 { job.panelsPerPiece += job.panelsPerPiece % 2 }
     let pieces = (job.panels + job.panelsPerPiece - 1) / job.panelsPerPiece
     workers.run(&job, pieces: pieces) { job, piece, _ in
       job.assumingMemoryBound(to: ProductJob.self).pointee.run(piece)
@@ -121,11 +145,8 @@ extension Compute {
     var job = Job(x: x, columns: columns, output: scratch, kernels: kernels)
     workers.run(&job, pieces: count) { job, row, _ in
       let job = job.assumingMemoryBound(to: Job.self)
-      let groups = (job.pointee.columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
-      let output = job.pointee.output
-      job.pointee.kernels.quantize(
-        job.pointee.x[row], job.pointee.columns, output.values + row * groups * PanelLayout.columnsPerGroup,
-        output.scales + row * groups, output.sums + row * groups)
+      job.pointee.output.quantize(
+        job.pointee.x[row], columns: job.pointee.columns, row: row, job.pointee.kernels)
     }
   }
 }

@@ -19,6 +19,10 @@ public struct Kernels: Sendable {
   package typealias FloatToHalf = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<UInt16>?, Int) -> Void
   package typealias FloatToInt8 =
     @convention(c) (UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<UInt16>?) -> Void
+  package typealias PackRows =
+    @convention(c) (UnsafePointer<Float>?, Int, UInt32, UInt32, UnsafeMutablePointer<UInt8>?) -> Void
+  package typealias PackColumns =
+    @convention(c) (UnsafePointer<Float>?, Int, UInt32, UInt32, UInt32, UnsafeMutablePointer<UInt8>?) -> Void
   package typealias Attention =
     @convention(c) (UnsafePointer<squint_attention>?, UInt32, UInt32, UnsafeMutablePointer<Float>?) -> Void
   package typealias RMSNorm =
@@ -57,6 +61,10 @@ public struct Kernels: Sendable {
   package nonisolated(unsafe) let f32ToF16: FloatToHalf
   /// For the KV cache: `(x, count, q, scales)`.
   package nonisolated(unsafe) let f32ToInt8: FloatToInt8
+  /// Rows to one int8 panel: `(x, stride, rows, columns, panel)`.
+  package nonisolated(unsafe) let packRows: PackRows
+  /// Columns to one group of an int8 panel: `(x, stride, rows, columns, group, panel)`.
+  package nonisolated(unsafe) let packColumns: PackColumns
   /// The heads that share one KV head: `(attention, firstToken, tokens, scratch)`.
   package nonisolated(unsafe) let attention: Attention
   /// `(x, weight, y, count, epsilon)`
@@ -90,6 +98,8 @@ public struct Kernels: Sendable {
     bf16ToF32 = table.bf16_to_f32
     f32ToF16 = table.f32_to_f16
     f32ToInt8 = table.f32_to_int8
+    packRows = table.pack_rows
+    packColumns = table.pack_columns
     attention = table.attention
     rmsNorm = table.rms_norm
     layerNorm = table.layer_norm

@@ -9,6 +9,7 @@ struct KernelCase {
     case product = 0
     case quantize, plainProduct, f16ToF32, bf16ToF32, f32ToF16, f32ToInt8, attention, rmsNorm, rotary, siluMultiply
     case add, softmax, exponential, layerNorm, gelu, geluTanh, quickGELU, relu, silu
+    case packRows, packColumns
   }
 
   let name: String
@@ -78,6 +79,8 @@ struct KernelCase {
     case .quickGELU: kernels.quickGELU(output(0, f), Int(p[0]))
     case .relu: kernels.relu(output(0, f), Int(p[0]))
     case .silu: kernels.silu(output(0, f), Int(p[0]))
+    case .packRows: kernels.packRows(input(0, f), Int(p[0]), p[1], p[2], output(0, UInt8.self))
+    case .packColumns: kernels.packColumns(input(0, f), Int(p[0]), p[1], p[2], p[3], output(0, UInt8.self))
     }
     return outputs.indices.map {
       [UInt8](UnsafeRawBufferPointer(start: buffers[inputs.count + $0], count: outputs[$0].count))

@@ -71,7 +71,7 @@ import Testing
         cases.append(plainProductCase(type, ProductShape(rows: rows, columns: columns, tokens: tokens), seed: 2))
       }
     }
-    return cases + quantizeCases(isARM: true) + activationCases() + attentionCases()
+    return cases + quantizeCases(isARM: true) + packCases() + activationCases() + attentionCases()
   }
 
   @Test(

@@ -283,6 +283,69 @@ func int8StoreCase(_ x: [Float], name: String, isARM: Bool) -> KernelCase {
   }
 }
 
+/// A panel of a matrix from its rows or, group by group, from its columns: each number within half a step of the group's
+/// scale, which is f16.
+func packCase(_ operation: KernelCase.Operation, rows: Int, columns: Int, group: Int = 0, seed: UInt64) -> KernelCase {
+  var random = Random(seed)
+  let byRows = operation == .packRows
+  let layout = PanelLayout(type: .int8, rows: rows, columns: columns)!
+  let covered = byRows ? 0..<columns : group * 32..<min(group * 32 + 32, columns)
+  let stride = (byRows ? columns : rows) + 3
+  let count = byRows ? rows : covered.count
+  var x = random.normals((count - 1) * stride + (byRows ? columns : rows))
+  // A row of zeros, which has no scale.
+  for index in x.indices where (byRows ? index / stride : index % stride) == 1 { x[index] = 0 }
+  let before = random.bytes(layout.byteCount + 64)
+  return KernelCase(
+    name: "\(operation) \(rows)×\(columns), group \(group)", operation: operation,
+    parameters: [UInt32(stride), UInt32(rows), UInt32(columns)] + (byRows ? [] : [UInt32(group)]), inputs: [bytes(x)],
+    outputs: [bytes(before)]
+  ) { [x] outputs in
+    let panel = outputs[0]
+    guard panel[layout.byteCount...] == before[layout.byteCount...] else { return "wrote beyond the panel" }
+    if !byRows {
+      // Other groups are others' business.
+      let blocks = (0..<layout.groups).filter { $0 != group }
+      for other in blocks {
+        let block = layout.block(ofGroup: other)
+        let start =
+          layout.blockOffset(panel: 0, block: block) + layout.headerBytes(groups: layout.groups(inBlock: block))
+          + (other - 8 * block) * 512
+        guard panel[start..<start + 512] == before[start..<start + 512] else { return "wrote group \(other)" }
+      }
+    }
+    let matrix = PanelMatrix(layout, panel)
+    for row in 0..<rows {
+      for start in Swift.stride(from: covered.lowerBound, to: covered.upperBound, by: 32) {
+        let group = start..<min(start + 32, covered.upperBound)
+        func number(_ column: Int) -> Double {
+          Double(x[byRows ? row * stride + column : (column - covered.lowerBound) * stride + row])
+        }
+        let largest = group.map { abs(number($0)) }.max()!
+        for column in group {
+          let found = matrix.weights[row * layout.groups * 32 + column]
+          // Half a step, and the rounding of the scale to f16 on as many as 127 steps.
+          if !(abs(found - number(column)) <= largest * (0.5001 / 127 + 0x1p-11) + 1e-6) {
+            return "row \(row), column \(column) is \(found), not \(number(column))"
+          }
+        }
+      }
+    }
+    return nil
+  }
+}
+
+func packCases() -> [KernelCase] {
+  var cases: [KernelCase] = []
+  for (rows, columns) in [(16, 64), (16, 32), (7, 64), (1, 1), (16, 80), (3, 500), (16, 256)] {
+    cases.append(packCase(.packRows, rows: rows, columns: columns, seed: UInt64(columns)))
+    for group in 0..<(columns + 31) / 32 {
+      cases.append(packCase(.packColumns, rows: rows, columns: columns, group: group, seed: UInt64(group)))
+    }
+  }
+  return cases
+}
+
 /// Activations that test the corners of quantization.
 func quantizeCases(isARM: Bool) -> [KernelCase] {
   var random = Random(7)

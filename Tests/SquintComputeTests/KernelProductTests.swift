@@ -82,6 +82,12 @@ let quantizedTypes: [ElementType] = [.int8, .int4, .int4F16]
     #expect(complaints(quantizeCases(isARM: isARM), kernels) == [])
   }
 
+  @Test(arguments: Kernels.available.map(\.name))
+  func packedNumbersAreClose(name: String) throws {
+    let kernels = try #require(Kernels.named(name))
+    #expect(complaints(packCases(), kernels) == [])
+  }
+
   @Test func instructionSetIsChosenByName() throws {
     #expect(Kernels.available.last?.name == "generic")
     #expect(try Kernels.chosen(nil).name == Kernels.available[0].name)

@@ -119,6 +119,14 @@ typedef struct {
   // rounded to f16).
   void (*f32_to_int8)(const float *x, size_t count, int8_t *q, uint16_t *scales);
 
+  // Quantizes x to int8 panels, as `quantize` with the scale rounded to f16, so that `product` can multiply with it:
+  // attention in integers. pack_rows: one panel, whose row r is x[r · x_stride + column], for `rows` rows (at most 16).
+  // pack_columns: the columns of group `group` of one panel of a matrix of `columns` columns; row r of column c of the
+  // group is x[c · x_stride + r], for `rows` rows. A NaN or an infinity makes its group NaN.
+  void (*pack_rows)(const float *x, size_t x_stride, uint32_t rows, uint32_t columns, uint8_t *panel);
+  void (*pack_columns)(const float *x, size_t x_stride, uint32_t rows, uint32_t columns, uint32_t group,
+                       uint8_t *panel);
+
   // Computes the tokens first_token ..< first_token + tokens. `scratch` holds squint_attention_scratch(head_dim)
   // floats.
   void (*attention)(const squint_attention *, uint32_t first_token, uint32_t tokens, float *scratch);

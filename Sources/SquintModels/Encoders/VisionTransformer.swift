@@ -55,6 +55,8 @@ public struct VisionTransformer {
     /// Whether a row that stands for the whole picture goes before the patches.
     public let hasClass: Bool
     public let dropsClass: Bool
+    /// Where the matrices are quantized, attention is as well.
+    let attention: EncoderAttention.Arithmetic
 
     public var headWidth: Int { width / heads }
     /// Whether the class token's row is the first of the features.
@@ -97,6 +99,7 @@ public struct VisionTransformer {
       featureLayers = taken.isEmpty ? [layers] : taken.map { Int($0) }
       hasClass = file.tensor("\(name).class") != nil
       dropsClass = try metadata.bool("\(name).drops_class", default: false)
+      attention = file.tensor("\(name).0.attention.q")?.type.isQuantized == true ? .int8 : .f32
     }
 
     /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
@@ -195,13 +198,11 @@ public struct VisionTransformer {
 
     let patches: Int
     let x: Region<Float>
-    let k: Region<Float>
-    let v: Region<Float>
+    let attention: EncoderAttention.Regions
     let h: Region<Float>
     let q: Region<Float>
     let wide: Region<Float>
     let quantized: QuantizedRows.Regions
-    let scratch: Region<Float>
 
     /// Reserves the encoder's buffers.
     ///
@@ -217,8 +218,9 @@ public struct VisionTransformer {
       let chunk = min(rows, Self.chunk)
       let patchWidth = 3 * c.patch * c.patch
       x = try plan.reserve("encoder rows", count: rows * c.width, phases: phases)
-      k = try plan.reserve("encoder keys", count: rows * c.width, phases: phases)
-      v = try plan.reserve("encoder values", count: rows * c.width, phases: phases)
+      attention = try EncoderAttention.Regions(
+        .init(positions: rows, heads: c.heads, headWidth: c.headWidth, chunk: Self.chunk, arithmetic: c.attention),
+        threads: threads, phases: phases, in: &plan)
       // Holds the normalized rows, and then the heads' outputs, which are not needed at the same time.
       h = try plan.reserve("encoder normalized rows", count: chunk * c.width, phases: phases)
       q = try plan.reserve("encoder queries", count: chunk * c.width, phases: phases)
@@ -226,8 +228,6 @@ public struct VisionTransformer {
       wide = try plan.reserve("encoder feed-forward", count: chunk * max(c.ffnWidth, patchWidth), phases: phases)
       quantized = try QuantizedRows.Regions(
         rows: chunk, columns: max(c.width, c.ffnWidth, patchWidth), phases: phases, in: &plan)
-      scratch = try plan.reserve(
-        "encoder attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
     }
   }
 
@@ -237,8 +237,7 @@ public struct VisionTransformer {
   private let patches: Int
   /// [(1 +) patches, width]
   private let x: Rows
-  private let k: Rows
-  private let v: Rows
+  private let attention: EncoderAttention
   /// [chunk, width]
   private let h: Rows
   private let q: Rows
@@ -247,7 +246,6 @@ public struct VisionTransformer {
   /// [chunk, ffn_width]
   private let up: Rows
   private let quantized: QuantizedRows
-  private let scratch: Rows
 
   public init(
     _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
@@ -258,14 +256,12 @@ public struct VisionTransformer {
     self.compute = compute
     patches = regions.patches
     x = Rows(regions.x, width: c.width, in: arena)
-    k = Rows(regions.k, width: c.width, in: arena)
-    v = Rows(regions.v, width: c.width, in: arena)
+    attention = EncoderAttention(regions.attention, in: arena)
     h = Rows(regions.h, width: c.width, in: arena)
     q = Rows(regions.q, width: c.width, in: arena)
     pixels = Rows(regions.wide, width: 3 * c.patch * c.patch, in: arena)
     up = Rows(regions.wide, width: c.ffnWidth, in: arena)
     quantized = QuantizedRows(regions.quantized, in: arena)
-    scratch = Rows(regions.scratch, width: Compute.attentionScratch(headWidth: c.headWidth), in: arena)
   }
 }
 
@@ -295,15 +291,16 @@ extension VisionTransformer {
       forEachChunk(of: count) { first, rows in
         compute.layerNorm(x.from(first), layer.attentionNorm, into: h, count: rows)
         compute.multiply(
-          h, count: rows, scratch: quantized, .init(layer.k, into: k.from(first)), .init(layer.v, into: v.from(first)))
+          h, count: rows, scratch: quantized, .init(layer.k, into: attention.keys(from: first)),
+          .init(layer.v, into: attention.values(from: first)))
+        attention.store(first: first, count: rows, positions: count, compute)
       }
       // All keys and values are there: from here on a row needs no other.
       forEachChunk(of: count) { first, rows in
         let x = x.from(first)
         compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
         compute.multiply(h, count: rows, scratch: quantized, .init(layer.q, into: q))
-        compute.attendAll(
-          q: q, count: rows, k: k, v: v, positions: count, heads: c.heads, into: h, scratch: scratch)
+        attention.attend(q: q, count: rows, positions: count, into: h, compute)
         compute.multiply(h, count: rows, scratch: quantized, .init(layer.o, into: x, accumulate: true))
 
         compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
