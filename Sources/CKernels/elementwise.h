@@ -137,6 +137,14 @@ INLINE vf load_part_as_float(const uint32_t type, const void *p, size_t n) {
   return load_as_float(type, &lanes);
 }
 
+TARGET static void subtract(const int8_t *q, const float *scales, size_t columns, float *x) {
+  size_t c = 0;
+  for (; c + LANES <= columns; c += LANES)
+    vf_store(x + c, vf_sub(vf_load(x + c), vf_mul(vf_set(scales[c / GROUP_COLUMNS]), load_as_float(SQUINT_INT8, q + c))));
+  for (; c < columns; c++)
+    x[c] -= scales[c / GROUP_COLUMNS] * (float)q[c];
+}
+
 INLINE void convert(const uint32_t type, const void *x, float *y, size_t count) {
   size_t i = 0;
   for (; i + LANES <= count; i += LANES)

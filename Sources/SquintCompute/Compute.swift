@@ -80,6 +80,12 @@ public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
     kernels.quantize(
       x, columns, values + row * groups * PanelLayout.columnsPerGroup, scales + row * groups, sums + row * groups)
   }
+
+  /// x[columns] -= its int8 form, which row `row` has: leaves what the rounding left out.
+  func subtract(row: Int, columns: Int, from x: UnsafeMutablePointer<Float>, _ kernels: Kernels) {
+    let groups = (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
+    kernels.subtract(values + row * groups * PanelLayout.columnsPerGroup, scales + row * groups, columns, x)
+  }
 }
 
 // MARK: Matrix products

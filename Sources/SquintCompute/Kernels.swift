@@ -14,6 +14,10 @@ public struct Kernels: Sendable {
       UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<Float>?,
       UnsafeMutablePointer<Int32>?
     ) -> Void
+  package typealias Subtract =
+    @convention(c) (
+      UnsafePointer<Int8>?, UnsafePointer<Float>?, Int, UnsafeMutablePointer<Float>?
+    ) -> Void
   package typealias PlainProduct = @convention(c) (UnsafePointer<squint_plain_product>?, UInt32, UInt32) -> Void
   package typealias HalfToFloat = @convention(c) (UnsafePointer<UInt16>?, UnsafeMutablePointer<Float>?, Int) -> Void
   package typealias FloatToHalf = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<UInt16>?, Int) -> Void
@@ -51,6 +55,8 @@ public struct Kernels: Sendable {
   package nonisolated(unsafe) let repeatDots: RepeatDots
   /// Activations to int8 with a scale per group: `(x, columns, q, scales, sums)`.
   package nonisolated(unsafe) let quantize: Quantize
+  /// What `quantize` left out: `(q, scales, columns, x)`.
+  package nonisolated(unsafe) let subtract: Subtract
   /// The product of a matrix in plain rows and f32 activations: `(product, firstRow, rows)`.
   package nonisolated(unsafe) let plainProduct: PlainProduct
   /// `(x, y, count)`
@@ -93,6 +99,7 @@ public struct Kernels: Sendable {
     product = table.product
     repeatDots = table.repeat_dots
     quantize = table.quantize
+    subtract = table.subtract
     plainProduct = table.plain_product
     f16ToF32 = table.f16_to_f32
     bf16ToF32 = table.bf16_to_f32

@@ -108,6 +108,9 @@ typedef struct {
   // magnitude is below 1e-30 becomes zeros with scale 0; one that holds a NaN or an infinity zeros with scale NaN.
   void (*quantize)(const float *x, size_t columns, int8_t *q, float *scales, int32_t *sums);
 
+  // x[columns] -= scale · q, for q and scales of `quantize`: what its rounding left out, to be quantized in its turn.
+  void (*subtract)(const int8_t *q, const float *scales, size_t columns, float *x);
+
   // Computes `rows` rows from `first_row` on, for all tokens.
   void (*plain_product)(const squint_plain_product *, uint32_t first_row, uint32_t rows);
 
