@@ -228,11 +228,14 @@ public struct SessionPlan: Sendable {
       names.compactMap { name in model.file.module(name).map { Item(name: name, byteCount: $0.range.count) } }
     }
     let looks = vision != nil
-    // The arena's pages stay once they are written, so a later phase holds what an earlier one has touched.
+    // The arena's pages stay once they are written, so a later phase holds what an earlier one has written; where
+    // pictures may come at any time, all may have been.
+    var written: Phases = options.vision == .always ? [.encode, .prefill, .decode] : []
     phases =
       [Phase(name: "load", items: process)]
       + Phases.all.filter { arena.byteCount(in: $0.phase) > 0 && ($0.phase != .encode || looks) }.map { phase in
         let isEncode = phase.phase == .encode
+        written.formUnion(phase.phase)
         return Phase(
           name: phase.name,
           items: process
@@ -240,7 +243,7 @@ public struct SessionPlan: Sendable {
               ? weights(Vision.modules.encoder, Vision.modules.projector) + [
                 Item(name: "pictures", byteCount: pictures?.decodingBytes ?? 0)
               ] : weights("decoder"))
-            + [Item(name: "arena", byteCount: arena.byteCount)])
+            + [Item(name: "arena", byteCount: arena.byteCount(writtenIn: written))])
       }
   }
 

@@ -68,6 +68,18 @@ public struct ArenaPlan: Sendable {
     buffers.reduce(0) { $0 + ($1.phases.contains(phase) ? Self.aligned($1.byteCount) : 0) }
   }
 
+  /// The bytes that have been written when `phases` are over: those that lie in a buffer of one of them.
+  public func byteCount(writtenIn phases: Phases) -> Int {
+    var end = 0
+    var bytes = 0
+    for buffer in buffers.sorted(by: { $0.offset < $1.offset }) where !buffer.phases.isDisjoint(with: phases) {
+      let own = max(buffer.offset, end)..<max(buffer.offset + Self.aligned(buffer.byteCount), end)
+      bytes += own.count
+      end = max(end, own.upperBound)
+    }
+    return bytes
+  }
+
   /// The lowest offset at which `buffer` overlaps no buffer with which it shares a phase.
   private func firstFit(_ buffer: Buffer) -> Int {
     let neighbours = buffers.filter { !$0.phases.isDisjoint(with: buffer.phases) }.sorted { $0.offset < $1.offset }

@@ -17,6 +17,8 @@ public struct ConversionOptions: Sendable {
   public var keep: Bool?
   /// The side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
   public var imageSize: Int?
+  /// How pictures that are no squares become some; nil: as the checkpoint says.
+  public var imageFit: ImageFit?
   /// Threads, at most as many as there are processors; nil: as many.
   public var jobs: Int?
   /// Leaves out tensors that no rule maps instead of refusing them.
@@ -25,6 +27,14 @@ public struct ConversionOptions: Sendable {
   public var isCancelled: @Sendable () -> Bool = { false }
 
   public init() {}
+
+  /// How a picture becomes a square.
+  public enum ImageFit: String, CaseIterable, Sendable {
+    /// The sides of the longer edge are cut off, as transformers' CLIP and LLaVA do it.
+    case crop
+    /// The shorter edge is padded with the mean colour, as LLaVA 1.5 was trained and llama.cpp does it.
+    case pad
+  }
 }
 
 /// How far a conversion is.
@@ -112,7 +122,8 @@ private struct Conversion {
     for modality in parts.modalities {
       modalities.append(
         try Modality(
-          modality, decoder: decoder, side: options.imageSize, tokens: { tokenizer?.addedToken($0) }, notes: &notes))
+          modality, decoder: decoder, side: options.imageSize, fit: options.imageFit,
+          tokens: { tokenizer?.addedToken($0) }, notes: &notes))
     }
 
     let encoderTypes = TypeChoice(matrices: options.encoderType ?? options.type, keep: options.keep)

@@ -1,210 +1,126 @@
 import SquintFile
 
-/// An encoder as some source has it.
-package struct EncoderPart: Sendable {
-  package var configuration: EncoderConfiguration
-  package let tensors: MappedTensors
-  /// What its folder says of pictures; nil: nothing.
-  package var pictures: PictureConfiguration?
-  /// What pictures are like where nothing says so.
-  package let usualPictures: PictureConfiguration
-  /// What the user should know of it, a line each.
-  package var notes: [String] = []
+/// The parts of a model, from wherever they are.
+struct ModelParts {
+  /// What gives the decoder and the text; nil for encoders alone.
+  let base: (any Checkpoint)?
+  let modalities: [ModalityParts]
+  /// What the sources hold that something else replaces.
+  let leftOut: [MappedTensors]
+  /// Whether anything is not from the base.
+  let replacements: [String]
 
-  package init(
-    configuration: EncoderConfiguration, tensors: MappedTensors, pictures: PictureConfiguration?,
-    usualPictures: PictureConfiguration
-  ) {
-    self.configuration = configuration
-    self.tensors = tensors
-    self.pictures = pictures
-    self.usualPictures = usualPictures
-  }
-}
-
-/// A projector as some source has it.
-package struct ProjectorPart: Sendable {
-  package var configuration: ProjectorConfiguration
-  package let tensors: MappedTensors
-  /// Which features it was trained on, where its source says so.
-  package var features: FeatureSelection?
-  /// Whether the shuffle is what makes the encoder's features as wide as the first matrix.
-  package var infersShuffle: Bool
-
-  package init(
-    configuration: ProjectorConfiguration, tensors: MappedTensors, features: FeatureSelection? = nil,
-    infersShuffle: Bool = false
-  ) {
-    self.configuration = configuration
-    self.tensors = tensors
-    self.features = features
-    self.infersShuffle = infersShuffle
-  }
-
-  /// Sets the shuffle where the widths alone say it: the side of a square of as many patches as go into the first matrix.
-  mutating func inferShuffle(encoder: EncoderConfiguration) {
-    guard infersShuffle, configuration.widths[0] % encoder.featureWidth == 0 else { return }
-    let patches = configuration.widths[0] / encoder.featureWidth
-    let side = (1...ProjectorConfiguration.largestShuffle).first { $0 * $0 >= patches }
-    if let side, side * side == patches { configuration.shuffle = side }
-  }
-}
-
-/// A way into the model beside text, as far as the sources have it.
-package struct ModalityParts: Sendable {
-  /// `image`
-  package let name: String
-  package var encoder: EncoderPart?
-  package var projector: ProjectorPart?
-  /// nil: what the encoder gives in the end, without the class token.
-  package var features: FeatureSelection?
-  /// What the model, not its encoder, says of pictures.
-  package var pictures: PictureConfiguration?
-  /// Whether pictures are padded to a square, whoever says what else is done to them.
-  package var padsToSquare = false
-  package var prompt: PicturePrompt
-  /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
-  /// number is an error.
-  package var tileRows: (count: Int, key: String, isBinding: Bool)?
-  /// What to say where the source lacks its encoder or its projector and the user gives none.
-  package var missingEncoder: String?
-  package var missingProjector: String?
-  /// Tensors that belong to the modality in the source but cannot be used.
-  package var ignored: MappedTensors?
-  /// The file that the features and the prompt are from, for messages.
-  package let place: String
-
-  package init(name: String, place: String) {
-    self.name = name
-    self.place = place
-    prompt = PicturePrompt()
-    prompt.marker = "<\(name)>"
-  }
-}
-
-extension ModalityParts {
-  /// The tensors of its parts.
-  var tensors: [MappedTensors] { [encoder?.tensors, projector?.tensors, ignored].compactMap { $0 } }
-}
-
-/// An encoder and a projector that fit each other and the decoder.
-struct Modality: Sendable {
-  let name: String
-  let encoder: EncoderPart
-  /// nil only where there is no decoder either.
-  let projector: ProjectorPart?
-  let pictures: PictureConfiguration
-  let prompt: PicturePrompt
-
-  /// Checks that the parts fit.
-  ///
-  /// - Parameters:
-  ///   - decoder: nil for encoders alone.
-  ///   - side: the side that pictures become, whatever the checkpoint says; nil: as it says.
-  ///   - tokens: the id of an added token of the tokenizer; nil where it has none with this text.
-  ///   - notes: takes what the user should know.
-  init(
-    _ parts: ModalityParts, decoder: DecoderConfiguration?, side: Int?, tokens: (String) -> Int?, notes: inout [String]
-  ) throws(SquintError) {
-    name = parts.name
-    guard var encoder = parts.encoder else {
-      if let missing = parts.missingEncoder { throw .badData(parts.place, missing) }
-      throw SquintError(
-        .usage, "there is a projector for \(name), but no encoder; give it with --encoder \(name)=SOURCE")
+  /// - Throws: `SquintError.usage` where nothing gives a decoder or an encoder, and what opening the sources throws.
+  init(_ sources: ConversionSources) throws(SquintError) {
+    let basePath = either(sources.decoder, sources.source)
+    guard basePath != nil || !sources.encoders.isEmpty else {
+      throw SquintError(.usage, "there is no decoder; give a source or --decoder")
     }
-    var projector = parts.projector
-    if projector == nil, decoder != nil {
-      if let missing = parts.missingProjector { throw .badData(parts.place, missing) }
-      throw SquintError(
-        .usage, "there is an encoder for \(name), but no projector; give it with --projector \(name)=FILE.safetensors")
+    // The file belongs to the checkpoint that is more than a decoder, where there are two.
+    let isBase = sources.decoder == nil || sources.source == nil
+    let base = try basePath.map { (path) throws(SquintError) in
+      try openCheckpoint(path, mmproj: isBase ? sources.mmproj : nil)
     }
-    notes += encoder.notes
-    try encoder.configuration.select(
-      either(projector?.features, parts.features) ?? FeatureSelection(), place: parts.place)
-    projector?.inferShuffle(encoder: encoder.configuration)
-    if let projector {
-      try projector.configuration.check(
-        encoder: encoder.configuration, decoder: decoder, place: projector.tensors.place)
-    }
-
-    var pictures: PictureConfiguration
-    if let known = either(parts.pictures, encoder.pictures) {
-      pictures = known
-    } else {
-      pictures = encoder.usualPictures
-      notes.append(
-        "\(encoder.tensors.place) has no preprocessor_config.json; pictures are processed as is usual for "
-          + encoder.configuration.architecture)
-    }
-    if parts.padsToSquare { pictures.padToSquare() }
-    if let side { try pictures.resize(toSide: side) }
-    let rows = try Self.rows(of: pictures, encoder: encoder, projector: projector)
-    if let stated = parts.tileRows, let rows, stated.count != rows {
-      let message = "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile"
-      guard !stated.isBinding else { throw .badData(parts.place, message) }
-      notes.append("\(parts.place): \(message)")
-    }
-
-    var prompt = parts.prompt
-    if let token = prompt.token {
-      if let decoder, token >= decoder.vocabulary {
-        throw .badData(
-          parts.place, "the token \(token) for \(name) is not one of the decoder's \(grouped(decoder.vocabulary))")
+    var leftOut: [MappedTensors] = []
+    var modalities = base?.modalities ?? []
+    var replacements: [String] = []
+    if sources.decoder != nil {
+      // Of the checkpoint that gives the decoder only that is wanted where there is another.
+      if let path = sources.source {
+        leftOut += modalities.flatMap(\.tensors)
+        let whole = try openCheckpoint(path, mmproj: sources.mmproj)
+        modalities = whole.modalities
+        leftOut.append(whole.decoderTensors)
+        guard !modalities.isEmpty || !sources.encoders.isEmpty else {
+          throw SquintError(
+            .usage, "\(path): a text model's decoder is replaced by --decoder, and nothing else is in it")
+        }
+        replacements.append("the rest from \(lastComponent(path))")
       }
-      if let known = tokens(prompt.tokenText ?? prompt.marker), known != token {
-        throw .badData(
-          parts.place,
-          "the token for \(name) is \(token), but the tokenizer's \(printable(prompt.tokenText ?? prompt.marker)) is "
-            + "\(known)")
+    }
+    for name in Set(sources.encoders.keys).union(sources.projectors.keys).sorted() {
+      let index = modalities.firstIndex { $0.name == name }
+      var parts =
+        index.map { modalities[$0] }
+        ?? ModalityParts(
+          name: name, place: base?.place ?? sources.encoders[name] ?? sources.projectors[name] ?? "")
+      if let path = sources.encoders[name] {
+        leftOut += [parts.encoder?.tensors].compactMap { $0 }
+        var encoder = try openEncoder(path, name: name)
+        if let own = encoder.pictures {
+          // The model's own picture settings are for the encoder that it had.
+          parts.pictures = own
+        } else {
+          encoder.pictures = parts.encoder?.pictures
+        }
+        parts.encoder = encoder
+        replacements.append("encoder \(name) from \(lastComponent(path))")
       }
-    } else if let decoder {
-      prompt.token = tokens(prompt.tokenText ?? prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
-    }
-    self.encoder = encoder
-    self.projector = projector
-    self.pictures = pictures
-    self.prompt = prompt
-  }
-
-  /// The rows that a tile becomes; nil where it depends on the picture.
-  private static func rows(
-    of pictures: PictureConfiguration, encoder: EncoderPart, projector: ProjectorPart?
-  ) throws(SquintError) -> Int? {
-    let configuration = encoder.configuration
-    let shuffle = projector?.configuration.shuffle ?? 1
-    let place = encoder.tensors.place
-    guard let tile = pictures.tileSize else {
-      guard configuration.positions != .fixed, shuffle == 1 else {
-        throw .badData(
-          place,
-          "pictures keep their aspect (there is no crop_size), but the encoder takes squares of "
-            + "\(configuration.grid * configuration.patch) pixels")
+      if let path = sources.projectors[name] {
+        leftOut += [parts.projector?.tensors].compactMap { $0 }
+        parts.projector = try openProjector(path, name: name)
+        replacements.append("projector \(name) from \(lastComponent(path))")
       }
-      return nil
+      if let index { modalities[index] = parts } else { modalities.append(parts) }
     }
-    let (rows, columns) = (tile.height / configuration.patch, tile.width / configuration.patch)
-    guard rows > 0, columns > 0 else {
-      throw .badData(
-        place,
-        "pictures of \(tile.height) × \(tile.width) pixels are smaller than a patch of \(configuration.patch)")
-    }
-    guard configuration.positions != .fixed || rows == configuration.grid && columns == configuration.grid else {
-      throw .badData(
-        place,
-        "pictures of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "
-          + "for \(configuration.grid) × \(configuration.grid)")
-    }
-    guard rows % shuffle == 0, columns % shuffle == 0 else {
-      throw .badData(
-        place, "\(rows) × \(columns) patches are not cut into squares of \(shuffle) × \(shuffle) for the projector")
-    }
-    return rows / shuffle * (columns / shuffle) + (configuration.featuresHaveClass ? 1 : 0)
+    self.base = base
+    self.leftOut = leftOut + modalities.compactMap(\.ignored)
+    self.modalities = modalities
+    self.replacements = replacements
   }
+}
 
-  func write(to metadata: inout Metadata) {
-    encoder.configuration.write(to: &metadata, name: name)
-    projector?.configuration.write(to: &metadata, name: name)
-    pictures.write(to: &metadata, name: name)
-    prompt.write(to: &metadata, name: name)
+/// Opens the checkpoint at `path`, of whatever kind it is.
+///
+/// - Parameter mmproj: the GGUF file with the rest of a GGUF text model.
+private func openCheckpoint(_ path: String, mmproj: String?) throws(SquintError) -> any Checkpoint {
+  if try isFolder(path) {
+    guard let mmproj else { return try HuggingFaceCheckpoint(folder: path) }
+    throw SquintError(
+      .usage,
+      "\(path): --mmproj goes with a GGUF text model; for a folder give --encoder image=\(mmproj) and --projector "
+        + "image=\(mmproj)")
   }
+  if try isGGUF(path) { return try GGUFCheckpoint(path: path, mmproj: mmproj) }
+  if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
+    throw .badData(path, "this is one file of a checkpoint; give the folder that it is in")
+  }
+  throw .badData(path, "this is neither a checkpoint folder nor a GGUF file")
+}
+
+/// Opens the encoder at `path`, of whatever kind it is.
+private func openEncoder(_ path: String, name: String) throws(SquintError) -> EncoderPart {
+  if try isFolder(path) { return try EncoderPart(folder: path, name: name) }
+  if try isGGUF(path) { return try GGUFVision(path: path).encoder(name: name) }
+  // ONNX files have no mark that tells them from others.
+  if path.hasSuffix(".onnx") { return try EncoderPart(onnx: path, name: name) }
+  throw .badData(
+    path,
+    "this is no encoder; give the folder with its config.json and *.safetensors, an ONNX file (NAME.onnx) or a GGUF file (mmproj)"
+  )
+}
+
+/// Opens the projector at `path`, of whatever kind it is.
+private func openProjector(_ path: String, name: String) throws(SquintError) -> ProjectorPart {
+  guard try !isFolder(path), try isGGUF(path) else { return try ProjectorPart(path: path, name: name) }
+  return try GGUFVision(path: path).projector(name: name)
+}
+
+private func isGGUF(_ path: String) throws(SquintError) -> Bool { try magic(of: path) == Array("GGUF".utf8) }
+
+private func isFolder(_ path: String) throws(SquintError) -> Bool {
+  var status = stat()
+  guard stat(path, &status) == 0 else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
+  return status.st_mode & S_IFMT == S_IFDIR
+}
+
+/// The first four bytes of a file, fewer where it is shorter.
+private func magic(of path: String) throws(SquintError) -> [UInt8] {
+  let file = try SourceFile(path: path)
+  var magic = [UInt8](repeating: 0, count: min(4, file.byteCount))
+  let result = magic.withUnsafeMutableBytes { bytes in
+    Result { () throws(SquintError) in try file.read(at: 0, into: bytes) }
+  }
+  try result.get()
+  return magic
 }

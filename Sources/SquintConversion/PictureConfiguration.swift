@@ -66,6 +66,19 @@ package struct PictureConfiguration: Equatable, Sendable {
     crop = crop.map { _ in Size(height: side, width: side) }
   }
 
+  /// Chooses how pictures become squares.
+  ///
+  /// - Throws: `SquintError.usage` where pictures are cut into tiles, or stretched to their square.
+  package mutating func fit(_ fit: ConversionOptions.ImageFit) throws(SquintError) {
+    guard layout == .whole, crop != nil else {
+      throw SquintError(.usage, "this model's pictures are neither cut nor padded; leave --image-fit out")
+    }
+    switch fit {
+    case .crop: squareBackground = nil
+    case .pad: padToSquare()
+    }
+  }
+
   /// The size of the tiles; nil where it depends on the picture.
   package var tileSize: Size? {
     if layout == .tiles { return tile.map { Size(height: $0, width: $0) } }

@@ -75,6 +75,12 @@ struct ConvertCommand: ParsableCommand {
       "The side that pictures are resized and cut to. (default: as the checkpoint says)", valueName: "pixels"))
   var imageSize: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "How pictures become squares; a mmproj file does not say it, and is taken to pad. (default: as the checkpoint says)",
+      valueName: "fit"))
+  var imageFit: ConversionOptions.ImageFit?
+
   @Flag(help: "Leave out tensors that no rule maps, instead of refusing them.")
   var allowUnmapped = false
 
@@ -134,6 +140,7 @@ struct ConvertCommand: ParsableCommand {
     options.embeddingType = embeddingType
     options.keep = keep
     options.imageSize = imageSize
+    options.imageFit = imageFit
     options.jobs = jobs
     options.allowsUnmapped = allowUnmapped
     let sources = ConversionSources(
@@ -180,6 +187,8 @@ struct NamedPart: ExpressibleByArgument {
     guard ConversionSources.isModality(name), !path.isEmpty else { return nil }
   }
 }
+
+extension ConversionOptions.ImageFit: ExpressibleByArgument {}
 
 extension ElementType: ExpressibleByArgument {
   public init?(argument: String) { self.init(name: argument) }

@@ -73,6 +73,52 @@ import Testing
     #expect(picture["encode_ms"] as? Double ?? 0 > 0)
   }
 
+  /// An encoder without a decoder is a file of its own, of which `embed` alone can make something.
+  @Test func encodersAlone() throws {
+    let file = "\(folder.path)/encoder.squint"
+    let tower = Self.vision.appendingPathComponent("parts/tower").path
+    try convert(ConversionSources(encoders: ["image": tower]), to: file)
+    let out = "\(folder.path)/out.npy"
+    #expect(try squint("embed", file, "--image", Self.wide, "--stage", "encoder", "-o", out).status == 0)
+    #expect(try squint("inspect", file).text.contains("encoder.image"))
+    #expect(try squint("verify", file).status == 0)
+    expectError(try squint("embed", file, "--image", Self.wide, "-o", out), 64, "no projector")
+    expectError(try squint("ask", file, "--image", Self.wide, "What?"), 65, "no text decoder")
+  }
+
+  /// What the converter is told of the size and the fit of pictures is what the model does, and `embed --size` too.
+  @Test func sizesAndFits() throws {
+    func pixels(_ model: String, _ arguments: String...) throws -> Data {
+      let out = "\(folder.path)/out.npy"
+      let outcome = try squint(["embed", model, "--image", Self.wide, "--stage", "pixels", "-o", out] + arguments)
+      #expect(outcome.status == 0, "\(outcome.error)")
+      return try Data(contentsOf: URL(fileURLWithPath: out))
+    }
+    func model(_ name: String, _ options: ConversionOptions) throws -> String {
+      let file = "\(folder.path)/\(name).squint"
+      try convert(source: Self.vision.appendingPathComponent("\(name)/checkpoint").path, to: file, options: options)
+      return file
+    }
+    var padded = ConversionOptions()
+    padded.imageFit = .pad
+    let cut = try pixels(model("llava-clip", ConversionOptions()))
+    #expect(try pixels(model("llava-clip", padded)) != cut)
+    padded.imageFit = .crop
+    #expect(try pixels(model("llava-clip", padded)) == cut)
+
+    var larger = ConversionOptions()
+    let small = try model("llava-dinov2", larger)
+    let atOnce = try pixels(small, "--size", "60")
+    larger.imageSize = 60
+    #expect(try pixels(model("llava-dinov2", larger)) == atOnce)
+    larger.imageSize = 0
+    #expect(throws: SquintError.self) { try model("llava-dinov2", larger) }
+    #expect(throws: SquintError.self) { try model("smolvlm", padded) }
+    // CLIP's table of positions is for one size.
+    larger.imageSize = 280
+    #expect(throws: SquintError.self) { try model("llava-clip", larger) }
+  }
+
   // MARK: What is refused
 
   @Test func usage() throws {

@@ -1,0 +1,213 @@
+import SquintFile
+
+/// An encoder as some source has it.
+package struct EncoderPart: Sendable {
+  package var configuration: EncoderConfiguration
+  package let tensors: MappedTensors
+  /// What its folder says of pictures; nil: nothing.
+  package var pictures: PictureConfiguration?
+  /// What pictures are like where nothing says so.
+  package let usualPictures: PictureConfiguration
+  /// What the user should know of it, a line each.
+  package var notes: [String] = []
+
+  package init(
+    configuration: EncoderConfiguration, tensors: MappedTensors, pictures: PictureConfiguration?,
+    usualPictures: PictureConfiguration
+  ) {
+    self.configuration = configuration
+    self.tensors = tensors
+    self.pictures = pictures
+    self.usualPictures = usualPictures
+  }
+}
+
+/// A projector as some source has it.
+package struct ProjectorPart: Sendable {
+  package var configuration: ProjectorConfiguration
+  package let tensors: MappedTensors
+  /// Which features it was trained on, where its source says so.
+  package var features: FeatureSelection?
+  /// Whether the shuffle is what makes the encoder's features as wide as the first matrix.
+  package var infersShuffle: Bool
+
+  package init(
+    configuration: ProjectorConfiguration, tensors: MappedTensors, features: FeatureSelection? = nil,
+    infersShuffle: Bool = false
+  ) {
+    self.configuration = configuration
+    self.tensors = tensors
+    self.features = features
+    self.infersShuffle = infersShuffle
+  }
+
+  /// Sets the shuffle where the widths alone say it: the side of a square of as many patches as go into the first matrix.
+  mutating func inferShuffle(encoder: EncoderConfiguration) {
+    guard infersShuffle, configuration.widths[0] % encoder.featureWidth == 0 else { return }
+    let patches = configuration.widths[0] / encoder.featureWidth
+    let side = (1...ProjectorConfiguration.largestShuffle).first { $0 * $0 >= patches }
+    if let side, side * side == patches { configuration.shuffle = side }
+  }
+}
+
+/// A way into the model beside text, as far as the sources have it.
+package struct ModalityParts: Sendable {
+  /// `image`
+  package let name: String
+  package var encoder: EncoderPart?
+  package var projector: ProjectorPart?
+  /// nil: what the encoder gives in the end, without the class token.
+  package var features: FeatureSelection?
+  /// What the model, not its encoder, says of pictures.
+  package var pictures: PictureConfiguration?
+  /// Whether pictures are padded to a square, whoever says what else is done to them.
+  package var padsToSquare = false
+  package var prompt: PicturePrompt
+  /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
+  /// number is an error.
+  package var tileRows: (count: Int, key: String, isBinding: Bool)?
+  /// What to say where the source lacks its encoder or its projector and the user gives none.
+  package var missingEncoder: String?
+  package var missingProjector: String?
+  /// Tensors that belong to the modality in the source but cannot be used.
+  package var ignored: MappedTensors?
+  /// The file that the features and the prompt are from, for messages.
+  package let place: String
+
+  package init(name: String, place: String) {
+    self.name = name
+    self.place = place
+    prompt = PicturePrompt()
+    prompt.marker = "<\(name)>"
+  }
+}
+
+extension ModalityParts {
+  /// The tensors of its parts.
+  var tensors: [MappedTensors] { [encoder?.tensors, projector?.tensors, ignored].compactMap { $0 } }
+}
+
+/// An encoder and a projector that fit each other and the decoder.
+struct Modality: Sendable {
+  let name: String
+  let encoder: EncoderPart
+  /// nil only where there is no decoder either.
+  let projector: ProjectorPart?
+  let pictures: PictureConfiguration
+  let prompt: PicturePrompt
+
+  /// Checks that the parts fit.
+  ///
+  /// - Parameters:
+  ///   - decoder: nil for encoders alone.
+  ///   - side: the side that pictures become, whatever the checkpoint says; nil: as it says.
+  ///   - fit: how they become squares; nil: as the checkpoint says.
+  ///   - tokens: the id of an added token of the tokenizer; nil where it has none with this text.
+  ///   - notes: takes what the user should know.
+  init(
+    _ parts: ModalityParts, decoder: DecoderConfiguration?, side: Int?, fit: ConversionOptions.ImageFit?,
+    tokens: (String) -> Int?, notes: inout [String]
+  ) throws(SquintError) {
+    name = parts.name
+    guard var encoder = parts.encoder else {
+      if let missing = parts.missingEncoder { throw .badData(parts.place, missing) }
+      throw SquintError(
+        .usage, "there is a projector for \(name), but no encoder; give it with --encoder \(name)=SOURCE")
+    }
+    var projector = parts.projector
+    if projector == nil, decoder != nil {
+      if let missing = parts.missingProjector { throw .badData(parts.place, missing) }
+      throw SquintError(
+        .usage, "there is an encoder for \(name), but no projector; give it with --projector \(name)=FILE.safetensors")
+    }
+    notes += encoder.notes
+    try encoder.configuration.select(
+      either(projector?.features, parts.features) ?? FeatureSelection(), place: parts.place)
+    projector?.inferShuffle(encoder: encoder.configuration)
+    if let projector {
+      try projector.configuration.check(
+        encoder: encoder.configuration, decoder: decoder, place: projector.tensors.place)
+    }
+
+    var pictures: PictureConfiguration
+    if let known = either(parts.pictures, encoder.pictures) {
+      pictures = known
+    } else {
+      pictures = encoder.usualPictures
+      notes.append(
+        "\(encoder.tensors.place) has no preprocessor_config.json; pictures are processed as is usual for "
+          + encoder.configuration.architecture)
+    }
+    if parts.padsToSquare { pictures.padToSquare() }
+    if let fit { try pictures.fit(fit) }
+    if let side { try pictures.resize(toSide: side) }
+    let rows = try Self.rows(of: pictures, encoder: encoder, projector: projector)
+    if let stated = parts.tileRows, let rows, stated.count != rows {
+      let message = "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile"
+      guard !stated.isBinding else { throw .badData(parts.place, message) }
+      notes.append("\(parts.place): \(message)")
+    }
+
+    var prompt = parts.prompt
+    if let token = prompt.token {
+      if let decoder, token >= decoder.vocabulary {
+        throw .badData(
+          parts.place, "the token \(token) for \(name) is not one of the decoder's \(grouped(decoder.vocabulary))")
+      }
+      if let known = tokens(prompt.tokenText ?? prompt.marker), known != token {
+        throw .badData(
+          parts.place,
+          "the token for \(name) is \(token), but the tokenizer's \(printable(prompt.tokenText ?? prompt.marker)) is "
+            + "\(known)")
+      }
+    } else if let decoder {
+      prompt.token = tokens(prompt.tokenText ?? prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+    }
+    self.encoder = encoder
+    self.projector = projector
+    self.pictures = pictures
+    self.prompt = prompt
+  }
+
+  /// The rows that a tile becomes; nil where it depends on the picture.
+  private static func rows(
+    of pictures: PictureConfiguration, encoder: EncoderPart, projector: ProjectorPart?
+  ) throws(SquintError) -> Int? {
+    let configuration = encoder.configuration
+    let shuffle = projector?.configuration.shuffle ?? 1
+    let place = encoder.tensors.place
+    guard let tile = pictures.tileSize else {
+      guard configuration.positions != .fixed, shuffle == 1 else {
+        throw .badData(
+          place,
+          "pictures keep their aspect (there is no crop_size), but the encoder takes squares of "
+            + "\(configuration.grid * configuration.patch) pixels")
+      }
+      return nil
+    }
+    let (rows, columns) = (tile.height / configuration.patch, tile.width / configuration.patch)
+    guard rows > 0, columns > 0 else {
+      throw .badData(
+        place,
+        "pictures of \(tile.height) × \(tile.width) pixels are smaller than a patch of \(configuration.patch)")
+    }
+    guard configuration.positions != .fixed || rows == configuration.grid && columns == configuration.grid else {
+      throw .badData(
+        place,
+        "pictures of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "
+          + "for \(configuration.grid) × \(configuration.grid)")
+    }
+    guard rows % shuffle == 0, columns % shuffle == 0 else {
+      throw .badData(
+        place, "\(rows) × \(columns) patches are not cut into squares of \(shuffle) × \(shuffle) for the projector")
+    }
+    return rows / shuffle * (columns / shuffle) + (configuration.featuresHaveClass ? 1 : 0)
+  }
+
+  func write(to metadata: inout Metadata) {
+    encoder.configuration.write(to: &metadata, name: name)
+    projector?.configuration.write(to: &metadata, name: name)
+    pictures.write(to: &metadata, name: name)
+    prompt.write(to: &metadata, name: name)
+  }
+}
