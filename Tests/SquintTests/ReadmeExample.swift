@@ -4,10 +4,12 @@ import Testing
 // The README's example: what stands below the next line up to the end of the function is there word for word.
 import Squint
 
-func describe(_ path: String) async throws {
+func describe(_ photo: String, with path: String) async throws {
   let model = try Model(path: path)
-  let session = try Session(model, SessionOptions(context: 512))
-  try session.append(model.prompt([ChatMessage(role: "user", "What is the capital of France?")]))
+  let picture = try model.picture(photo)
+  let session = try Session(model, SessionOptions(context: 2048, vision: .once([picture.size])))
+  let question = try ChatMessage(role: "user", "What is in this picture?", pictures: 1)
+  try session.append(model.prompt([question], pictures: [picture]))
   for try await token in session.generate(GenerationOptions(maxTokens: 64)) {
     print(token.text, terminator: "")
   }
