@@ -199,8 +199,9 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
     const size_t block = rows - first_row < ROW_BLOCK ? rows - first_row : ROW_BLOCK;
     const bool in_lanes = block >= 8; // about where the second way becomes the faster one
     size_t begin = SIZE_MAX, end = 0;
-    memset(q, 0, ROW_BLOCK * dim * sizeof(float));
-    memset(out, 0, ROW_BLOCK * dim * sizeof(float));
+    // In lanes all rows of the block are computed, also those that are none.
+    memset(q, 0, (in_lanes ? ROW_BLOCK : block) * dim * sizeof(float));
+    memset(out, 0, (in_lanes ? ROW_BLOCK : block) * dim * sizeof(float));
     for (size_t r = 0; r < ROW_BLOCK; r++) {
       sums[r] = 0;
       maxima[r] = lowest_maximum;
@@ -260,6 +261,11 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
       const size_t token = first_token + (first_row + r) / a->heads, head = (first_row + r) % a->heads;
       float *to = a->out + token * a->out_token_stride + head * a->out_head_stride;
       const float reciprocal = begins[r] < ends[r] ? 1 / sums[r] : 0;
+      if (a->statistics) {
+        float *statistics = a->statistics + 2 * (token * a->heads + head);
+        statistics[0] = maxima[r];
+        statistics[1] = sums[r];
+      }
       size_t d = 0;
       if (in_lanes)
         for (; d < a->head_dim; d++)

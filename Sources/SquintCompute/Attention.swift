@@ -114,11 +114,20 @@ extension Compute {
   /// out = softmax(q · kᵀ / √head_width) · v over the cached positions up to each row's own, of which at most the last
   /// `window` (0: all).
   ///
-  /// q, out: [count, heads · head_width]. `scratch` holds `attentionScratch(headWidth:)` floats for each thread.
+  /// q, out: [count, heads · head_width]. `scratch` holds `attentionScratch(headWidth:)` floats for each thread, `parts`
+  /// `AttentionParts.floats` of them.
   public func attend(
     q: Rows, into out: Rows, count: Int, cache: KVCache, layer: Int, window: Int, _ placement: Placement,
-    scratch: Rows
+    scratch: Rows, parts: AttentionParts
   ) {
+    // One token of one sequence: its few heads would leave threads idle.
+    if count == 1, case .consecutive(let sequence, let position) = placement {
+      let first = window > 0 ? max(position + 1 - window, 0) : 0
+      attendInParts(
+        q: q, into: out, cache.shape, cache.headsOf(layer: layer, sequence: sequence), first..<position + 1,
+        scratch: scratch, parts: parts)
+      return
+    }
     struct Job {
       let q: Rows
       let out: Rows
@@ -147,7 +156,7 @@ extension Compute {
           positions: UInt32(first + rows.count), first_position: UInt32(first), window: UInt32(window),
           causal: true, scale: 1 / Float(shape.headWidth).squareRoot(),
           out: out[start] + head * queryHeads * shape.headWidth, out_token_stride: out.width,
-          out_head_stride: shape.headWidth)
+          out_head_stride: shape.headWidth, statistics: nil)
         kernels.attention(&call, 0, UInt32(rows.count), scratch[thread])
       }
     }
@@ -170,4 +179,105 @@ extension Compute {
 
   /// How many floats of scratch a thread needs for attention over heads of this width.
   public static func attentionScratch(headWidth: Int) -> Int { Kernels.attentionScratch(headDimension: headWidth) }
+}
+
+// MARK: One token
+
+/// Room for the attention of one token over parts of the positions, which is put together afterwards.
+public struct AttentionParts: Sendable {
+  /// [parts, heads · head_width] and behind them [parts, heads, 2]
+  let data: Rows
+  private let heads: Int
+
+  /// A part has as many positions as keep a core busy for some microseconds, and there are at most `most` parts. Both depend on
+  /// the positions alone, so that an answer does not depend on the threads.
+  static let positions = 256
+  static let most = 64
+
+  /// The positions of each part of `positions`.
+  static func size(_ positions: Int) -> Int {
+    let pieces = Self.positions * most
+    return Self.positions * ((positions + pieces - 1) / pieces)
+  }
+
+  /// The floats for a context of so many positions, where a token has `heads` query heads.
+  public static func floats(context: Int, heads: Int, headWidth: Int) -> Int {
+    let parts = min((context + positions - 1) / positions, most)
+    return parts * heads * (headWidth + 2)
+  }
+
+  public init(_ region: Region<Float>, heads: Int, headWidth: Int, in arena: Arena) {
+    data = Rows(region, width: heads * headWidth, in: arena)
+    self.heads = heads
+  }
+
+  /// The largest score and the sum of exponentials of each head in part `part` of `count`: [heads, 2].
+  func statistics(_ part: Int, of count: Int) -> UnsafeMutablePointer<Float> { data[count] + part * heads * 2 }
+}
+
+extension Compute {
+  private func attendInParts(
+    q: Rows, into out: Rows, _ shape: KVShape, _ heads: KVCache.Heads, _ positions: Range<Int>, scratch: Rows,
+    parts: AttentionParts
+  ) {
+    struct Job {
+      let q: Rows
+      let out: Rows
+      let shape: KVShape
+      let heads: KVCache.Heads
+      let positions: Range<Int>
+      let size: Int
+      let count: Int
+      let scratch: Rows
+      let parts: AttentionParts
+      let kernels: Kernels
+
+      func run(_ piece: Int, _ thread: Int) {
+        let (part, head) = (piece / shape.heads, piece % shape.heads)
+        let first = positions.lowerBound + part * size
+        let kv = heads[head].from(first, shape)
+        let queryHeads = q.width / shape.headWidth / shape.heads
+        let column = head * queryHeads * shape.headWidth
+        let output = count == 1 ? out : parts.data.from(part)
+        var call = squint_attention(
+          q: q.data + column, q_token_stride: q.width, q_head_stride: shape.headWidth, heads: UInt32(queryHeads),
+          head_dim: UInt32(shape.headWidth), k: kv.keys, v: kv.values, k_scales: kv.keyScales,
+          v_scales: kv.valueScales, kv_stride: shape.headWidth, scale_stride: shape.scalesPerPosition,
+          kv_type: shape.type.code, positions: UInt32(min(size, positions.upperBound - first)), first_position: 0,
+          window: 0, causal: false, scale: 1 / Float(shape.headWidth).squareRoot(), out: output.data + column,
+          out_token_stride: output.width, out_head_stride: shape.headWidth,
+          statistics: count == 1 ? nil : parts.statistics(part, of: count) + 2 * head * queryHeads)
+        kernels.attention(&call, 0, 1, scratch[thread])
+      }
+    }
+    let size = AttentionParts.size(positions.count)
+    let count = (positions.count + size - 1) / size
+    var job = Job(
+      q: q, out: out, shape: shape, heads: heads, positions: positions, size: size, count: count, scratch: scratch,
+      parts: parts, kernels: kernels)
+    workers.run(&job, pieces: count * shape.heads) { job, piece, thread in
+      job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
+    }
+    if count > 1 { Self.putTogether(parts, count: count, headWidth: shape.headWidth, into: out) }
+  }
+
+  /// out = Σ weight · part / Σ weight for each head, a part's weight being its sum of exponentials, brought to the largest score of
+  /// all (Milakov & Gimelshein, arXiv 1805.02867).
+  private static func putTogether(_ parts: AttentionParts, count: Int, headWidth: Int, into out: Rows) {
+    for head in 0..<out.width / headWidth {
+      var largest = -Float.infinity
+      for part in 0..<count { largest = max(largest, parts.statistics(part, of: count)[2 * head]) }
+      let target = out.data + head * headWidth
+      target.update(repeating: 0, count: headWidth)
+      var total: Float = 0
+      for part in 0..<count {
+        let statistics = parts.statistics(part, of: count) + 2 * head
+        let weight = expf(statistics[0] - largest) * statistics[1]
+        total += weight
+        let source = parts.data[part] + head * headWidth
+        for index in 0..<headWidth { target[index] += weight * source[index] }
+      }
+      for index in 0..<headWidth { target[index] /= total }
+    }
+  }
 }

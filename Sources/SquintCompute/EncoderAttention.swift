@@ -191,7 +191,7 @@ extension EncoderAttention {
           k_scales: nil, v_scales: nil, kv_stride: shape.width, scale_stride: 0, kv_type: KVType.f32.code,
           positions: UInt32(positions), first_position: 0, window: 0, causal: false,
           scale: 1 / Float(shape.headWidth).squareRoot(), out: out.data + column, out_token_stride: out.width,
-          out_head_stride: shape.headWidth)
+          out_head_stride: shape.headWidth, statistics: nil)
         kernels.attention(
           &call, UInt32(first), UInt32(min(f32Tile, count - first)),
           attention.scratch + thread * Compute.attentionScratch(headWidth: shape.headWidth))

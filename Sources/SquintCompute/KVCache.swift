@@ -106,7 +106,26 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
     let values: UnsafeMutableRawPointer
     let keyScales: UnsafeMutablePointer<UInt16>
     let valueScales: UnsafeMutablePointer<UInt16>
+
+    /// The same from `position` on.
+    func from(_ position: Int, _ shape: KVShape) -> Head {
+      let bytes = position * shape.headWidth * shape.type.bytesPerNumber
+      let scales = position * shape.scalesPerPosition
+      return Head(
+        keys: keys + bytes, values: values + bytes, keyScales: keyScales + scales, valueScales: valueScales + scales)
+    }
   }
+
+  /// The heads of one layer and sequence.
+  struct Heads {
+    fileprivate let cache: KVCache
+    fileprivate let layer: Int
+    fileprivate let sequence: Int
+
+    subscript(_ head: Int) -> Head { cache.head(head, layer: layer, sequence: sequence) }
+  }
+
+  func headsOf(layer: Int, sequence: Int) -> Heads { Heads(cache: self, layer: layer, sequence: sequence) }
 
   func head(_ head: Int, layer: Int, sequence: Int) -> Head {
     let row = ((layer * shape.sequences + sequence) * shape.heads + head) * shape.context

@@ -61,9 +61,10 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
       UInt32(range.lowerBound), UInt32(range.count),
     ],
     inputs: [bytes(q), keys, values_, bytes(keyScales), bytes(valueScales)],
-    outputs: [bytes(before), bytes(scratch)]
+    outputs: [bytes(before), bytes(scratch), bytes([Float](repeating: canary, count: 2 * shape.tokens * heads))]
   ) { outputs in
     var expected: [Int: (value: Double, tolerance: Double)] = [:]
+    var statistics: [Int: (value: Double, tolerance: Double)] = [:]
     for token in range {
       let position = shape.firstPosition + token
       let seen = (0..<positions).filter {
@@ -95,6 +96,11 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
         let spread = (scores.map(abs).max() ?? 0) * 0x1p-22
         let relative =
           2 * (scoreError + spread) + 2 * tiles * 0x1p-22 + Double(4 * seen.count + 8) * 0x1p-24
+        if !seen.isEmpty {
+          let place = 2 * (token * heads + head)
+          statistics[place] = (largest, scoreError + 1e-35)
+          statistics[place + 1] = (sum, relative * sum)
+        }
         for d in 0..<dimension {
           var value = 0.0
           var magnitude = 0.0
@@ -108,6 +114,11 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
     }
     let after: [Float] = values(outputs[1])
     guard after.suffix(16).allSatisfy({ $0.bitPattern == canary.bitPattern }) else { return "wrote beyond the scratch" }
+    let own: [Float] = values(outputs[2])
+    // Of a token that sees nothing, they mean nothing.
+    for (index, (value, tolerance)) in statistics where !(abs(Double(own[index]) - value) <= tolerance) {
+      return "statistic \(index) is \(own[index]), should be \(value) ± \(tolerance)"
+    }
     return firstDifference(values(outputs[0]), before, expected)
   }
 }

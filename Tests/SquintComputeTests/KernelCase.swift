@@ -64,7 +64,7 @@ struct KernelCase {
         k: input(1, UInt8.self), v: input(2, UInt8.self), k_scales: input(3, UInt16.self),
         v_scales: input(4, UInt16.self), kv_stride: Int(p[4]), scale_stride: Int(p[5]), kv_type: p[6],
         positions: p[7], first_position: p[8], window: p[9], causal: p[10] != 0, scale: Float(bitPattern: p[11]),
-        out: output(0, f), out_token_stride: Int(p[12]), out_head_stride: Int(p[13]))
+        out: output(0, f), out_token_stride: Int(p[12]), out_head_stride: Int(p[13]), statistics: output(2, f))
       kernels.attention(&attention, p[14], p[15], output(1, f))
     case .rmsNorm: kernels.rmsNorm(input(0, f), input(1, f), output(0, f), Int(p[0]), Float(bitPattern: p[1]))
     case .rotary: kernels.rotary(output(0, f), Int(p[0]), Int(p[1]), Int(p[2]), input(0, f), input(1, f))

@@ -108,7 +108,8 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
                                   .scale = float_of(p[11]),
                                   .out = out[0],
                                   .out_token_stride = p[12],
-                                  .out_head_stride = p[13]};
+                                  .out_head_stride = p[13],
+                                  .statistics = out[2]};
     return k->attention(&attention, p[14], p[15], out[1]);
   }
   case 8:

@@ -82,6 +82,9 @@ typedef struct {
   float *out; // [tokens][out_token_stride], head h at h * out_head_stride
   size_t out_token_stride;
   size_t out_head_stride;
+  // [tokens][heads][2], or NULL: the largest scaled score m and Σ_p exp(score - m), with which the attention over parts of
+  // the positions can be put together.
+  float *statistics;
 } squint_attention;
 
 enum { SQUINT_MAXIMUM_HEAD_DIM = 512 };

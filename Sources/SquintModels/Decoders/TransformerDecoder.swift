@@ -141,6 +141,7 @@ public struct TransformerDecoder {
     let sines: Region<Float>
     let frequencies: Region<Float>
     let scratch: Region<Float>
+    let parts: Region<Float>
     let logits: Region<Float>
 
     /// Reserves the decoder's buffers.
@@ -177,6 +178,9 @@ public struct TransformerDecoder {
         "rotary frequencies", count: c.ropeFrequencies.count, phases: [.encode, .prefill, .decode])
       scratch = try plan.reserve(
         "attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
+      parts = try plan.reserve(
+        "attention parts",
+        count: AttentionParts.floats(context: cache.context, heads: c.heads, headWidth: c.headWidth), phases: phases)
       logits = try plan.reserve("logits", count: logitRows * c.vocabulary, phases: phases)
     }
   }
@@ -202,6 +206,7 @@ public struct TransformerDecoder {
   private let angles: RotaryAngles
   private let frequencies: UnsafeMutablePointer<Float>
   private let scratch: Rows
+  private let parts: AttentionParts
   /// [logit rows, vocabulary]
   public let logits: Rows
 
@@ -229,6 +234,7 @@ public struct TransformerDecoder {
     frequencies = arena[regions.frequencies].baseAddress!
     frequencies.update(from: c.ropeFrequencies, count: c.ropeFrequencies.count)
     scratch = Rows(regions.scratch, width: Compute.attentionScratch(headWidth: c.headWidth), in: arena)
+    parts = AttentionParts(regions.parts, heads: c.heads, headWidth: c.headWidth, in: arena)
     logits = Rows(regions.logits, width: c.vocabulary, in: arena)
   }
 }
@@ -256,7 +262,7 @@ extension TransformerDecoder {
         placement)
       compute.attend(
         q: q, into: attended, count: count, cache: cache, layer: index, window: c.windows[index], placement,
-        scratch: scratch)
+        scratch: scratch, parts: parts)
       compute.multiply(attended, count: count, scratch: quantized, .init(layer.o, into: x, accumulate: true))
 
       compute.rmsNorm(x, layer.ffnNorm, epsilon: c.normEpsilon, into: h, count: count)
