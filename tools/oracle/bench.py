@@ -17,7 +17,8 @@ llava7b   LLaVA 1.5 7B's text model, random weights: 128 tokens, and 32 decoded 
 Weights come from the same numbers in every row, and threads are as many; everything else is each program's default: Squint
 keeps embeddings in int8 beside Q4_0 and its KV cache in int8, llama.cpp's is f16. Every round runs Squint, then the
 others; the ratio is the median of the rounds' own. Others' memory and time are without Python's start and imports, and they
-get an unmeasured pass first where they are measured inside their process (not in start and picture); Squint does not.
+get an unmeasured pass first where they are measured inside their process (not in start and picture); Squint does
+not, but in dinov2 the median of its five passes counts.
 Peak memory is the whole process (VmHWM), mapped weights included.
 """
 

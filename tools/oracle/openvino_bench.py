@@ -2,9 +2,10 @@
 
     python tools/oracle/openvino_bench.py MODEL [-p 2048] [-n 64] [--threads 2]
 
-MODEL is a GGUF, which it reads itself (a quantized one stays in its blocks), or a folder from `optimum-cli export openvino
---weight-format int4 --group-size 64 --ratio 1.0 --sym`; SmolLM2 was as fast either way, and bench.py takes the GGUF, since
-optimum-intel wants an older transformers. Prefill: the time to the first token behind -p tokens; decode: the mean of the
+MODEL is a GGUF, which OpenVINO GenAI reads itself, or a folder from `optimum-cli export openvino --weight-format int4
+--group-size 64 --ratio 1.0 --sym`. bench.py takes the GGUF: the same Q4_0 file as llama.cpp's, and optimum-intel wants an older
+transformers than the other oracles. In what form OpenVINO keeps the GGUF's blocks is its own affair.
+Prefill: the time to the first token behind -p tokens; decode: the mean of the
 other -n. One short answer before is not measured. Number formats of activations and of the KV cache are OpenVINO's choice.
 Prints JSON; memory is the process's VmHWM less what it was before the load.
 """
