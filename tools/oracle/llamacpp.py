@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pathlib
 
 import llama_cpp
 import numpy
@@ -28,7 +29,8 @@ class Model:
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = context
         settings.n_batch = batch
-        settings.n_ubatch = batch
+        # llama.cpp's default: what is computed at once.
+        settings.n_ubatch = min(batch, 512)
         settings.n_threads = threads
         settings.n_threads_batch = threads
         settings.type_k = settings.type_v = KV_TYPES[kv]
@@ -60,6 +62,15 @@ class Model:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
         self.position = 0
 
+    def feed(self, ids):
+        """Appends `ids`, computes the logits of the last, and gives nothing back: for measuring."""
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        status = llama_cpp.llama_decode(self.context, llama_cpp.llama_batch_get_one(tokens, len(ids)))
+        llama_cpp.llama_synchronize(self.context)
+        if status != 0:
+            raise RuntimeError(f"llama_decode: {status}")
+        self.position += len(ids)
+
     def decode(self, ids, every=False):
         """Appends `ids`; returns f32 logits [positions, vocabulary] of all of them, or [1, vocabulary] of the last."""
         batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
@@ -79,6 +90,14 @@ class Model:
         return numpy.stack([
             numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self.context, row), (self.size,)) for row in rows
         ])
+
+
+def status(key):
+    """A line of /proc/self/status in bytes."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(key)
 
 
 def version():

@@ -1,9 +1,10 @@
 """llama.cpp's speed and memory on a GGUF: the baseline that `squint bench` is held against.
 
-    python tools/oracle/llamacpp_bench.py MODEL.gguf [-p 512] [-n 128] [--threads 2] [--repeat 3] [--json]
+    python tools/oracle/llamacpp_bench.py MODEL.gguf [-p 512] [-n 128] [--behind] [--threads 2] [--repeat 3] [--json]
 
-Prefill: -p tokens in one batch. Decode: -n tokens one at a time from an empty cache, as llama-bench's tg does. Each is
-the best of --repeat, after one unmeasured pass; the median too. Peak memory is the process's VmHWM, less nothing: the
+Prefill: -p tokens in one batch. Decode: -n tokens one at a time from an empty cache, as llama-bench's tg does, or with
+--behind after the prompt, as its -d. Each is the best of --repeat, after one unmeasured pass; the median too. Batch sizes,
+flash attention and the rest are llama.cpp's defaults. Peak memory is the process's VmHWM, less nothing: the
 Python interpreter's share is printed beside it (`before_load`), and what is file-backed at the end (mapped weights).
 """
 
@@ -17,27 +18,20 @@ import time
 import llamacpp
 
 
-def status(key):
-    """A line of /proc/self/status in bytes."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("-p", "--prefill", type=int, default=512)
     parser.add_argument("-n", "--decode", type=int, default=128)
+    parser.add_argument("--behind", action="store_true", help="decode behind the prompt, not from an empty cache")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--kv", choices=llamacpp.KV_TYPES, default="f16")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    before = status("VmHWM")
-    context = max(arguments.prefill, arguments.decode) + 8
+    before = llamacpp.status("VmHWM")
+    context = arguments.prefill + arguments.decode + 8
     start = time.perf_counter()
     with llamacpp.Model(arguments.model, context=context, threads=arguments.threads, kv=arguments.kv,
                         batch=max(arguments.prefill, 1)) as model:
@@ -48,12 +42,13 @@ def main():
         for turn in range(arguments.repeat + 1):
             model.clear()
             start = time.perf_counter()
-            model.decode(ids[: arguments.prefill])
+            model.feed(ids[: arguments.prefill])
             middle = time.perf_counter()
-            model.clear()
+            if not arguments.behind:
+                model.clear()
             begin = time.perf_counter()
             for token in ids[: arguments.decode]:
-                model.decode([token])
+                model.feed([token])
             end = time.perf_counter()
             if turn > 0:
                 prefill.append(arguments.prefill / (middle - start))
@@ -67,10 +62,10 @@ def main():
                 "best": round(max(prefill), 1), "median": round(statistics.median(prefill), 1)},
             f"tg{arguments.decode}_tokens_per_second": {
                 "best": round(max(decode), 1), "median": round(statistics.median(decode), 1)},
-            "peak_resident_bytes": status("VmHWM"),
+            "peak_resident_bytes": llamacpp.status("VmHWM"),
             "before_load_bytes": before,
-            "anonymous_bytes": status("RssAnon"),
-            "file_backed_bytes": status("RssFile"),
+            "anonymous_bytes": llamacpp.status("RssAnon"),
+            "file_backed_bytes": llamacpp.status("RssFile"),
             "library": llamacpp.version(),
         }
     if arguments.json:

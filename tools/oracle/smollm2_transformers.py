@@ -1,10 +1,10 @@
 """Greedy answers of SmolLM2-135M-Instruct in transformers, float32: Tests/Fixtures/models/smollm2-greedy.json.
 
-    python tools/oracle/smollm2_transformers.py [-o OUT.json] [--save FOLDER]
+    python tools/oracle/smollm2_transformers.py [-o OUT.json] [--save FOLDER] [--no-answers]
 
 The GGUF's weights are dequantized with PyPI `gguf` and put into LlamaForCausalLM by name here, and the tokenizer is built
 from the GGUF's tokens and merges: transformers' own reader takes this GGUF's tokenizer for CodeLlama's. The prompts' ids
-are checked against llama.cpp's tokenizer. `--save` also writes the float32 model as a checkpoint folder.
+are checked against llama.cpp's tokenizer. `--save` also writes the float32 model as a checkpoint folder; `--no-answers` leaves it at that.
 """
 
 import argparse
@@ -69,6 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", default=smollm2.FIXTURES / "smollm2-greedy.json")
     parser.add_argument("--save", type=pathlib.Path, help="a folder for the float32 checkpoint")
+    parser.add_argument("--no-answers", action="store_true", help="only --save")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
 
@@ -83,6 +84,8 @@ def main():
             clean_up_tokenization_spaces=False)
         fast.chat_template = smollm2.field(reader, "tokenizer.chat_template")
         fast.save_pretrained(arguments.save)
+    if arguments.no_answers:
+        return
 
     rows = []
     with llamacpp.Model(path, context=16) as reference:
