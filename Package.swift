@@ -27,7 +27,8 @@ let package = Package(
       dependencies: [
         "SquintConversion", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
-    .target(name: "Squint", dependencies: ["SquintModels", "SquintMedia", "SquintText", "SquintCompute", "SquintFile"]),
+    .target(
+      name: "Squint", dependencies: ["SquintModels", "SquintMedia", "SquintText", "SquintCompute", "SquintFile"]),
     .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),

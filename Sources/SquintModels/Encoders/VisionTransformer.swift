@@ -193,8 +193,12 @@ public struct VisionTransformer {
   /// Every buffer there is, for tiles of at most `patches` patches.
   public struct Regions: Sendable {
     /// The rows that go through the wide buffers at a time: many enough that the matrices, read once for them, cost little
-    /// beside the arithmetic.
-    static let chunk = 256
+    /// beside the arithmetic. About 256, so that no chunk is left over with a few rows, and in groups of attention's.
+    static func chunk(_ rows: Int) -> Int {
+      let chunks = max((rows + 128) / 256, 1)
+      let group = PanelLayout.columnsPerGroup
+      return ((rows + chunks - 1) / chunks + group - 1) / group * group
+    }
 
     let patches: Int
     let x: Region<Float>
@@ -215,11 +219,12 @@ public struct VisionTransformer {
       let phases = Phases.encode
       self.patches = patches
       let rows = patches + (c.hasClass ? 1 : 0)
-      let chunk = min(rows, Self.chunk)
+      let chunk = min(rows, Self.chunk(rows))
       let patchWidth = 3 * c.patch * c.patch
       x = try plan.reserve("encoder rows", count: rows * c.width, phases: phases)
       attention = try EncoderAttention.Regions(
-        .init(positions: rows, heads: c.heads, headWidth: c.headWidth, chunk: Self.chunk, arithmetic: c.attention),
+        .init(
+          positions: rows, heads: c.heads, headWidth: c.headWidth, chunk: Self.chunk(rows), arithmetic: c.attention),
         threads: threads, phases: phases, in: &plan)
       // Holds the normalized rows, and then the heads' outputs, which are not needed at the same time.
       h = try plan.reserve("encoder normalized rows", count: chunk * c.width, phases: phases)
@@ -235,6 +240,8 @@ public struct VisionTransformer {
   private let weights: Weights
   private let compute: Compute
   private let patches: Int
+  /// The rows that go through the wide buffers at a time.
+  private let chunk: Int
   /// [(1 +) patches, width]
   private let x: Rows
   private let attention: EncoderAttention
@@ -255,6 +262,7 @@ public struct VisionTransformer {
     self.weights = weights
     self.compute = compute
     patches = regions.patches
+    chunk = Regions.chunk(regions.patches + (configuration.hasClass ? 1 : 0))
     x = Rows(regions.x, width: c.width, in: arena)
     attention = EncoderAttention(regions.attention, in: arena)
     h = Rows(regions.h, width: c.width, in: arena)
@@ -313,7 +321,7 @@ extension VisionTransformer {
   }
 
   private func forEachChunk(of count: Int, _ body: (_ first: Int, _ rows: Int) -> Void) {
-    for first in stride(from: 0, to: count, by: Regions.chunk) { body(first, min(Regions.chunk, count - first)) }
+    for first in stride(from: 0, to: count, by: chunk) { body(first, min(chunk, count - first)) }
   }
 
   /// x = class token, patch · pixels; + positions.
