@@ -7,9 +7,6 @@ import Synchronization
 /// A waiting thread spins for some microseconds, so that the barrier between two matrices costs next to nothing, and
 /// then sleeps, so that an idle program costs no CPU. The pieces of a job are handed out one by one: a slow core takes
 /// fewer. Nothing is allocated per job.
-///
-/// Each thread begins on a processor of its own, and stays there where there are as many as processors: a kernel that leaves two
-/// of them on one, as those of small virtual machines do, halves the speed of everything.
 public final class Workers: Sendable {
   /// A piece of a job: the job's own data, the number of the piece, and which thread works on it (for scratch memory).
   public typealias Body = @convention(c) (_ job: UnsafeMutableRawPointer, _ piece: Int, _ thread: Int) -> Void
@@ -88,36 +85,8 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
     return min(max(Int(duration / max(fastest, .nanoseconds(1)) * Double(looks)), 100), 1_000_000)
   }
 
-  /// The processors that the threads of the pool begin on, from thread 1 on; none where the system does not say.
-  private var places: [Int32] = []
-  private var allowed = squint_processors()
-
-  /// Gives each thread another processor than the caller's.
-  private func choosePlaces() {
-    allowed = squint_allowed_processors()
-    let current = squint_current_processor()
-    guard count > 1, current >= 0, current < SQUINT_PROCESSORS else { return }
-    let all = (0..<Int32(SQUINT_PROCESSORS)).filter { squint_has_processor(&allowed, $0) != 0 }
-    let others = all.filter { $0 > current } + all.filter { $0 < current }
-    places = (0..<min(count - 1, others.count)).map { others[$0] }
-  }
-
-  private func takePlace(_ thread: Int) {
-    guard thread <= places.count else { return }
-    var own = squint_only_processor(places[thread - 1])
-    squint_allow_processors(&own)
-    // With processors to spare the kernel may know better, once the threads are apart.
-    let processors = allowedCount
-    if count < processors { squint_allow_processors(&allowed) }
-  }
-
-  private var allowedCount: Int {
-    withUnsafeBytes(of: allowed) { $0.bindMemory(to: UInt64.self).reduce(0) { $0 + $1.nonzeroBitCount } }
-  }
-
   /// Starts the threads, or as many as the system gives.
   func start() throws(SquintError) {
-    choosePlaces()
     for _ in 1..<count {
       let reference = Unmanaged.passRetained(self).toOpaque()
       // A pointer in Darwin and Musl, a number in Glibc.
@@ -192,7 +161,6 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
   /// The life of a thread of the pool.
   private func work() {
     let number = started.wrappingAdd(1, ordering: .relaxed).newValue
-    takePlace(number)
     var seen = 0
     while true {
       seen = waitForChange(of: seen)
