@@ -155,8 +155,11 @@ public final class Session {
     guard let engine else { preconditionFailure("append checks that there is an encoder") }
     // In a session that gives the encoder the cache's memory, the cache is lost, and everything is computed again.
     if !plan.keepsCacheWhileEncoding { cachedCount = 0 }
+    // Nothing is visible until all of it is: this may be cancelled, or a picture be broken.
     visible = []
-    visibleEnd = prompt.count
+    visibleEnd = 0
+    var runs: [(positions: Range<Int>, row: Int)] = []
+    var end = prompt.count
     var pictures: [(picture: Picture, row: Int)] = []
     var used = 0
     for span in prompt.spans where span.end > cachedCount {
@@ -164,15 +167,15 @@ public final class Session {
       let continues = pictures.last.map { $0.picture === span.picture } == true && span.rows.lowerBound > 0
       if !continues {
         guard used + span.picture.rows <= engine.rowCapacity else {
-          visibleEnd = span.position
+          end = span.position
           break
         }
         pictures.append((span.picture, used))
         used += span.picture.rows
       }
-      visible.append((span.position..<span.end, pictures[pictures.count - 1].row + span.rows.lowerBound))
+      runs.append((span.position..<span.end, pictures[pictures.count - 1].row + span.rows.lowerBound))
     }
-    guard !pictures.isEmpty, visibleEnd == prompt.count || plan.keepsCacheWhileEncoding else {
+    guard !pictures.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
       throw SquintError(
         .usage,
         "the session was planned for pictures of \(grouped(engine.rowCapacity)) tokens in all, and the prompt has more; give "
@@ -204,7 +207,9 @@ public final class Session {
     encoded.tiles += count
     encoded.decodingSeconds += (decoded - start) / .seconds(1)
     encoded.encodingSeconds += (clock.now - decoded) / .seconds(1)
-    return visibleEnd
+    visible = runs
+    visibleEnd = end
+    return end
   }
 
   /// Writes what stands at `position` to row `row` of the decoder's input.
@@ -311,4 +316,12 @@ public struct EncodingStatistics: Equatable, Sendable {
   public var decodingSeconds = 0.0
   /// From tiles to rows of the decoder.
   public var encodingSeconds = 0.0
+
+  /// What was looked at since `earlier`.
+  public func since(_ earlier: EncodingStatistics) -> EncodingStatistics {
+    EncodingStatistics(
+      pictures: pictures - earlier.pictures, tiles: tiles - earlier.tiles,
+      decodingSeconds: decodingSeconds - earlier.decodingSeconds,
+      encodingSeconds: encodingSeconds - earlier.encodingSeconds)
+  }
 }

@@ -80,6 +80,27 @@ import Testing
     #expect(caught { _ = try logits(model, prompt, SessionOptions(threads: 1)) }?.kind == .usage)
   }
 
+  /// Cancelled while it looks, a session has seen nothing, and looks again.
+  @Test func cancelledWhileItLooks() throws {
+    let model = try VisionFixture.named("smolvlm").model(.f32)
+    let picture = try model.picture(wide)
+    let prompt = try model.prompt(text: "What?", pictures: [picture])
+    let options = SessionOptions(kvType: .f32, threads: 1, vision: .once([picture.size]))
+    let session = try Session(model, options)
+    try session.append(prompt)
+    session.onProgress = { [cancellation = session.cancellation] progress in
+      if case .encode(let tile, _) = progress, tile == 1 { cancellation.cancel() }
+    }
+    #expect(try answer(session).isEmpty && session.encoded.pictures == 0)
+    session.onProgress = nil
+    session.cancellation.reset()
+    let again = try answer(session)
+    let fresh = try Session(model, options)
+    try fresh.append(prompt)
+    #expect(try answer(fresh) == again)
+    #expect(session.encoded.pictures == 1)
+  }
+
   /// The same picture object twice, side by side.
   @Test func thePictureTwice() throws {
     let model = try VisionFixture.named("original-linear").model(.f32)
