@@ -45,7 +45,7 @@ public final class Embedder {
       }
       self.vision = vision
     } catch {
-      throw error.message.hasPrefix(path) ? error : SquintError(error.kind, "\(path): \(error.message)")
+      throw error.naming(path)
     }
   }
 

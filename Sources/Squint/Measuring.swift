@@ -39,9 +39,7 @@ extension Session {
     try append(prompt)
     let before = encoded
     _ = try look()
-    return EncodingStatistics(
-      pictures: 1, tiles: picture.size.layout.count, decodingSeconds: encoded.decodingSeconds - before.decodingSeconds,
-      encodingSeconds: encoded.encodingSeconds - before.encodingSeconds)
+    return encoded.since(before)
   }
 
   /// The instruction set whose kernels run.

@@ -58,8 +58,7 @@ public final class Model: Sendable {
         throw SquintError(.badData, "metadata generation: \(error.message); convert the model again")
       }
     } catch {
-      // Errors about metadata do not know their file.
-      throw error.message.hasPrefix(path) ? error : SquintError(error.kind, "\(path): \(error.message)")
+      throw error.naming(path)
     }
   }
 

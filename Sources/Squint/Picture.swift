@@ -22,7 +22,7 @@ public final class Picture: Sendable {
         vision, layout: processor.layout(width: header.width, height: header.height),
         decodingBytes: processor.peakBytes(for: header))
     } catch {
-      throw error.message.hasPrefix(path) ? error : SquintError(error.kind, "\(path): \(error.message)")
+      throw error.naming(path)
     }
   }
 

@@ -109,25 +109,34 @@ public struct SessionPlan: Sendable {
     if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
     let machine = Machine()
     let budget = options.memory ?? machine.availableBytes
+    let conditions = Conditions(
+      machine: machine, budget: budget, pictures: try Self.pictures(options.vision, model))
     if let context = options.context {
       guard (1...1 << 24).contains(context) else {
         throw SquintError(.usage, "a context of \(context) positions; choose 1 to \(grouped(1 << 24))")
       }
-      let plan = try SessionPlan(model, options, context: context, machine: machine, budget: budget)
+      let plan = try SessionPlan(model, options, context: context, conditions)
       guard plan.peak <= budget else {
-        throw Self.doesNotFit(model, options, plan, machine: machine, budget: budget)
+        throw Self.doesNotFit(model, options, plan, conditions)
       }
       self = plan
       return
     }
-    let pictureRows = try Self.pictures(options.vision, model)?.rows ?? 0
+    let pictureRows = conditions.pictures?.rows ?? 0
     let wanted = min(configuration.context, max(Self.defaultContext, pictureRows + Self.roomBesidePictures))
-    guard let plan = try Self.largest(model, options, upTo: wanted, machine: machine, budget: budget) else {
+    guard let plan = try Self.largest(model, options, upTo: wanted, conditions) else {
       let least = try SessionPlan(
-        model, options, context: min(wanted, Self.leastContext), machine: machine, budget: budget)
-      throw Self.doesNotFit(model, options, least, machine: machine, budget: budget)
+        model, options, context: min(wanted, Self.leastContext), conditions)
+      throw Self.doesNotFit(model, options, least, conditions)
     }
     self = plan
+  }
+
+  /// What is the same for every context that is tried.
+  private struct Conditions {
+    let machine: Machine
+    let budget: Int
+    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int)?
   }
 
   /// Long enough for a picture and a conversation about it; more must be asked for.
@@ -139,7 +148,7 @@ public struct SessionPlan: Sendable {
 
   /// The plan with the longest context up to `limit` that fits, in steps of 64 positions; nil where none does.
   private static func largest(
-    _ model: Model, _ options: SessionOptions, upTo limit: Int, machine: Machine, budget: Int
+    _ model: Model, _ options: SessionOptions, upTo limit: Int, _ conditions: Conditions
   ) throws(SquintError) -> SessionPlan? {
     let least = min(limit, leastContext)
     var best: SessionPlan?
@@ -149,8 +158,8 @@ public struct SessionPlan: Sendable {
       // The first try is the whole: nearly always it fits.
       let middle = best == nil && high == limit && low == least ? limit : (low + high) / 2
       let context = middle == limit ? limit : max(middle / 64 * 64, least)
-      let plan = try SessionPlan(model, options, context: context, machine: machine, budget: budget)
-      if plan.peak <= budget {
+      let plan = try SessionPlan(model, options, context: context, conditions)
+      if plan.peak <= conditions.budget {
         best = plan
         low = middle + 1
       } else {
@@ -161,19 +170,19 @@ public struct SessionPlan: Sendable {
   }
 
   private static func doesNotFit(
-    _ model: Model, _ options: SessionOptions, _ plan: SessionPlan, machine: Machine, budget: Int
+    _ model: Model, _ options: SessionOptions, _ plan: SessionPlan, _ conditions: Conditions
   ) -> SquintError {
     var remedies: [String] = []
     if options.context != nil,
-      let shorter = try? largest(model, options, upTo: plan.context, machine: machine, budget: budget)
+      let shorter = try? largest(model, options, upTo: plan.context, conditions)
     {
       remedies.append("--context \(shorter.context) would fit")
     }
     if options.kvType != .int8 {
       var smaller = options
       smaller.kvType = .int8
-      if let plan = try? SessionPlan(model, smaller, context: plan.context, machine: machine, budget: budget),
-        plan.peak <= budget
+      if let plan = try? SessionPlan(model, smaller, context: plan.context, conditions),
+        plan.peak <= conditions.budget
       {
         remedies.append("--kv int8 would fit")
       }
@@ -185,23 +194,23 @@ public struct SessionPlan: Sendable {
     }
     return SquintError(
       .doesNotFit,
-      "\(model.file.path): a context of \(plan.context) takes \(grouped(plan.peak)) bytes, and \(grouped(budget)) are "
+      "\(model.file.path): a context of \(plan.context) takes \(grouped(plan.peak)) bytes, and \(grouped(conditions.budget)) are "
         + (options.memory == nil ? "free" : "allowed") + "; " + remedies.joined(separator: ", "))
   }
 
   private init(
-    _ model: Model, _ options: SessionOptions, context: Int, machine: Machine, budget: Int
+    _ model: Model, _ options: SessionOptions, context: Int, _ conditions: Conditions
   ) throws(SquintError) {
     self.options = options
     self.context = context
-    self.budget = budget
+    let (machine, pictures) = (conditions.machine, conditions.pictures)
+    budget = conditions.budget
     threads = options.threads ?? machine.processors
     let c = model.configuration
     let shape = KVShape(
       layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
       type: options.kvType)
     var arena = ArenaPlan()
-    let pictures = try Self.pictures(options.vision, model)
     decoder = try TransformerDecoder.Regions(
       c, cache: shape, rows: max(options.chunk, options.beams), logitRows: options.beams, threads: threads,
       keepsCacheWhileEncoding: options.vision == .always, in: &arena)

@@ -76,15 +76,14 @@ struct StatisticsClock {
 
   func statistics(_ session: Session) -> Statistics {
     let toFirst = seconds(from: start, to: first ?? clock.now)
-    let decodingPictures = session.encoded.decodingSeconds - encoded.decodingSeconds
-    let encodingPictures = session.encoded.encodingSeconds - encoded.encodingSeconds
+    let looked = session.encoded.since(encoded)
     let decoding = first.flatMap { first in last.map { seconds(from: first, to: $0) } } ?? 0
     return Statistics(
       timings: .init(
-        pictures: session.encoded.pictures - encoded.pictures, tiles: session.encoded.tiles - encoded.tiles,
-        secondsToDecodePictures: decodingPictures, secondsToEncodePictures: encodingPictures,
+        pictures: looked.pictures, tiles: looked.tiles,
+        secondsToDecodePictures: looked.decodingSeconds, secondsToEncodePictures: looked.encodingSeconds,
         promptTokens: promptTokens,
-        promptTokensPerSecond: rate(promptTokens, toFirst - decodingPictures - encodingPictures),
+        promptTokensPerSecond: rate(promptTokens, toFirst - looked.decodingSeconds - looked.encodingSeconds),
         secondsToFirstToken: toFirst,
         generatedTokens: count, generatedTokensPerSecond: rate(count - 1, decoding)),
       memory: .init(planned: session.plan.peak, peak: Machine.peakResidentBytes()))

@@ -39,6 +39,11 @@ extension SquintError {
   public static func badData(_ path: String, _ message: String) -> SquintError {
     SquintError(.badData, "\(path): \(message)")
   }
+
+  /// The same error, which names `path` where it did not: errors about metadata, or a picture's size, know no file.
+  package func naming(_ path: String) -> SquintError {
+    message.hasPrefix(path) ? self : SquintError(kind, "\(path): \(message)")
+  }
 }
 
 /// `value` with its thousands separated by commas, as sizes and offsets are printed in messages.

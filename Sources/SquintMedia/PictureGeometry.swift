@@ -23,24 +23,7 @@ extension PictureProcessor {
 
   /// The layout with most tiles that a picture can have, whatever its shape; nil where a tile can be of any size, since
   /// pictures are not, or only in proportion, resized.
-  public func largestLayout() -> TileLayout? {
-    switch (cutting, resize) {
-    case (.whole(_, let crop?), _): return Self.oneTile(crop)
-    case (.whole, .exact(let size)): return Self.oneTile(size)
-    case (.tiles(let side, split: false), _): return Self.oneTile(Size(height: side, width: side))
-    case (.tiles, .longestEdge(let longest)):
-      // Every picture is resized to one of these first.
-      var largest: TileLayout?
-      for shorter in 1...longest {
-        for (width, height) in [(longest, shorter), (shorter, longest)] {
-          guard let layout = try? layout(width: width, height: height) else { continue }
-          if layout.count > largest?.count ?? 0 { largest = layout }
-        }
-      }
-      return largest
-    default: return nil
-    }
-  }
+  public func largestLayout() -> TileLayout? { layouts().last }
 
   func geometry(width: Int, height: Int) throws(SquintError) -> PictureGeometry {
     if let objection = PictureLimits.objection(width: width, height: height) { throw SquintError(.badData, objection) }
@@ -63,7 +46,7 @@ extension PictureProcessor {
     return geometry
   }
 
-  private static func oneTile(_ size: Size) -> TileLayout {
+  static func oneTile(_ size: Size) -> TileLayout {
     TileLayout(rows: 1, columns: 1, hasOverview: false, height: size.height, width: size.width)
   }
 

@@ -4,17 +4,22 @@ extension PictureProcessor {
   /// A layout for each number of tiles that a picture can be cut into, rising; none where a tile can be of any size, since
   /// pictures are not, or only in proportion, resized.
   public func layouts() -> [TileLayout] {
-    guard let largest = largestLayout() else { return [] }
-    guard case .tiles(_, split: true) = cutting, case .longestEdge(let longest) = resize else { return [largest] }
-    var layouts: [Int: TileLayout] = [:]
-    // Every picture has one of these shapes after its first resize.
-    for shorter in 1...longest {
-      for (width, height) in [(longest, shorter), (shorter, longest)] {
-        guard let layout = try? layout(width: width, height: height), layouts[layout.count] == nil else { continue }
-        layouts[layout.count] = layout
+    switch (cutting, resize) {
+    case (.whole(_, let crop?), _): return [Self.oneTile(crop)]
+    case (.whole, .exact(let size)): return [Self.oneTile(size)]
+    case (.tiles(let side, split: false), _): return [Self.oneTile(Size(height: side, width: side))]
+    case (.tiles, .longestEdge(let longest)):
+      var layouts: [Int: TileLayout] = [:]
+      // Every picture has one of these shapes after its first resize.
+      for shorter in 1...longest {
+        for (width, height) in [(longest, shorter), (shorter, longest)] {
+          guard let layout = try? layout(width: width, height: height), layouts[layout.count] == nil else { continue }
+          layouts[layout.count] = layout
+        }
       }
+      return layouts.values.sorted { $0.count < $1.count }
+    default: return []
     }
-    return layouts.values.sorted { $0.count < $1.count }
   }
 
   /// The same for pictures that become squares of `side` pixels: what an encoder whose positions can be resized looks at
