@@ -67,9 +67,11 @@ struct BeamSearch {
 
   /// The best sequence behind a prompt of `promptLength` tokens, which is in sequence 0 of the cache and whose last
   /// logits are in row 0. It has at most `limit` tokens, the stop token among them.
+  ///
+  /// - Throws: `inputOutput` where weights have to be read and cannot be.
   mutating func search(
     promptLength: Int, limit: Int, isCancelled: () -> Bool
-  ) -> [Int32] {
+  ) throws(SquintError) -> [Int32] {
     for slot in 1..<beams { decoder.cache.copy(0..<promptLength, from: 0, to: slot) }
     var length = 0  // of the running sequences
     while true {
@@ -87,10 +89,11 @@ struct BeamSearch {
       if finished.count == beams, let worst = finished.last, bestPossible <= worst.score { break }
       if isCancelled() { break }
       for (slot, score) in scores.enumerated() {
-        decoder.embed(score == nil ? 0 : Int(running[slot * width + length - 1]), row: slot)
+        try decoder.embed(score == nil ? 0 : Int(running[slot * width + length - 1]), row: slot)
       }
       decoder.forward(count: beams, .parallel(position: promptLength + length - 1))
       decoder.project(first: 0, count: beams)
+      if let failure = decoder.stream.failure { throw failure }
     }
     guard let best = finished.first else {
       let slot = scores.indices.max { (scores[$0] ?? -.infinity) < (scores[$1] ?? -.infinity) }!

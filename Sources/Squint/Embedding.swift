@@ -74,44 +74,66 @@ public final class Embedder {
     guard stage == .encoder || vision.projector != nil else {
       throw SquintError(.usage, "\(file.path): there is no projector in this file; --stage encoder")
     }
-    var plan = ArenaPlan()
-    let projected = try vision.projectedRows(layout)
-    let regions = try Vision.Regions(
-      vision, layouts: [layout], rowCapacity: projected.count, threads: threads, in: &plan)
-    try checkMemory(picture, plan)
+    let (plan, regions) = try self.plan(picture)
     let arena = try Arena(plan)
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
-    let engine = Vision.Engine(vision, regions, in: arena, compute)
+    let engine = try Vision.Engine(vision, regions, reader: DirectReader(file), in: arena, compute)
     let tiles = try picture.tiles()
-    let (count, rows) =
-      stage == .encoder ? (try vision.featureRows(layout), engine.features) : (projected.count, engine.rows)
-    try begin([layout.count * count, rows.width])
+    let width = stage == .encoder ? vision.encoder.featureWidth : engine.rows.width
+    let rows = stage == .encoder ? try vision.featureRows(layout) : regions.rowCapacity
+    try begin([layout.count * rows, width])
     for tile in 0..<layout.count {
-      engine.encode(tiles, tile: tile)
-      if stage == .projector { try engine.project(layout, first: 0) }
-      let part = UnsafeBufferPointer(start: rows.data, count: count * rows.width)
-      guard try visit(tile, layout.count, part) else { return }
+      var goesOn = true
+      _ = try engine.encode(tiles, tiles: tile..<tile + 1) { (tile, features) throws(SquintError) in
+        var part = features
+        if stage == .projector {
+          try engine.project(features, layout, first: 0)
+          part = engine.rows
+        }
+        goesOn = try visit(tile, layout.count, UnsafeBufferPointer(start: part.data, count: rows * width))
+      }
+      guard goesOn else { return }
     }
     withExtendedLifetime(arena) {}
   }
 
-  private func checkMemory(_ picture: Picture, _ plan: ArenaPlan) throws(SquintError) {
-    let machine = Machine()
-    let weights = [Vision.modules.encoder, Vision.modules.projector].reduce(0) {
-      $0 + (file.module($1)?.range.count ?? 0)
-    }
-    let needed =
-      machine.processBytes + Machine.growthBytes + (threads - 1) * Workers.stackBytes + weights + plan.byteCount
-      + picture.size.decodingBytes
-    let budget = memory ?? machine.availableBytes
-    guard needed <= budget else {
-      throw SquintError(
-        .doesNotFit,
-        "\(picture.path): looking at it takes \(grouped(needed)) bytes, and \(grouped(budget)) are "
-          + (memory == nil
-            ? "free; end other programs, or take a smaller model" : "allowed; --memory \((needed >> 20) + 1)M would do")
+  /// The buffers for `picture`, where the encoder's weights that do not fit are read again for each tile.
+  private func plan(_ picture: Picture) throws(SquintError) -> (ArenaPlan, Vision.Regions) {
+    let layout = picture.size.layout
+    let parts = vision.encoderWeights.parts
+    func plan(_ residency: Residency) throws(SquintError) -> (ArenaPlan, Vision.Regions, bytes: Int) {
+      var plan = ArenaPlan()
+      let regions = try Vision.Regions(
+        vision, residency, layouts: [layout], tiles: 1, rowCapacity: try vision.projectedRows(layout).count,
+        threads: threads, in: &plan)
+      let weights = [Vision.modules.encoder, Vision.modules.projector].reduce(0) {
+        $0 + (file.module($1)?.range.count ?? 0)
+      }
+      let streamed =
+        residency.streamsNothing ? 0 : parts.reduce(0) { $0 + $1.count } - residency.keptBytes - WeightStream.stackBytes
+      return (
+        plan, regions,
+        machine.processBytes + Machine.growthBytes + (threads - 1) * Workers.stackBytes + weights - streamed
+          + plan.byteCount + picture.size.decodingBytes
       )
     }
+    let machine = Machine()
+    let budget = memory ?? machine.availableBytes
+    var found = try plan(Residency(keeping: parts))
+    if found.bytes > budget {
+      found = try plan(Residency(parts: parts, tail: parts.count, keepingAtMost: 0))
+      let spare = budget - found.bytes
+      if spare > 0 { found = try plan(Residency(parts: parts, tail: parts.count, keepingAtMost: spare)) }
+    }
+    guard found.bytes <= budget else {
+      throw SquintError(
+        .doesNotFit,
+        "\(picture.path): looking at it takes \(grouped(found.bytes)) bytes, and \(grouped(budget)) are "
+          + (memory == nil
+            ? "free; end other programs, or take a smaller model"
+            : "allowed; --memory \((found.bytes >> 20) + 1)M would do"))
+    }
+    return (found.0, found.1)
   }
 
   /// The numbers [3, height, width] of one tile.

@@ -116,7 +116,7 @@ public struct Generator {
       try start()
       return try next()
     case .running:
-      guard let token = chooseNext() else { return finishText() }
+      guard let token = try chooseNext() else { return finishText() }
       return hand(token)
     case .replaying(let tokens, let position):
       guard position < tokens.count, !stopTokens.contains(tokens[position]) else {
@@ -160,7 +160,7 @@ public struct Generator {
     guard let regions = session.plan.beams else { return }
     var search = BeamSearch(session.decoder, stopTokens: stopTokens, regions, in: session.arena)
     let cancellation = session.cancellation
-    let tokens = search.search(promptLength: session.prompt.count, limit: limit) {
+    let tokens = try search.search(promptLength: session.prompt.count, limit: limit) {
       cancellation.isCancelled || Task.isCancelled
     }
     if cancellation.isCancelled || Task.isCancelled { finishReason = .cancelled }
@@ -168,7 +168,7 @@ public struct Generator {
   }
 
   /// The next token, computed; nil when the answer ends before it.
-  private mutating func chooseNext() -> Int32? {
+  private mutating func chooseNext() throws(SquintError) -> Int32? {
     if session.cancellation.isCancelled || Task.isCancelled {
       end(.cancelled)
       return nil
@@ -180,7 +180,7 @@ public struct Generator {
       return nil
     }
     if let token = pending {
-      session.step(token)
+      try session.step(token)
       pending = nil
     }
     let token = sampler.choose(session.logits)

@@ -8,7 +8,7 @@ extension Session {
   package func bestBeam(length: Int, stops: Set<Int32>) throws(SquintError) -> [Int32] {
     guard try start(), let regions = plan.beams else { return [] }
     var search = BeamSearch(decoder, stopTokens: stops, regions, in: arena)
-    return search.search(promptLength: tokens.count, limit: length) { false }
+    return try search.search(promptLength: tokens.count, limit: length) { false }
   }
 }
 
@@ -30,4 +30,21 @@ package func sampleCounts(
     }
   }
   return counts
+}
+
+extension SessionPlan {
+  /// A plan in which of the decoder's and of the encoder's parts no more stay in memory than `bytes` hold, whatever the budget.
+  ///
+  /// - Parameters:
+  ///   - rows: the rows of a prompt that go through the decoder together.
+  ///   - tiles: the tiles that go through the encoder together.
+  package init(_ model: Model, _ options: SessionOptions, keeping bytes: Int, rows: Int, tiles: Int) throws(SquintError)
+  {
+    self = try Planner(model, options).plan(keeping: bytes, rows: rows, tiles: tiles)
+  }
+}
+
+extension Session {
+  /// What has been read of weights that do not stay in memory, in bytes.
+  package var bytesRead: Int { decoder.stream.bytesRead + (engine?.bytesRead ?? 0) }
 }

@@ -22,7 +22,7 @@ extension Session {
     let begin = clock.now
     _ = try start()
     let middle = clock.now
-    for index in 0..<generatedTokens { step(Int32(index * 104_729 % model.vocabularySize)) }
+    for index in 0..<generatedTokens { try step(Int32(index * 104_729 % model.vocabularySize)) }
     let end = clock.now
     return (
       Double(promptTokens) / ((middle - begin) / .seconds(1)),

@@ -9,6 +9,8 @@ import SquintText
 /// same time.
 public final class Model: Sendable {
   public let file: ModelFile
+  /// Reads weights that do not stay in memory.
+  let reader: DirectReader
   package let configuration: TransformerDecoder.Configuration
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
@@ -30,6 +32,7 @@ public final class Model: Sendable {
   /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder.
   public init(path: String) throws(SquintError) {
     file = try ModelFile(path: path)
+    reader = DirectReader(file)
     do throws(SquintError) {
       let metadata = file.metadata
       guard file.module("decoder") != nil else {
@@ -43,6 +46,7 @@ public final class Model: Sendable {
       templateSource = template
       let residentBefore = Machine.residentBytes()
       tokenizer = try Self.storedTokenizer(in: file)
+      file.advise(0..<file.frontEnd, .done)  // all of it has been read
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = configuration.vocabulary
       stopTokens = Set(
@@ -122,11 +126,29 @@ public final class Model: Sendable {
 
   /// The picture at `path`, for a prompt. Its header is read now, its pixels when a session looks at it.
   ///
+  /// - Parameter maximumTiles: where the model cuts pictures into tiles, into no more than these; nil: as the checkpoint does.
   /// - Throws: `noInput` where it cannot be read, `badData` where it is no picture that can be looked at, `usage` where the
   ///   model takes text alone.
-  public func picture(_ path: String) throws(SquintError) -> Picture {
+  public func picture(_ path: String, maximumTiles: Int? = nil) throws(SquintError) -> Picture {
     guard let vision else { throw blind }
-    return try Picture(path: path, vision)
+    return try Picture(path: path, vision, maximumTiles: maximumTiles)
+  }
+
+  /// The pictures at `paths`, in as many tiles as a session with `options` has memory for.
+  ///
+  /// - Throws: as `picture`.
+  public func pictures(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Picture] {
+    var limit = options.maximumTiles
+    while true {
+      var pictures: [Picture] = []
+      for path in paths { pictures.append(try picture(path, maximumTiles: limit)) }
+      var options = options
+      options.vision = .once(pictures.map(\.size))
+      options.prompt = pictures.reduce(Planner.usualQuestion) { $0 + $1.rows }
+      let most = pictures.map(\.size.layout.count).max() ?? 1
+      guard most > 1, (try? SessionPlan(self, options)) == nil else { return pictures }
+      limit = most - 1
+    }
   }
 
   /// What pictures take, one for each number of tiles that there can be, rising; none for a model that takes text alone.

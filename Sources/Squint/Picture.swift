@@ -13,11 +13,15 @@ public final class Picture: Sendable {
   private let processor: PictureProcessor
   private let decoded = Mutex<TiledPicture?>(nil)
 
-  init(path: String, _ vision: Vision) throws(SquintError) {
+  init(path: String, _ vision: Vision, maximumTiles: Int? = nil) throws(SquintError) {
     self.path = path
-    header = try PictureHeader.read(path: path)
-    processor = vision.processor
+    let header = try PictureHeader.read(path: path)
+    self.header = header
     do throws(SquintError) {
+      processor =
+        try maximumTiles.map { (most) throws(SquintError) in
+          try vision.processor.limited(toTiles: most, width: header.width, height: header.height)
+        } ?? vision.processor
       size = try PictureSize(
         vision, layout: processor.layout(width: header.width, height: header.height),
         decodingBytes: processor.peakBytes(for: header))
@@ -47,11 +51,11 @@ public final class Picture: Sendable {
 /// What a picture takes, known from its width and height alone.
 public struct PictureSize: Equatable, Sendable {
   /// How it is cut.
-  public let layout: TileLayout
+  public private(set) var layout: TileLayout
   /// The rows of the decoder that each tile becomes.
   public let rowsPerTile: Int
   /// The memory that decoding and cutting it take at most, its tiles among them, in bytes.
-  public let decodingBytes: Int
+  public private(set) var decodingBytes: Int
 
   init(_ vision: Vision, layout: TileLayout, decodingBytes: Int) throws(SquintError) {
     self.layout = layout
@@ -68,4 +72,13 @@ public struct PictureSize: Equatable, Sendable {
 
   /// The memory of its tiles, in bytes.
   public var pixelBytes: Int { layout.byteCount }
+
+  /// What a picture of at most `most` tiles takes instead.
+  func limited(toTiles most: Int) -> PictureSize {
+    guard layout.count > most else { return self }
+    var size = self
+    size.layout = TileLayout(rows: 1, columns: most, hasOverview: false, height: layout.height, width: layout.width)
+    size.decodingBytes -= layout.byteCount - size.layout.byteCount
+    return size
+  }
 }

@@ -22,7 +22,7 @@ public final class Session {
 
   let arena: Arena
   let decoder: TransformerDecoder
-  private let engine: Vision.Engine?
+  let engine: Vision.Engine?
   /// The runs of positions whose rows are in the engine's buffer, and where there.
   private var visible: [(positions: Range<Int>, row: Int)] = []
   /// The position up to which the prompt can be computed with what is visible.
@@ -46,9 +46,10 @@ public final class Session {
     self.plan = plan
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)
-    decoder = TransformerDecoder(model.configuration, model.weights, plan.decoder, in: arena, compute)
+    decoder = try TransformerDecoder(
+      model.configuration, model.weights, plan.decoder, reader: model.reader, in: arena, compute)
     if let vision = model.vision, let regions = plan.vision {
-      engine = Vision.Engine(vision, regions, in: arena, compute)
+      engine = try Vision.Engine(vision, regions, reader: model.reader, in: arena, compute)
     } else {
       engine = nil
     }
@@ -184,24 +185,26 @@ public final class Session {
 
     let clock = ContinuousClock()
     let start = clock.now
+    decoder.stream.pause()
+    if plan.weights.takesTurns { decoder.stream.leave(uncached: true) }
+    defer { leave(engine) }
     let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
     for (picture, _) in pictures { _ = try picture.tiles() }
     let decoded = clock.now
     var done = 0
     for (picture, row) in pictures {
       let tiles = try picture.tiles()
-      for tile in 0..<tiles.layout.count {
-        if cancellation.isCancelled || Task.isCancelled { return nil }
+      for first in stride(from: 0, to: tiles.layout.count, by: engine.tilesAtATime) {
         onProgress?(.encode(tile: done, of: count))
-        engine.encode(tiles, tile: tile)
-        try engine.project(tiles.layout, first: row + tile * picture.size.rowsPerTile)
-        done += 1
+        let some = first..<min(first + engine.tilesAtATime, tiles.layout.count)
+        let isFinished = try engine.encode(tiles, tiles: some, while: { !isCancelled }) {
+          (tile, features) throws(SquintError) in
+          try engine.project(features, tiles.layout, first: row + tile * picture.size.rowsPerTile)
+        }
+        guard isFinished else { return nil }
+        done += some.count
       }
       picture.forget()
-    }
-    // What only the encoder needs leaves memory before the decoder's weights come.
-    for name in [Vision.modules.encoder, Vision.modules.projector] {
-      if let module = model.file.module(name) { model.file.advise(module, .done) }
     }
     encoded.pictures += pictures.count
     encoded.tiles += count
@@ -212,10 +215,23 @@ public final class Session {
     return end
   }
 
+  /// What only the encoder needs leaves memory before the decoder's weights come.
+  private func leave(_ engine: Vision.Engine) {
+    engine.end()
+    for name in [Vision.modules.encoder, Vision.modules.projector] {
+      guard let module = model.file.module(name) else { continue }
+      model.file.advise(module.range, .done)
+      if plan.isTight { model.file.dropCached(module.range) }
+    }
+    if !plan.keepsCacheWhileEncoding { arena.release(keeping: [.prefill, .decode]) }
+  }
+
+  private var isCancelled: Bool { cancellation.isCancelled || Task.isCancelled }
+
   /// Writes what stands at `position` to row `row` of the decoder's input.
-  private func fill(row: Int, from position: Int) {
+  private func fill(row: Int, from position: Int) throws(SquintError) {
     let token = prompt.tokens[position]
-    guard token == Prompt.featureToken else { return decoder.embed(Int(token), row: row) }
+    guard token == Prompt.featureToken else { return try decoder.embed(Int(token), row: row) }
     guard let engine, let run = visible.first(where: { $0.positions.contains(position) }) else {
       preconditionFailure("look() made the rows of every position that is computed")
     }
@@ -234,12 +250,19 @@ public final class Session {
     logitsOfAll: Bool = false, visit: (Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Void = { _, _ in }
   ) throws(SquintError) -> Bool {
     while cachedCount < prompt.count {
-      guard let end = try look(), !cancellation.isCancelled, !Task.isCancelled else { return false }
+      guard let end = try look(), !isCancelled else { return false }
       let first = cachedCount
-      onProgress?(.prefill(position: first, of: prompt.count))
-      let count = min(plan.options.chunk, end - first)
-      for row in 0..<count { fill(row: row, from: first + row) }
-      decoder.forward(count: count, .consecutive(sequence: 0, first: first))
+      let count = min(decoder.rows, end - first)
+      for row in 0..<count { try fill(row: row, from: first + row) }
+      let projects = logitsOfAll || first + count == prompt.count
+      let isFinished = decoder.forward(
+        count: count, .consecutive(sequence: 0, first: first), projects: projects,
+        while: { layer in
+          onProgress?(.prefill(position: first + count * layer / model.configuration.layers, of: prompt.count))
+          return !isCancelled
+        })
+      guard isFinished else { return false }
+      if let failure = decoder.stream.failure { throw failure }
       cachedCount += count
       if logitsOfAll {
         for row in 0..<count {
@@ -291,11 +314,14 @@ public final class Session {
   }
 
   /// Appends `token` and computes the logits behind it. The context must have room. Allocates nothing.
-  func step(_ token: Int32) {
+  ///
+  /// - Throws: `inputOutput` where weights have to be read and cannot be.
+  func step(_ token: Int32) throws(SquintError) {
+    try decoder.embed(Int(token), row: 0)
     prompt.tokens.append(token)
-    decoder.embed(Int(token), row: 0)
     decoder.forward(count: 1, .consecutive(sequence: 0, first: cachedCount))
     decoder.project(first: 0, count: 1)
+    if let failure = decoder.stream.failure { throw failure }
     cachedCount += 1
   }
 }

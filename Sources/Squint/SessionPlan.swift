@@ -16,10 +16,18 @@ public struct SessionOptions: Equatable, Sendable {
   public var beams: Int
   /// The bytes that the whole process may take; nil: what the control group and the machine leave free.
   public var memory: Int?
-  /// The rows of the prompt that go through the decoder together.
+  /// The rows of the prompt that are computed together, at most.
   public var chunk: Int
   /// The pictures that the session is to look at.
   public var vision: VisionUse
+  /// The tiles that a picture may have at most; nil: as many as the model takes.
+  public var maximumTiles: Int?
+  /// The tokens of the prompt, and those that the answer may have, where they are known: the context is not made shorter.
+  public var prompt: Int?
+  public var answer: Int?
+  /// Whether, where the budget does not hold it, the context may be shorter, the cache smaller, and pictures may have fewer tiles
+  /// than these options say.
+  public var fits: Bool
 
   /// When a session looks at pictures.
   public enum VisionUse: Equatable, Sendable {
@@ -27,13 +35,14 @@ public struct SessionOptions: Equatable, Sendable {
     case none
     /// At these, all before the first answer: the encoder works in the memory that the cache takes afterwards.
     case once([PictureSize])
-    /// At any time, one after the other, also at the largest that the model takes.
+    /// At any time, one after the other, also at the largest that the model (and `maximumTiles`) takes.
     case always
   }
 
   public init(
     context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
-    chunk: Int = 128, vision: VisionUse = .none
+    chunk: Int = 128, vision: VisionUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
+    fits: Bool = false
   ) {
     self.context = context
     self.kvType = kvType
@@ -42,10 +51,15 @@ public struct SessionOptions: Equatable, Sendable {
     self.memory = memory
     self.chunk = chunk
     self.vision = vision
+    self.maximumTiles = maximumTiles
+    self.prompt = prompt
+    self.answer = answer
+    self.fits = fits
   }
 }
 
-/// A session's memory, worked out before any of it is taken: the buffers of the arena, and what each phase holds.
+/// A session's memory, worked out before any of it is taken: the buffers of the arena, the weights that stay, and what each
+/// phase holds.
 ///
 /// `squint plan` prints it and `Session` executes it; there is no second description.
 public struct SessionPlan: Sendable {
@@ -70,6 +84,7 @@ public struct SessionPlan: Sendable {
   /// The bytes that the whole process may take.
   public let budget: Int
 
+  let weights: Weights
   let decoder: TransformerDecoder.Regions
   /// nil where the session never looks at a picture.
   let vision: Vision.Regions?
@@ -78,6 +93,8 @@ public struct SessionPlan: Sendable {
 
   /// What the session holds at most, in bytes.
   public var peak: Int { phases.map(\.byteCount).max() ?? 0 }
+
+  var fits: Bool { peak <= budget }
 
   /// What encoding a picture of `size` holds, in bytes.
   func byteCount(decoding size: PictureSize) -> Int {
@@ -89,14 +106,20 @@ public struct SessionPlan: Sendable {
   /// Whether the KV cache has memory of its own while pictures are encoded.
   var keepsCacheWhileEncoding: Bool { options.vision == .always }
 
-  /// The rows of the largest step.
-  var rows: Int { max(options.chunk, options.beams) }
-
   /// Plans a session with `model`.
   ///
   /// - Throws: `usage` where an option is impossible; `doesNotFit` where the budget does not hold it, with what would fit.
   public init(_ model: Model, _ options: SessionOptions) throws(SquintError) {
-    let configuration = model.configuration
+    try Self.check(options)
+    do throws(SquintError) {
+      self = try Planner(model, options).plan()
+    } catch {
+      guard options.fits, error.kind == .doesNotFit, let plan = try Planner.fitting(model, options) else { throw error }
+      self = plan
+    }
+  }
+
+  private static func check(_ options: SessionOptions) throws(SquintError) {
     guard (1...4096).contains(options.chunk) else {
       throw SquintError(.usage, "chunks of \(options.chunk) rows; choose 1 to 4096")
     }
@@ -106,103 +129,59 @@ public struct SessionPlan: Sendable {
     if let threads = options.threads, !Workers.counts.contains(threads) {
       throw SquintError(.usage, "\(threads) threads; choose 1 to \(Workers.counts.upperBound)")
     }
+    if let tiles = options.maximumTiles, tiles < 1 {
+      throw SquintError(.usage, "at most \(tiles) tiles; choose 1 or more")
+    }
     if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
-    let machine = Machine()
-    let budget = options.memory ?? machine.availableBytes
-    let conditions = Conditions(
-      machine: machine, budget: budget, pictures: try Self.pictures(options.vision, model))
-    if let context = options.context {
-      guard (1...1 << 24).contains(context) else {
-        throw SquintError(.usage, "a context of \(context) positions; choose 1 to \(grouped(1 << 24))")
-      }
-      let plan = try SessionPlan(model, options, context: context, conditions)
-      guard plan.peak <= budget else {
-        throw Self.doesNotFit(model, options, plan, conditions)
-      }
-      self = plan
-      return
+    if let context = options.context, !(1...1 << 24).contains(context) {
+      throw SquintError(.usage, "a context of \(context) positions; choose 1 to \(grouped(1 << 24))")
     }
-    let pictureRows = conditions.pictures?.rows ?? 0
-    let wanted = min(configuration.context, max(Self.defaultContext, pictureRows + Self.roomBesidePictures))
-    guard let plan = try Self.largest(model, options, upTo: wanted, conditions) else {
-      let least = try SessionPlan(
-        model, options, context: min(wanted, Self.leastContext), conditions)
-      throw Self.doesNotFit(model, options, least, conditions)
-    }
-    self = plan
+  }
+}
+
+// MARK: Weights
+
+extension SessionPlan {
+  /// Which weights stay in memory, and what goes through those that do not while they are there.
+  struct Weights: Sendable {
+    var decoder: Residency
+    /// The rows of a prompt that go through the decoder's layers together.
+    var rows: Int
+    /// nil where there is no encoder.
+    var encoder: Residency?
+    /// The tiles that go through the encoder's layers together.
+    var tiles = 1
+    /// Whether the decoder's weights leave memory while pictures are encoded in the midst of a conversation.
+    var takesTurns = false
   }
 
-  /// What is the same for every context that is tried.
-  private struct Conditions {
-    let machine: Machine
-    let budget: Int
-    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int)?
+  /// The rows of a prompt that go through the decoder's layers together.
+  public var rows: Int { weights.rows }
+
+  /// The weights that are read from the file for each token of an answer, in bytes.
+  public var bytesReadPerToken: Int { weights.decoder.streamedBytes }
+
+  /// The weights that are read from the file to look at the pictures, beside those that stay, in bytes.
+  public var bytesReadToLook: Int {
+    guard let encoder = weights.encoder, case .once(let sizes) = options.vision else { return 0 }
+    return sizes.reduce(0) { $0 + ($1.layout.count + weights.tiles - 1) / weights.tiles } * encoder.streamedBytes
   }
 
-  /// Long enough for a picture and a conversation about it; more must be asked for.
-  private static let defaultContext = 4096
-  /// For the question and the answer, where the pictures take more than the default context.
-  private static let roomBesidePictures = 1024
-  /// A default context shorter than this would surprise more than an error does.
-  private static let leastContext = 256
-
-  /// The plan with the longest context up to `limit` that fits, in steps of 64 positions; nil where none does.
-  private static func largest(
-    _ model: Model, _ options: SessionOptions, upTo limit: Int, _ conditions: Conditions
-  ) throws(SquintError) -> SessionPlan? {
-    let least = min(limit, leastContext)
-    var best: SessionPlan?
-    var low = least
-    var high = limit
-    while low <= high {
-      // The first try is the whole: nearly always it fits.
-      let middle = best == nil && high == limit && low == least ? limit : (low + high) / 2
-      let context = middle == limit ? limit : max(middle / 64 * 64, least)
-      let plan = try SessionPlan(model, options, context: context, conditions)
-      if plan.peak <= conditions.budget {
-        best = plan
-        low = middle + 1
-      } else {
-        high = middle - 1
-      }
+  /// Whether the budget is too small for all modules at a time: then one that is not needed any more leaves the page cache, too.
+  var isTight: Bool {
+    let modules = phases.map { phase in
+      phase.items.filter { $0.name == "decoder" || $0.name.hasPrefix("encoder") }.reduce(0) { $0 + $1.byteCount }
     }
-    return best
+    return peak + (modules.max() ?? 0) > budget || bytesReadPerToken > 0
   }
 
-  private static func doesNotFit(
-    _ model: Model, _ options: SessionOptions, _ plan: SessionPlan, _ conditions: Conditions
-  ) -> SquintError {
-    var remedies: [String] = []
-    if options.context != nil,
-      let shorter = try? largest(model, options, upTo: plan.context, conditions)
-    {
-      remedies.append("--context \(shorter.context) would fit")
-    }
-    if options.kvType != .int8 {
-      var smaller = options
-      smaller.kvType = .int8
-      if let plan = try? SessionPlan(model, smaller, context: plan.context, conditions),
-        plan.peak <= conditions.budget
-      {
-        remedies.append("--kv int8 would fit")
-      }
-    }
-    if options.memory != nil {
-      remedies.append("--memory \((plan.peak >> 20) + 1)M would do")
-    } else if remedies.isEmpty {
-      remedies.append("end other programs, or take a smaller model")
-    }
-    return SquintError(
-      .doesNotFit,
-      "\(model.file.path): a context of \(plan.context) takes \(grouped(plan.peak)) bytes, and \(grouped(conditions.budget)) are "
-        + (options.memory == nil ? "free" : "allowed") + "; " + remedies.joined(separator: ", "))
-  }
-
-  private init(
-    _ model: Model, _ options: SessionOptions, context: Int, _ conditions: Conditions
+  /// The plan for `context` positions in which the weights are as `weights` says.
+  init(
+    _ model: Model, _ options: SessionOptions, context: Int, _ weights: Weights, _ conditions: Planner.Conditions
   ) throws(SquintError) {
     self.options = options
     self.context = context
+    self.weights = weights
     let (machine, pictures) = (conditions.machine, conditions.pictures)
     budget = conditions.budget
     threads = options.threads ?? machine.processors
@@ -210,13 +189,16 @@ public struct SessionPlan: Sendable {
     let shape = KVShape(
       layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
       type: options.kvType)
+    let isAlways = options.vision == .always
     var arena = ArenaPlan()
     decoder = try TransformerDecoder.Regions(
-      c, cache: shape, rows: max(options.chunk, options.beams), logitRows: options.beams, threads: threads,
-      keepsCacheWhileEncoding: options.vision == .always, in: &arena)
-    if let vision = model.vision, let pictures {
+      c, conditions.parts, weights.decoder, cache: shape, rows: weights.rows,
+      chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
+      keepsCacheWhileEncoding: isAlways, in: &arena)
+    if let vision = model.vision, let pictures, let residency = weights.encoder {
       self.vision = try Vision.Regions(
-        vision, layouts: pictures.layouts, rowCapacity: pictures.rows, threads: threads, in: &arena)
+        vision, residency, layouts: pictures.layouts, tiles: weights.tiles, rowCapacity: pictures.rows,
+        threads: threads, in: &arena)
     } else {
       vision = nil
     }
@@ -226,53 +208,41 @@ public struct SessionPlan: Sendable {
       ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: c.vocabulary, in: &arena) : nil
     self.arena = arena
 
+    let readers = [weights.decoder, weights.encoder].reduce(0) { $0 + ($1?.streamsNothing == false ? 1 : 0) }
     let process = [
       // The process holds the tokenizer already.
       Item(
         name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
-      Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes),
+      Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
       Item(name: "tokenizer", byteCount: model.tokenizerBytes),
     ]
-    func weights(_ names: String...) -> [Item] {
-      names.compactMap { name in model.file.module(name).map { Item(name: name, byteCount: $0.range.count) } }
+    func module(_ name: String, _ residency: Residency?) -> Item? {
+      guard let module = model.file.module(name) else { return nil }
+      guard let residency, !residency.streamsNothing else { return Item(name: name, byteCount: module.range.count) }
+      // Beside the parts there are a few vectors, and an embedding of which single rows are read.
+      let parts = residency.parts.reduce(0) { $0 + $1.count }
+      let embedding = model.file.tensor("decoder.head") == nil ? nil : model.file.tensor("decoder.embedding")
+      let others = max(module.range.count - parts - (name == "decoder" ? embedding?.range.count ?? 0 : 0), 0)
+      return Item(name: name, byteCount: residency.keptBytes + others + 4 * DirectReader.alignment)
     }
-    let looks = vision != nil
-    // The arena's pages stay once they are written, so a later phase holds what an earlier one has written; where
-    // pictures may come at any time, all may have been.
-    var written: Phases = options.vision == .always ? [.encode, .prefill, .decode] : []
-    phases =
-      [Phase(name: "load", items: process)]
-      + Phases.all.filter { arena.byteCount(in: $0.phase) > 0 && ($0.phase != .encode || looks) }.map { phase in
-        let isEncode = phase.phase == .encode
-        written.formUnion(phase.phase)
-        return Phase(
-          name: phase.name,
-          items: process
-            + (isEncode
-              ? weights(Vision.modules.encoder, Vision.modules.projector) + [
-                Item(name: "pictures", byteCount: pictures?.decodingBytes ?? 0)
-              ] : weights("decoder"))
-            + [Item(name: "arena", byteCount: arena.byteCount(writtenIn: written))])
-      }
-  }
-
-  /// What the pictures of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
-  private static func pictures(
-    _ use: SessionOptions.VisionUse, _ model: Model
-  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int)? {
-    switch use {
-    case .none: return nil
-    case .once(let sizes):
-      guard !sizes.isEmpty else { return nil }
-      guard model.vision != nil else { throw model.blind }
-      // All stay decoded until they are encoded, and one is being decoded.
-      let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
-      let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
-      return (sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding)
-    case .always:
-      guard model.vision != nil else { return nil }
-      let size = try model.largestPicture()
-      return ([size.layout], size.rows, size.decodingBytes)
+    let seeing = [
+      module(Vision.modules.encoder, weights.encoder), module(Vision.modules.projector, nil),
+      Item(name: "pictures", byteCount: pictures?.decodingBytes ?? 0),
+    ].compactMap(\.self)
+    let answering = [module("decoder", weights.decoder)].compactMap(\.self)
+    // The arena's pages stay once they are written; what only the encoder needs is given back when it is done.
+    func buffers(_ written: Phases) -> [Item] { [Item(name: "arena", byteCount: arena.byteCount(writtenIn: written))] }
+    var phases = [Phase(name: "load", items: process)]
+    if vision != nil {
+      phases.append(
+        Phase(
+          name: "encode",
+          items: process + seeing + (isAlways && !weights.takesTurns ? answering : [])
+            + buffers(isAlways ? [.encode, .prefill, .decode] : .encode)))
     }
+    phases.append(
+      Phase(name: "prefill", items: process + answering + buffers(isAlways ? [.prefill, .decode] : .prefill)))
+    phases.append(Phase(name: "decode", items: process + answering + buffers([.prefill, .decode])))
+    self.phases = phases
   }
 }

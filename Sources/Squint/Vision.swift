@@ -71,27 +71,25 @@ extension Vision {
   struct Regions: Sendable {
     let encoder: VisionTransformer.Regions
     let projector: Projector.Regions?
-    let features: Region<Float>
     let rows: Region<Float>
     let rowCapacity: Int
 
-    /// Reserves the buffers for tiles of `layouts`, and for `rowCapacity` projected rows, which live until the prompt has been
-    /// computed.
+    /// Reserves the buffers for tiles of `layouts`, `tiles` at a time, and for `rowCapacity` projected rows, which live until
+    /// the prompt has been computed. Of the encoder's parts, those of `residency` stay in memory.
     init(
-      _ vision: Vision, layouts: [TileLayout], rowCapacity: Int, threads: Int, in plan: inout ArenaPlan
+      _ vision: Vision, _ residency: Residency, layouts: [TileLayout], tiles: Int, rowCapacity: Int, threads: Int,
+      in plan: inout ArenaPlan
     ) throws(SquintError) {
-      var (patches, featureRows, projectedRows) = (1, 1, 1)
+      var (patches, projectedRows) = (1, 1)
       for layout in layouts {
         patches = max(patches, try vision.encoder.grid(height: layout.height, width: layout.width).count)
-        featureRows = max(featureRows, try vision.featureRows(layout))
         projectedRows = max(projectedRows, try vision.projectedRows(layout).count)
       }
-      encoder = try VisionTransformer.Regions(vision.encoder, patches: patches, threads: threads, in: &plan)
+      encoder = try VisionTransformer.Regions(
+        vision.encoder, residency, patches: patches, tiles: tiles, threads: threads, in: &plan)
       projector = try vision.projector.map { (configuration) throws(SquintError) in
         try Projector.Regions(configuration, rows: projectedRows, in: &plan)
       }
-      features = try plan.reserve(
-        "features of a tile", count: featureRows * vision.encoder.featureWidth, phases: .encode)
       let width = vision.projector?.outputWidth ?? vision.encoder.featureWidth
       self.rowCapacity = rowCapacity
       rows = try plan.reserve("projected rows", count: rowCapacity * width, phases: [.encode, .prefill])
@@ -104,40 +102,62 @@ extension Vision {
     private let encoder: VisionTransformer
     private let projector: Projector?
     private let levels: [Float]
-    let features: Rows
     /// [capacity, width]: what the decoder takes.
     let rows: Rows
     let rowCapacity: Int
 
-    init(_ vision: Vision, _ regions: Regions, in arena: Arena, _ compute: Compute) {
+    init(
+      _ vision: Vision, _ regions: Regions, reader: DirectReader, in arena: Arena, _ compute: Compute
+    ) throws(SquintError) {
       self.vision = vision
-      encoder = VisionTransformer(vision.encoder, vision.encoderWeights, regions.encoder, in: arena, compute)
+      encoder = try VisionTransformer(
+        vision.encoder, vision.encoderWeights, regions.encoder, reader: reader, in: arena, compute)
       if let configuration = vision.projector, let weights = vision.projectorWeights, let own = regions.projector {
         projector = Projector(configuration, weights, own, in: arena, compute)
       } else {
         projector = nil
       }
       levels = vision.processor.levels
-      features = Rows(regions.features, width: vision.encoder.featureWidth, in: arena)
       rows = Rows(regions.rows, width: vision.projector?.outputWidth ?? vision.encoder.featureWidth, in: arena)
       rowCapacity = regions.rowCapacity
     }
 
-    /// Computes the features of tile `tile` of `picture` into `features`.
-    func encode(_ picture: TiledPicture, tile: Int) {
+    /// The tiles that go through the encoder together.
+    var tilesAtATime: Int { encoder.tiles }
+
+    /// What has been read of the encoder's weights beside those that stay in memory, in bytes.
+    var bytesRead: Int { encoder.stream.bytesRead }
+
+    /// What stays of the encoder's weights is not needed until the next picture.
+    func end() {
+      encoder.stream.pause()
+      encoder.stream.leave(uncached: false)
+    }
+
+    /// Computes the features of the tiles `tiles` of `picture`, at most `tilesAtATime`.
+    ///
+    /// - Parameters:
+    ///   - goesOn: asked before each layer.
+    ///   - visit: called with each tile in turn and its features, which are valid until it returns.
+    /// - Returns: whether it was finished.
+    func encode(
+      _ picture: TiledPicture, tiles: Range<Int>, while goesOn: () -> Bool = { true },
+      visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
+    ) throws(SquintError) -> Bool {
       let layout = picture.layout
       let tileBytes = layout.byteCount / layout.count
-      picture.pixels.withUnsafeBufferPointer { pixels in
-        levels.withUnsafeBufferPointer { levels in
-          encoder.encode(
-            pixels: pixels.baseAddress! + tile * tileBytes, height: layout.height, width: layout.width,
-            levels: levels.baseAddress!, into: features)
+      return try picture.pixels.withElements { (pixels) throws(SquintError) in
+        try levels.withElements { (levels) throws(SquintError) in
+          try encoder.encode(
+            pixels: pixels.baseAddress! + tiles.lowerBound * tileBytes, count: tiles.count, height: layout.height,
+            width: layout.width, levels: levels.baseAddress!, while: goesOn
+          ) { (tile, features) throws(SquintError) in try visit(tiles.lowerBound + tile, features) }
         }
       }
     }
 
-    /// Projects `features` into `rows` from row `first` on.
-    func project(_ layout: TileLayout, first: Int) throws(SquintError) {
+    /// Projects the features of a tile into `rows` from row `first` on.
+    func project(_ features: Rows, _ layout: TileLayout, first: Int) throws(SquintError) {
       let target = Rows(data: rows[first], width: rows.width)
       let grid = try vision.encoder.grid(height: layout.height, width: layout.width)
       guard let projector else {

@@ -51,16 +51,19 @@ struct Ask: ParsableCommand {
     let model = try Model(path: model.model)
     let question = try prompt ?? Interrupt.waiting(standardInput)
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
-    let pictures = try media.pictures(for: model)
-    let session = try Session(
-      model, machine.session(beams: generation.beams, vision: .init(pictures)), cancellation: cancellation)
-    if raw {
-      try session.append(model.prompt(text: question, pictures: pictures))
-    } else {
-      var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
-      if let system { messages.insert(ChatMessage(role: "system", system), at: 0) }
-      try session.append(model.prompt(messages, pictures: pictures))
-    }
+    let pictures = try machine.pictures(media, for: model)
+    var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
+    if let system { messages.insert(ChatMessage(role: "system", system), at: 0) }
+    let prompt =
+      raw
+      ? try model.prompt(text: question, pictures: pictures) : try model.prompt(messages, pictures: pictures)
+    let plan = try SessionPlan(
+      model,
+      machine.session(
+        beams: generation.beams, vision: .init(pictures), prompt: prompt.count, answer: generation.maxTokens))
+    machine.report(plan)
+    let session = try Session(model, plan, cancellation: cancellation)
+    try session.append(prompt)
 
     session.showProgress()
     var clock = StatisticsClock(session)

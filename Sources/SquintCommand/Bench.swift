@@ -38,6 +38,7 @@ struct Bench: ParsableCommand {
     let int8Rate: Double
     let prefillShareOfInt8Rate: Double
     let peakMemory: Int
+    let bytesReadPerToken: Int
     let picture: Picture?
 
     /// What looking at a picture takes.
@@ -67,6 +68,7 @@ struct Bench: ParsableCommand {
       case int8Rate = "int8_operations_per_second"
       case prefillShareOfInt8Rate = "prefill_share_of_int8_rate"
       case peakMemory = "peak_memory"
+      case bytesReadPerToken = "bytes_read_per_token"
     }
   }
 
@@ -78,10 +80,13 @@ struct Bench: ParsableCommand {
     }
     let model = try Model(path: model.model)
     var options = machine.session()
-    let picture = try image.map { try model.picture($0) }
+    let picture = try image.map { try model.picture($0, maximumTiles: machine.maxTiles) }
+    options.prompt = promptTokens
     options.context = options.context ?? max(promptTokens + generatedTokens, picture?.rows ?? 0)
     options.vision = .init(picture.map { [$0] } ?? [])
-    let session = try Session(model, options)
+    let plan = try SessionPlan(model, options)
+    machine.report(plan)
+    let session = try Session(model, plan)
     var prefill: [Double] = []
     var decode: [Double] = []
     var looking: [EncodingStatistics] = []
@@ -107,7 +112,7 @@ struct Bench: ParsableCommand {
       decodeShareOfBandwidth: decodeRate * Double(model.bytesPerToken) / roofline.bytesPerSecond,
       int8Rate: roofline.int8OperationsPerSecond,
       prefillShareOfInt8Rate: prefillRate * Double(model.operationsPerToken) / roofline.int8OperationsPerSecond,
-      peakMemory: peak,
+      peakMemory: peak, bytesReadPerToken: plan.bytesReadPerToken,
       picture: try picture.map { picture in
         let encode = median(looking.map(\.encodingSeconds))
         return Output.Picture(
@@ -138,7 +143,7 @@ struct Bench: ParsableCommand {
     }
     Terminal.write(
       "\(Terminal.printable(model.name)), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
-        + "peak memory \(readableSize(peak))\n")
+        + "peak memory \(readableSize(peak))\(plan.streaming.map { "; \($0)" } ?? "")\n")
   }
 
   private func median(_ values: [Double]) -> Double {

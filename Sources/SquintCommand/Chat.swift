@@ -32,10 +32,13 @@ struct Chat: ParsableCommand {
     // `kill` ends a conversation at once.
     let cancellation = Interrupt.install([SIGINT])
     let model = try Model(path: model.model)
-    let pictures = try media.pictures(for: model)
-    let session = try Session(
-      model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none),
-      cancellation: cancellation)
+    let plan = try SessionPlan(
+      model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
+    machine.report(plan)
+    let tiles = plan.options.maximumTiles
+    var pictures: [Picture] = []
+    for path in media.image { pictures.append(try model.picture(path, maximumTiles: tiles)) }
+    let session = try Session(model, plan, cancellation: cancellation)
     session.showProgress()
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, system: system, options: options)
@@ -68,7 +71,7 @@ struct Chat: ParsableCommand {
           Terminal.report(SquintError(.usage, "/image needs the name of a file"))
           continue
         }
-        report { () throws(SquintError) in try conversation.show(model.picture(words[1])) }
+        report { () throws(SquintError) in try conversation.show(model.picture(words[1], maximumTiles: tiles)) }
       case "/save":
         guard words.count == 2 else {
           Terminal.report(SquintError(.usage, "/save needs the name of a file"))

@@ -31,13 +31,13 @@ struct Logits: ParsableCommand {
     // A signal that ended the program at once would leave the half-written file behind.
     let cancellation = Interrupt.install()
     let model = try Model(path: model.model)
-    let pictures = try media.pictures(for: model)
+    let pictures = try machine.pictures(media, for: model)
     let prompt =
       try prompt.map { (text) throws(SquintError) in try model.prompt(text: text, pictures: pictures) }
       ?? model.prompt(tokens: ids, pictures: pictures)
     guard prompt.count > 0 else { throw SquintError(.usage, "the prompt is empty; say something") }
     var options = machine.session(vision: .init(pictures))
-    options.context = options.context ?? prompt.count
+    (options.prompt, options.answer) = (prompt.count, 0)
     let session = try Session(model, options, cancellation: cancellation)
     session.showProgress()
     try session.append(prompt)

@@ -46,10 +46,34 @@ struct MachineOptions: ParsableArguments {
   @Option(help: "How keys and values are kept.")
   var kv = KVType.int8
 
-  func session(beams: Int = 1, vision: SessionOptions.VisionUse = .none) -> SessionOptions {
+  @Option(
+    help: .init(
+      "Cut a picture into this many tiles at most. Default: as the model was trained.", valueName: "n"))
+  var maxTiles: Int?
+
+  @Flag(help: "Take what fits the memory: a shorter context, a smaller cache, fewer tiles. Says what it chose.")
+  var fit = false
+
+  func session(
+    beams: Int = 1, vision: SessionOptions.VisionUse = .none, prompt: Int? = nil, answer: Int? = nil
+  ) -> SessionOptions {
     SessionOptions(
       context: context, kvType: kv, threads: compute.threads, beams: beams, memory: compute.memory?.bytes,
-      vision: vision)
+      vision: vision, maximumTiles: maxTiles, prompt: prompt, answer: answer, fits: fit)
+  }
+
+  /// The pictures that `media` names.
+  func pictures(_ media: MediaOptions, for model: Model) throws(SquintError) -> [Picture] {
+    if fit, !media.image.isEmpty { return try model.pictures(media.image, fitting: session()) }
+    var pictures: [Picture] = []
+    for path in media.image { pictures.append(try model.picture(path, maximumTiles: maxTiles)) }
+    return pictures
+  }
+
+  /// Says what `--fit` chose.
+  func report(_ plan: SessionPlan) {
+    guard fit else { return }
+    Terminal.note("fit: \(plan.summary)\(plan.streaming.map { "; \($0)" } ?? "")")
   }
 }
 
@@ -60,12 +84,6 @@ struct MediaOptions: ParsableArguments {
       "A picture (JPEG, PNG or WebP). Repeatable; it stands where the prompt has <image>, or comes first.",
       valueName: "file"), completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
   var image: [String] = []
-
-  func pictures(for model: Model) throws(SquintError) -> [Picture] {
-    var pictures: [Picture] = []
-    for path in image { pictures.append(try model.picture(path)) }
-    return pictures
-  }
 }
 
 extension SessionOptions.VisionUse {

@@ -45,16 +45,30 @@ struct Plan: ParsableCommand {
     let threads: Int
     let budget: Int
     let peak: Int
+    /// The rows of a prompt that go through the decoder together.
+    let rows: Int
+    /// What of the decoder's weights does not stay in memory, and of the encoder's, times how often it is read.
+    let bytesReadPerToken: Int
+    let bytesReadToLook: Int
     let phases: [Phase]
     let arena: [Buffer]
     let pictures: [Picture]
+
+    enum CodingKeys: String, CodingKey {
+      case context, kv, threads, budget, peak, rows, phases, arena, pictures
+      case bytesReadPerToken = "bytes_read_per_token"
+      case bytesReadToLook = "bytes_read_to_look"
+    }
   }
 
   func run() throws {
     let model = try Model(path: model.model)
     let sizes = try model.pictureSizes()
     // Without a picture, the largest that the model takes.
-    let shown = media.image.isEmpty ? sizes.suffix(1) : try media.pictures(for: model).map(\.size)[...]
+    let most = machine.maxTiles ?? Int.max
+    let shown =
+      media.image.isEmpty
+      ? sizes.filter { $0.layout.count <= most }.suffix(1) : try machine.pictures(media, for: model).map(\.size)[...]
     func options(_ sizes: some Collection<PictureSize>) -> SessionOptions {
       machine.session(beams: beams, vision: sizes.isEmpty ? .none : .once(Array(sizes)))
     }
@@ -71,7 +85,8 @@ struct Plan: ParsableCommand {
       try printJSON(
         Output(
           context: plan.context, kv: plan.options.kvType.rawValue, threads: plan.threads, budget: plan.budget,
-          peak: plan.peak,
+          peak: plan.peak, rows: plan.rows, bytesReadPerToken: plan.bytesReadPerToken,
+          bytesReadToLook: plan.bytesReadToLook,
           phases: plan.phases.map { phase in
             Output.Phase(
               name: phase.name, bytes: phase.byteCount,
@@ -108,6 +123,7 @@ struct Plan: ParsableCommand {
       \(table.text)
       \(legend.text)
       \(pictures.isEmpty ? "" : costs.text + "\n")\
+      \(plan.streaming.map { $0 + "\n" } ?? "")\
       fits: at most \(readableSize(plan.peak)) of the \(readableSize(plan.budget)) that are \
       \(plan.options.memory == nil ? "free" : "allowed")
 
@@ -141,6 +157,7 @@ extension SessionPlan {
       Part(name: "decoder", meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
       Part(
         name: "KV cache", meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
+      Part(name: "read-ahead", meaning: "weights that do not stay, as they come from the disk", colour: "#f4a261"),
       Part(name: "working", meaning: "the numbers that are being computed", colour: "#457b9d"),
     ]
     let sizes = phases.map { self.sizes(in: $0) }
@@ -161,16 +178,30 @@ extension SessionPlan {
         continue
       }
       // While pictures are encoded, the cache's memory may serve the encoder.
-      guard phase.name != "encode" || options.vision == .always else {
-        sizes["working"] = item.byteCount
-        continue
+      let serves = phase.name != "encode" || options.vision == .always
+      var left = item.byteCount
+      func take(_ part: String, _ names: Set<String>, in phase: Phases) {
+        let bytes = arena.buffers.reduce(0) {
+          $0 + (names.contains($1.name) && !$1.phases.isDisjoint(with: phase) ? $1.byteCount : 0)
+        }
+        sizes[part] = min(bytes, left)
+        left -= min(bytes, left)
       }
-      let cacheNames: Set = ["keys", "values", "key scales", "value scales"]
-      let cache = arena.buffers.reduce(0) { $0 + (cacheNames.contains($1.name) ? $1.byteCount : 0) }
-      sizes["KV cache"] = min(cache, item.byteCount)
-      sizes["working"] = item.byteCount - min(cache, item.byteCount)
+      if serves { take("KV cache", ["keys", "values", "key scales", "value scales"], in: [.prefill, .decode]) }
+      take("read-ahead", ["streamed weights"], in: phase.name == "encode" ? .encode : [.prefill, .decode])
+      sizes["working"] = left
     }
     return sizes
+  }
+
+  /// What does not stay in memory, on one line; nil where all does.
+  var streaming: String? {
+    var parts: [String] = []
+    if bytesReadPerToken > 0 {
+      parts.append("\(readableSize(bytesReadPerToken)) of weights are read again for each token")
+    }
+    if bytesReadToLook > 0 { parts.append("\(readableSize(bytesReadToLook)) to look at the pictures") }
+    return parts.isEmpty ? nil : parts.joined(separator: ", and ")
   }
 
   /// What was planned for, on one line.

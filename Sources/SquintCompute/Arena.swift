@@ -33,6 +33,8 @@ public struct ArenaPlan: Sendable {
     public let name: String
     public let byteCount: Int
     public let phases: Phases
+    /// What its offset is a multiple of, in bytes.
+    public let alignment: Int
     /// Where the buffer is, in bytes from the start of the arena.
     public fileprivate(set) var offset = 0
   }
@@ -46,17 +48,17 @@ public struct ArenaPlan: Sendable {
 
   public init() {}
 
-  /// Reserves room for `count` elements that keeps its contents through `phases`.
+  /// Reserves room for `count` elements that keeps its contents through `phases`, at a multiple of `alignment` bytes.
   ///
   /// - Throws: `doesNotFit` where the arena would be larger than an address space.
   public mutating func reserve<Element>(
-    _ name: String, _: Element.Type = Element.self, count: Int, phases: Phases
+    _ name: String, _: Element.Type = Element.self, count: Int, phases: Phases, alignment: Int = Self.alignment
   ) throws(SquintError) -> Region<Element> {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
     guard !overflow, bytes >= 0, bytes < 1 << 46 else {
       throw SquintError(.doesNotFit, "\(name) would take \(grouped(count)) elements, more than any machine has")
     }
-    var buffer = Buffer(name: name, byteCount: bytes, phases: phases)
+    var buffer = Buffer(name: name, byteCount: bytes, phases: phases, alignment: alignment)
     buffer.offset = firstFit(buffer)
     buffers.append(buffer)
     byteCount = max(byteCount, buffer.offset + Self.aligned(bytes))
@@ -86,7 +88,8 @@ public struct ArenaPlan: Sendable {
     var offset = 0
     for neighbour in neighbours {
       if neighbour.offset - offset >= Self.aligned(buffer.byteCount) { break }
-      offset = max(offset, neighbour.offset + Self.aligned(neighbour.byteCount))
+      let end = max(offset, neighbour.offset + Self.aligned(neighbour.byteCount))
+      offset = (end + buffer.alignment - 1) / buffer.alignment * buffer.alignment
     }
     return offset
   }
@@ -110,6 +113,22 @@ public final class Arena: @unchecked Sendable {  // the mapping is fixed; who ma
       throw SquintError(.doesNotFit, "cannot reserve \(grouped(plan.byteCount)) bytes: \(systemMessage(errno))")
     }
     base = mapped
+  }
+
+  /// Gives back the pages that hold no buffer of `phases`; they are zero when they are used again.
+  public func release(keeping phases: Phases) {
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    var end = 0
+    func giveBack(upTo start: Int) {
+      let first = (end + page - 1) / page * page
+      let last = start / page * page
+      if first < last { madvise(base + first, last - first, MADV_DONTNEED) }
+    }
+    for buffer in plan.buffers.sorted(by: { $0.offset < $1.offset }) where !buffer.phases.isDisjoint(with: phases) {
+      giveBack(upTo: buffer.offset)
+      end = max(end, buffer.offset + buffer.byteCount)
+    }
+    giveBack(upTo: (plan.byteCount + page - 1) / page * page)
   }
 
   deinit { munmap(base, max(plan.byteCount, 1)) }

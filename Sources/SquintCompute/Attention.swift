@@ -8,6 +8,15 @@ public enum Placement: Sendable {
   /// Row r is the position `position` of sequence r: beams.
   case parallel(position: Int)
 
+  /// The place of the rows from `row` on.
+  public func from(_ row: Int) -> Placement {
+    guard case .consecutive(let sequence, let first) = self else {
+      precondition(row == 0, "the rows of several sequences are computed together")
+      return self
+    }
+    return .consecutive(sequence: sequence, first: first + row)
+  }
+
   func sequence(ofRow row: Int) -> Int {
     switch self {
     case .consecutive(let sequence, _): sequence
@@ -32,6 +41,9 @@ public struct RotaryAngles: @unchecked Sendable {  // a view of the arena
     self.cosines = cosines
     self.sines = sines
   }
+
+  /// The angles of the rows from `row` on.
+  public func from(_ row: Int) -> RotaryAngles { RotaryAngles(cosines: cosines.from(row), sines: sines.from(row)) }
 
   /// Fills the angles of `count` rows: `magnitude` · cos and sin of position · frequency[pair].
   ///
@@ -58,6 +70,11 @@ extension Compute {
     public init(weight: UnsafePointer<Float>, epsilon: Float) {
       self.weight = weight
       self.epsilon = epsilon
+    }
+
+    /// The same norm, read `distance` bytes behind where it was.
+    public func moved(by distance: Int) -> HeadNorm {
+      HeadNorm(weight: weight.moved(by: distance), epsilon: epsilon)
     }
   }
 

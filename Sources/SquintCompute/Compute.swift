@@ -30,6 +30,9 @@ public struct Rows: @unchecked Sendable {  // a view of the arena
 
   /// The rows from `first` on.
   public func from(_ first: Int) -> Rows { Rows(data: self[first], width: width) }
+
+  /// The columns from `first` on, of rows that are as far apart as before.
+  public func columns(from first: Int) -> Rows { Rows(data: data + first, width: width) }
 }
 
 /// Room for the int8 form of rows: what a quantized matrix is multiplied with.
@@ -241,6 +244,17 @@ extension Compute {
     public let weight: UnsafePointer<Float>
     public let bias: UnsafePointer<Float>
     public let epsilon: Float
+
+    /// The same norm, read `distance` bytes behind where it was.
+    public func moved(by distance: Int) -> LayerNorm {
+      LayerNorm(weight: weight.moved(by: distance), bias: bias.moved(by: distance), epsilon: epsilon)
+    }
+
+    private init(weight: UnsafePointer<Float>, bias: UnsafePointer<Float>, epsilon: Float) {
+      self.weight = weight
+      self.bias = bias
+      self.epsilon = epsilon
+    }
 
     /// The tensors `name` and `name.bias` of `file`.
     ///

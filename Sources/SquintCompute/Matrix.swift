@@ -32,6 +32,35 @@ public struct Matrix: @unchecked Sendable {  // the file's bytes never change
       bias: file.tensor(name + ".bias") == nil ? nil : try file.vector(name + ".bias", count: rows))
   }
 
+  /// Panels of 16 rows: what a matrix may be cut into.
+  public var panels: Int { (rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel }
+
+  /// The size of a panel, in bytes.
+  public var panelBytes: Int {
+    type.bytesPerPlainElement.map { $0 * columns * PanelLayout.rowsPerPanel }
+      ?? PanelLayout(type: type, rows: rows, columns: columns)!.panelBytes
+  }
+
+  /// The bytes of `panels`, counted from those of the matrix.
+  public func bytes(ofPanels panels: Range<Int>) -> Range<Int> {
+    let rowBytes = type.bytesPerPlainElement.map { $0 * columns }
+    let end = rowBytes.map { min(panels.upperBound * panelBytes, rows * $0) } ?? panels.upperBound * panelBytes
+    return panels.lowerBound * panelBytes..<end
+  }
+
+  /// The rows of `panels` as a matrix of their own, whose weights are `distance` bytes behind where they were.
+  public func slice(panels: Range<Int>, movedBy distance: Int = 0) -> Matrix {
+    let first = panels.lowerBound * PanelLayout.rowsPerPanel
+    return Matrix(
+      type: type, rows: min(panels.upperBound * PanelLayout.rowsPerPanel, rows) - first, columns: columns,
+      data: data + panels.lowerBound * panelBytes + distance, bias: bias.map { $0 + first })
+  }
+
+  /// The same matrix, read together with its bias `distance` bytes behind where they were.
+  public func moved(by distance: Int) -> Matrix {
+    Matrix(type: type, rows: rows, columns: columns, data: data + distance, bias: bias?.moved(by: distance))
+  }
+
   /// Writes row `row` to `output` as f32.
   public func copyRow(_ row: Int, to output: UnsafeMutableBufferPointer<Float>, _ kernels: Kernels) {
     switch type {
@@ -74,5 +103,12 @@ extension ModelFile {
       throw .badData(path, "tensor \(name) is \(tensor.type.name), and norms, biases and positions must be f32")
     }
     return bytes(of: tensor).baseAddress!.assumingMemoryBound(to: Float.self)
+  }
+}
+
+extension UnsafePointer<Float> {
+  /// The vector that is `distance` bytes behind this one.
+  public func moved(by distance: Int) -> UnsafePointer<Float> {
+    (UnsafeRawPointer(self) + distance).assumingMemoryBound(to: Float.self)
   }
 }

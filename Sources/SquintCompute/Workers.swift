@@ -17,7 +17,7 @@ public final class Workers: Sendable {
   // The threads hold the pool, not this object: so its last user can destroy it, which ends the threads.
   private let pool: Pool
 
-  /// The stack of each thread of the pool, in bytes.
+  /// The stack of each thread of the pool, in bytes: kernels keep their tiles there, a few KiB.
   public static let stackBytes = 256 << 10
 
   /// How many threads there may be.
@@ -59,7 +59,7 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
   /// Numbers the threads of the pool from 1; the caller is thread 0.
   private let started = Atomic<Int>(0)
   private let monitor = Monitor()
-  private var threads: [pthread_t] = []
+  private var threads = ThreadGroup()
 
   /// How often a waiting thread looks before it sleeps.
   private let spins: Int
@@ -85,47 +85,17 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
     return min(max(Int(duration / max(fastest, .nanoseconds(1)) * Double(looks)), 100), 1_000_000)
   }
 
-  /// Starts the threads, or as many as the system gives.
+  /// Starts the threads.
   func start() throws(SquintError) {
-    for _ in 1..<count {
-      let reference = Unmanaged.passRetained(self).toOpaque()
-      // A pointer in Darwin and Musl, a number in Glibc.
-      #if canImport(Glibc)
-        var thread = pthread_t()
-      #else
-        var thread: pthread_t?
-      #endif
-      var attributes = pthread_attr_t()
-      pthread_attr_init(&attributes)
-      // Kernels keep their tiles on the stack, a few KiB; the default of 8 MiB would be counted against small boards.
-      pthread_attr_setstacksize(&attributes, Workers.stackBytes)
-      let code = pthread_create(
-        &thread, &attributes,
-        { reference in
-          // Not every C library says that it may be nil.
-          Unmanaged<Pool>.fromOpaque((reference as UnsafeMutableRawPointer?)!).takeRetainedValue().work()
-          return nil
-        }, reference)
-      pthread_attr_destroy(&attributes)
-      guard code == 0 else {
-        Unmanaged<Pool>.fromOpaque(reference).release()
-        throw SquintError(.internalError, "cannot start \(count) threads: \(systemMessage(code)); try --threads 1")
-      }
-      #if canImport(Glibc)
-        threads.append(thread)
-      #else
-        threads.append(thread!)
-      #endif
-    }
+    for _ in 1..<count { try threads.start(stackBytes: Workers.stackBytes) { self.work() } }
   }
 
   /// Ends the threads; none is left when it returns.
   func stop() {
     isStopping.store(true, ordering: .releasing)
     generation.wrappingAdd(1, ordering: .releasing)
-    monitor.wakeAll()
-    for thread in threads { pthread_join(thread, nil) }
-    threads = []
+    monitor.locked { monitor.wakeAll() }
+    threads.join()
   }
 
   func run(_ job: UnsafeMutableRawPointer, pieces: Int, _ body: Workers.Body) {
@@ -139,7 +109,7 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
     nextPiece.store(0, ordering: .relaxed)
     finished.store(0, ordering: .relaxed)
     generation.wrappingAdd(1, ordering: .sequentiallyConsistent)
-    if sleepers.load(ordering: .sequentiallyConsistent) > 0 { monitor.wakeAll() }
+    if sleepers.load(ordering: .sequentiallyConsistent) > 0 { monitor.locked { monitor.wakeAll() } }
     takePieces(as: 0)
     // Every thread has to report, also one that came too late for a piece: only then may the fields change again.
     var spins = 0
@@ -178,39 +148,9 @@ private final class Pool: @unchecked Sendable {  // the variables below are publ
     }
     sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
     defer { sleepers.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
-    monitor.wait { generation.load(ordering: .sequentiallyConsistent) != seen }
+    monitor.locked {
+      while generation.load(ordering: .sequentiallyConsistent) == seen { monitor.wait() }
+    }
     return generation.load(ordering: .acquiring)
-  }
-}
-
-/// A mutex and a condition, at a fixed address.
-private final class Monitor: @unchecked Sendable {  // POSIX synchronizes it
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-  private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-
-  init() {
-    pthread_mutex_init(mutex, nil)
-    pthread_cond_init(condition, nil)
-  }
-
-  deinit {
-    pthread_cond_destroy(condition)
-    pthread_mutex_destroy(mutex)
-    condition.deallocate()
-    mutex.deallocate()
-  }
-
-  /// Sleeps until `isReady`, which is asked with the mutex held.
-  func wait(until isReady: () -> Bool) {
-    pthread_mutex_lock(mutex)
-    while !isReady() { pthread_cond_wait(condition, mutex) }
-    pthread_mutex_unlock(mutex)
-  }
-
-  func wakeAll() {
-    // Taking the mutex orders the wake-up after a sleeper's last look.
-    pthread_mutex_lock(mutex)
-    pthread_cond_broadcast(condition)
-    pthread_mutex_unlock(mutex)
   }
 }

@@ -3,6 +3,8 @@
 /// The mapping costs address space, not memory: a page is read when it is first touched.
 public struct MappedFile: ~Copyable, Sendable {
   public let path: String
+  /// The open file. What is read through it does not enter the page cache where the filesystem allows that.
+  let descriptor: Int32
   /// The whole file. Valid as long as this value lives.
   public nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
 
@@ -16,7 +18,16 @@ public struct MappedFile: ~Copyable, Sendable {
     guard descriptor >= 0 else {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
     }
-    defer { close(descriptor) }
+    do throws(SquintError) {
+      bytes = try Self.map(descriptor, path)
+    } catch {
+      close(descriptor)
+      throw error
+    }
+    self.descriptor = descriptor
+  }
+
+  private static func map(_ descriptor: Int32, _ path: String) throws(SquintError) -> UnsafeRawBufferPointer {
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
@@ -26,17 +37,15 @@ public struct MappedFile: ~Copyable, Sendable {
       throw SquintError(.noInput, "\(path): this is \(isFolder ? "a folder, not a file" : "not a regular file")")
     }
     let count = Int(status.st_size)
-    guard count > 0 else {  // mmap refuses a length of zero
-      bytes = UnsafeRawBufferPointer(start: nil, count: 0)
-      return
-    }
+    guard count > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }  // mmap refuses a length of zero
     guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, 0), base != MAP_FAILED else {
       throw SquintError(.noInput, "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(errno))")
     }
-    bytes = UnsafeRawBufferPointer(start: base, count: count)
+    return UnsafeRawBufferPointer(start: base, count: count)
   }
 
   deinit {
     if let base = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: base), bytes.count) }
+    close(descriptor)
   }
 }

@@ -34,6 +34,9 @@ public final class ModelFile: Sendable {
 
   public var path: String { mapping.path }
   public var byteCount: Int { mapping.bytes.count }
+  var descriptor: Int32 { mapping.descriptor }
+  /// Where the tables and all metadata end, and the modules have not begun.
+  package var frontEnd: Int { header.bulkOffset + header.bulkBytes }
 
   /// Opens the model at `path`.
   ///
@@ -131,17 +134,54 @@ public final class ModelFile: Sendable {
     try checkPadding(to: byteCount)
   }
 
-  /// Tells the kernel that the pages of `module` will be needed soon, or not any more.
-  public func advise(_ module: Module, _ use: Use) {
-    guard let base = mapping.bytes.baseAddress else { return }
-    // A module of another file would make the kernel drop memory that is not ours to drop.
-    precondition(module.range.upperBound <= mapping.bytes.count, "a module of another file")
-    madvise(
-      UnsafeMutableRawPointer(mutating: base + module.range.lowerBound), module.range.count,
-      use == .soon ? MADV_WILLNEED : MADV_DONTNEED)
+  /// Of each layer of module `module`, from the first to the last byte of its tensors, `MODULE.LAYER.…`.
+  package func layerRanges(of module: String, count: Int) -> [Range<Int>] {
+    var ranges = [Range<Int>?](repeating: nil, count: count)
+    let prefix = module + "."
+    for tensor in tensors where tensor.name.hasPrefix(prefix) {
+      guard let layer = Int(tensor.name.dropFirst(prefix.count).prefix { $0 != "." }), ranges.indices.contains(layer)
+      else { continue }
+      let range = ranges[layer] ?? tensor.range
+      ranges[layer] =
+        min(range.lowerBound, tensor.range.lowerBound)..<max(range.upperBound, tensor.range.upperBound)
+    }
+    return ranges.map { $0 ?? 0..<0 }
   }
 
-  public enum Use: Sendable { case soon, done }
+  /// Where the byte `offset` of the file is mapped.
+  package func address(of offset: Int) -> UnsafeRawPointer { mapping.bytes.baseAddress! + offset }
+
+  /// Tells the kernel what will become of the bytes `range`.
+  package func advise(_ range: Range<Int>, _ use: Use) {
+    guard let base = mapping.bytes.baseAddress, !range.isEmpty else { return }
+    // Another file's range would make the kernel drop memory that is not ours to drop.
+    precondition(range.upperBound <= mapping.bytes.count, "a range of another file")
+    // madvise takes whole pages; their neighbours' advice is the same or does no harm.
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let start = range.lowerBound / page * page
+    let address = UnsafeMutableRawPointer(mutating: base + start)
+    switch use {
+    case .soon: madvise(address, range.upperBound - start, MADV_WILLNEED)
+    case .sparsely: madvise(address, range.upperBound - start, MADV_RANDOM)
+    case .done: madvise(address, range.upperBound - start, MADV_DONTNEED)
+    }
+  }
+
+  package enum Use: Sendable {
+    /// They will be read soon: the disk may begin.
+    case soon
+    /// Single pages will be read, and their neighbours not.
+    case sparsely
+    /// They will not be read any more: their pages leave this process, but may stay in the page cache.
+    case done
+  }
+
+  /// Drops the bytes `range` from the page cache, where no one else uses them.
+  package func dropCached(_ range: Range<Int>) {
+    #if os(Linux)
+      posix_fadvise(mapping.descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_DONTNEED)
+    #endif
+  }
 }
 
 // MARK: Tables

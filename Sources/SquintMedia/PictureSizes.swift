@@ -37,4 +37,30 @@ extension PictureProcessor {
       resize: crop == nil ? .exact(square) : .shortestEdge(side), filter: filter, rescale: rescale, mean: mean, std: std
     )
   }
+
+  /// The same for pictures that become at most `most` tiles: they are reduced further before they are cut.
+  ///
+  /// - Parameters:
+  ///   - most: at least 1.
+  ///   - width, height: of the picture, as it is displayed.
+  /// - Throws: as `layout(width:height:)`; `usage` where no limit can be set.
+  public func limited(toTiles most: Int, width: Int, height: Int) throws(SquintError) -> PictureProcessor {
+    guard most >= 1 else { throw SquintError(.usage, "at most \(most) tiles; choose 1 or more") }
+    guard case .tiles(let side, split: true) = cutting, try layout(width: width, height: height).count > most else {
+      return self
+    }
+    guard case .longestEdge(let longest) = resize else {
+      throw SquintError(.usage, "the number of this model's tiles cannot be limited")
+    }
+    for tiles in stride(from: (longest - 1) / side, through: 1, by: -1) {
+      let smaller = try cut(.tiles(side: side, split: true), .longestEdge(tiles * side))
+      if try smaller.layout(width: width, height: height).count <= most { return smaller }
+    }
+    return try cut(.tiles(side: side, split: false), resize)
+  }
+
+  private func cut(_ cutting: Cutting, _ resize: Resize) throws(SquintError) -> PictureProcessor {
+    try PictureProcessor(
+      cutting: cutting, resize: resize, filter: filter, rescale: rescale, mean: mean, std: std)
+  }
 }

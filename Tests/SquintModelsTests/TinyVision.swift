@@ -205,34 +205,44 @@ struct VisionRun {
     featureRows = try configuration.rows(height: tile.height, width: tile.width)
     tokens = try projection.rows(gridRows: grid.rows, gridColumns: grid.columns)
     var plan = ArenaPlan()
-    let encoderRegions = try VisionTransformer.Regions(configuration, patches: grid.count, threads: threads, in: &plan)
+    let weights = try VisionTransformer.Weights(file, configuration)
+    let encoderRegions = try VisionTransformer.Regions(
+      configuration, Residency(keeping: weights.parts), patches: grid.count, tiles: 1, threads: threads, in: &plan)
     let projectorRegions = try Projector.Regions(projection, rows: tokens, in: &plan)
     let features = try plan.reserve(
       "features", Float.self, count: featureRows * configuration.featureWidth, phases: .encode)
     let rows = try plan.reserve("rows", Float.self, count: tokens * settings.decoderWidth, phases: .encode)
     arena = try Arena(plan)
-    encoder = VisionTransformer(
-      configuration, try VisionTransformer.Weights(file, configuration), encoderRegions, in: arena, compute)
+    encoder = try VisionTransformer(
+      configuration, weights, encoderRegions, reader: DirectReader(file), in: arena, compute)
     projector = Projector(projection, try Projector.Weights(file, projection), projectorRegions, in: arena, compute)
     self.features = Rows(features, width: configuration.featureWidth, in: arena)
     self.rows = Rows(rows, width: settings.decoderWidth, in: arena)
     self.tile = tile
   }
 
-  func run() {
-    tile.pixels.withUnsafeBufferPointer { pixels in
-      tile.levels.withUnsafeBufferPointer { levels in
-        encoder.encode(
-          pixels: pixels.baseAddress!, height: tile.height, width: tile.width, levels: levels.baseAddress!,
-          into: features)
-      }
-    }
+  func run() throws {
+    try encode(tile)
     projector.project(features, gridRows: grid.rows, gridColumns: grid.columns, into: rows)
   }
 
+  /// Writes what the encoder makes of `tile` to `features`.
+  func encode(_ tile: Tile) throws {
+    try tile.pixels.withElements { (pixels) throws(SquintError) in
+      try tile.levels.withElements { (levels) throws(SquintError) in
+        _ = try encoder.encode(
+          pixels: pixels.baseAddress!, count: 1, height: tile.height, width: tile.width, levels: levels.baseAddress!
+        ) { (_, found) throws(SquintError) in
+          let rows = try encoder.configuration.rows(height: tile.height, width: tile.width)
+          features.data.update(from: found.data, count: rows * features.width)
+        }
+      }
+    }
+  }
+
   /// The features and the decoder's rows, after a run.
-  func outputs() -> (features: [Float], rows: [Float]) {
-    run()
+  func outputs() throws -> (features: [Float], rows: [Float]) {
+    try run()
     return (
       Array(UnsafeBufferPointer(start: features.data, count: featureRows * features.width)),
       Array(UnsafeBufferPointer(start: rows.data, count: tokens * rows.width))

@@ -90,7 +90,7 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
     let rows = reference.rows(
       features, gridRows: height / settings.patch, gridColumns: width / settings.patch)
     let run = try VisionRun(model.open(), settings, tile, threads: 2)
-    let found = run.outputs()
+    let found = try run.outputs()
     #expect(run.featureRows == features.count, "\(name)")
     #expect(run.tokens == rows.count, "\(name)")
     #expect(difference(found.features, features) < 1e-5, "\(name): features")
@@ -123,14 +123,8 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
     let (small, large) = (Tile(height: 8, width: 16), Tile(height: 40, width: 20, seed: 9))
     let expected = try VisionRun(file, settings, small).outputs().features
     let run = try VisionRun(file, settings, large)
-    run.run()
-    small.pixels.withUnsafeBufferPointer { pixels in
-      small.levels.withUnsafeBufferPointer { levels in
-        run.encoder.encode(
-          pixels: pixels.baseAddress!, height: small.height, width: small.width, levels: levels.baseAddress!,
-          into: run.features)
-      }
-    }
+    try run.run()
+    try run.encode(small)
     #expect(Array(UnsafeBufferPointer(start: run.features.data, count: expected.count)) == expected)
   }
 
@@ -175,9 +169,9 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
     let file = try TinyVision(settings).open(type)
     for threads in [1, 2] {
       let run = try VisionRun(file, settings, Tile(height: 72, width: 72), threads: threads)
-      run.run()
+      try run.run()
       let before = squint_allocations()
-      run.run()
+      try run.run()
       #expect(squint_allocations() - before == 0, "\(type.name), \(threads) threads")
     }
   }

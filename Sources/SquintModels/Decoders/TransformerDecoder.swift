@@ -78,6 +78,15 @@ public struct TransformerDecoder {
       let gate: Matrix  // [ffn_width, width]
       let up: Matrix  // [ffn_width, width]
       let down: Matrix  // [width, ffn_width]
+
+      /// The same layer, read `distance` bytes behind where it was.
+      func moved(by distance: Int) -> Layer {
+        Layer(
+          attentionNorm: attentionNorm.moved(by: distance), q: q.moved(by: distance), k: k.moved(by: distance),
+          v: v.moved(by: distance), qNorm: qNorm?.moved(by: distance), kNorm: kNorm?.moved(by: distance),
+          o: o.moved(by: distance), ffnNorm: ffnNorm.moved(by: distance), gate: gate.moved(by: distance),
+          up: up.moved(by: distance), down: down.moved(by: distance))
+      }
     }
 
     let embedding: Matrix  // [vocabulary, width]
@@ -85,7 +94,7 @@ public struct TransformerDecoder {
     nonisolated(unsafe) let norm: UnsafePointer<Float>  // [width]
     let head: Matrix  // [vocabulary, width]; the embedding where they are tied
     /// Keeps the file mapped for the views above.
-    private let file: ModelFile
+    let file: ModelFile
 
     /// Finds the tensors of module `decoder` and checks their shapes.
     ///
@@ -123,11 +132,45 @@ public struct TransformerDecoder {
     }
   }
 
+  /// What a pass over the decoder uses, in order, as ranges of the file: its layers, and slices of the head no larger than those.
+  public struct Parts: Sendable {
+    public let ranges: [Range<Int>]
+    /// The panels of each slice of the head.
+    let headSlices: [Range<Int>]
+    /// The size of a panel of the embedding, in bytes.
+    let embeddingPanelBytes: Int
+
+    /// How many of `ranges` are layers.
+    public var layers: Int { ranges.count - headSlices.count }
+
+    public init(_ weights: Weights) {
+      let file = weights.file
+      let layers = file.layerRanges(of: "decoder", count: weights.layers.count)
+      let head = file.tensor("decoder.head") ?? file.tensor("decoder.embedding")!
+      let perSlice = max((layers.map(\.count).max() ?? 0) / weights.head.panelBytes, 1)
+      headSlices = stride(from: 0, to: weights.head.panels, by: perSlice).map {
+        $0..<min($0 + perSlice, weights.head.panels)
+      }
+      ranges =
+        layers
+        + headSlices.map { panels in
+          let bytes = weights.head.bytes(ofPanels: panels)
+          return head.range.lowerBound + bytes.lowerBound..<head.range.lowerBound + bytes.upperBound
+        }
+      embeddingPanelBytes = weights.embedding.panelBytes
+    }
+  }
+
   // MARK: State
 
-  /// Every buffer there is, for steps of at most `rows` rows.
+  /// Every buffer there is, for passes of at most `rows` rows.
   public struct Regions: Sendable {
     let rows: Int
+    let chunk: Int
+    let parts: Parts
+    let stream: WeightStream.Regions
+    /// Room for a panel of an embedding that does not stay in memory.
+    let embeddingPanel: Region<UInt8>?
     let cache: KVCache.Regions
     let x: Region<Float>
     let h: Region<Float>
@@ -141,27 +184,40 @@ public struct TransformerDecoder {
     let sines: Region<Float>
     let frequencies: Region<Float>
     let scratch: Region<Float>
-    let parts: Region<Float>
+    let attentionParts: Region<Float>
     let logits: Region<Float>
 
     /// Reserves the decoder's buffers.
     ///
     /// - Parameters:
-    ///   - rows: the rows of the largest step: a chunk of the prompt, or the beams.
+    ///   - parts: of the weights.
+    ///   - residency: which of them stay in memory.
+    ///   - rows: that go through the layers together: of a prompt, or the beams. Weights that do not stay are read once for
+    ///     them.
+    ///   - chunk: the rows that are computed at a time; at least the beams.
     ///   - logitRows: the rows whose logits are kept at a time.
     ///   - keepsCacheWhileEncoding: whether media may come when the cache holds a conversation.
     public init(
-      _ c: Configuration, cache: KVShape, rows: Int, logitRows: Int, threads: Int,
-      keepsCacheWhileEncoding: Bool = false, in plan: inout ArenaPlan
+      _ c: Configuration, _ parts: Parts, _ residency: Residency, cache: KVShape, rows: Int, chunk: Int,
+      logitRows: Int, threads: Int, keepsCacheWhileEncoding: Bool = false, in plan: inout ArenaPlan
     ) throws(SquintError) {
       let phases: Phases = [.prefill, .decode]
       self.rows = rows
+      self.chunk = chunk
+      self.parts = parts
+      stream = try WeightStream.Regions(residency, phases: phases, in: &plan)
+      embeddingPanel =
+        residency.streamsNothing
+        ? nil
+        : try plan.reserve(
+          "embedding panel", count: DirectReader.spaceBytes(parts.embeddingPanelBytes), phases: phases,
+          alignment: DirectReader.alignment)
       self.cache = try KVCache.Regions(
         cache, phases: keepsCacheWhileEncoding ? [.encode, .prefill, .decode] : phases, in: &plan)
       func reserve(_ name: String, _ width: Int) throws(SquintError) -> Region<Float> {
-        try plan.reserve(name, count: rows * width, phases: phases)
+        try plan.reserve(name, count: chunk * width, phases: phases)
       }
-      x = try reserve("residual stream", c.width)
+      x = try plan.reserve("residual stream", count: rows * c.width, phases: phases)
       // Holds the normalized rows, and then the heads' outputs, which are not needed at the same time.
       h = try reserve("normalized rows", max(c.width, c.heads * c.headWidth))
       q = try reserve("queries", c.heads * c.headWidth)
@@ -170,15 +226,15 @@ public struct TransformerDecoder {
       gate = try reserve("feed-forward gate", c.ffnWidth)
       up = try reserve("feed-forward up", c.ffnWidth)
       quantized = try QuantizedRows.Regions(
-        rows: rows, columns: max(c.width, c.ffnWidth, c.heads * c.headWidth), phases: phases, in: &plan)
-      cosines = try reserve("cosines", c.ropeFrequencies.count)
-      sines = try reserve("sines", c.ropeFrequencies.count)
+        rows: chunk, columns: max(c.width, c.ffnWidth, c.heads * c.headWidth), phases: phases, in: &plan)
+      cosines = try plan.reserve("cosines", count: rows * c.ropeFrequencies.count, phases: phases)
+      sines = try plan.reserve("sines", count: rows * c.ropeFrequencies.count, phases: phases)
       // Written once, before anything runs.
       frequencies = try plan.reserve(
         "rotary frequencies", count: c.ropeFrequencies.count, phases: [.encode, .prefill, .decode])
       scratch = try plan.reserve(
         "attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
-      parts = try plan.reserve(
+      attentionParts = try plan.reserve(
         "attention parts",
         count: AttentionParts.floats(context: cache.context, heads: c.heads, headWidth: c.headWidth), phases: phases)
       logits = try plan.reserve("logits", count: logitRows * c.vocabulary, phases: phases)
@@ -190,9 +246,19 @@ public struct TransformerDecoder {
   public var instructionSet: String { compute.kernels.name }
   private let weights: Weights
   private let compute: Compute
+  private let parts: Parts
+  /// Hands out the weights.
+  public let stream: WeightStream
+  /// The panels of the head that are multiplied at a time.
+  private let headSlices: [Range<Int>]
+  private let reader: DirectReader
+  /// nil where the embedding stays in memory.
+  private let embeddingPanel: UnsafeMutableRawPointer?
   public let cache: KVCache
-  /// The largest number of rows of a step.
+  /// The largest number of rows of a pass.
   public let rows: Int
+  /// The rows that go through the buffers below `x` at a time.
+  private let chunk: Int
   /// The rows that go through the layers: [rows, width]. Encoders' features are written here, too.
   public let x: Rows
   private let h: Rows
@@ -206,19 +272,27 @@ public struct TransformerDecoder {
   private let angles: RotaryAngles
   private let frequencies: UnsafeMutablePointer<Float>
   private let scratch: Rows
-  private let parts: AttentionParts
+  private let attentionParts: AttentionParts
   /// [logit rows, vocabulary]
   public let logits: Rows
 
+  /// - Throws: `internalError` where the system gives no threads to read weights.
   public init(
-    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
-  ) {
+    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, reader: DirectReader, in arena: Arena,
+    _ compute: Compute
+  ) throws(SquintError) {
     let c = configuration
     self.configuration = c
     self.weights = weights
     self.compute = compute
+    self.reader = reader
+    parts = regions.parts
+    stream = try WeightStream(regions.stream, reader: reader, file: weights.file, in: arena)
+    headSlices = stream.keeps(c.layers) ? [0..<weights.head.panels] : parts.headSlices
+    embeddingPanel = regions.embeddingPanel.map { UnsafeMutableRawPointer(arena[$0].baseAddress!) }
     cache = KVCache(regions.cache, in: arena)
     rows = regions.rows
+    chunk = regions.chunk
     x = Rows(regions.x, width: c.width, in: arena)
     h = Rows(regions.h, width: c.width, in: arena)
     attended = Rows(regions.h, width: c.heads * c.headWidth, in: arena)
@@ -234,7 +308,7 @@ public struct TransformerDecoder {
     frequencies = arena[regions.frequencies].baseAddress!
     frequencies.update(from: c.ropeFrequencies, count: c.ropeFrequencies.count)
     scratch = Rows(regions.scratch, width: Compute.attentionScratch(headWidth: c.headWidth), in: arena)
-    parts = AttentionParts(regions.parts, heads: c.heads, headWidth: c.headWidth, in: arena)
+    attentionParts = AttentionParts(regions.attentionParts, heads: c.heads, headWidth: c.headWidth, in: arena)
     logits = Rows(regions.logits, width: c.vocabulary, in: arena)
   }
 }
@@ -243,39 +317,78 @@ public struct TransformerDecoder {
 
 extension TransformerDecoder {
   /// Writes the embedding of `token` to row `row` of `x`. The token must be less than the vocabulary.
-  public func embed(_ token: Int, row: Int) {
-    weights.embedding.copyRow(
-      token, to: UnsafeMutableBufferPointer(start: x[row], count: configuration.width), compute.kernels)
+  ///
+  /// - Throws: `inputOutput` where the embedding is not in memory and cannot be read.
+  public func embed(_ token: Int, row: Int) throws(SquintError) {
+    let output = UnsafeMutableBufferPointer(start: x[row], count: configuration.width)
+    let embedding = weights.embedding
+    guard let embeddingPanel else { return embedding.copyRow(token, to: output, compute.kernels) }
+    let panel = token / PanelLayout.rowsPerPanel
+    let bytes = embedding.bytes(ofPanels: panel..<panel + 1)
+    let start = embedding.data + bytes.lowerBound - weights.file.address(of: 0)
+    let range = DirectReader.aligned(start..<start + bytes.count)
+    try reader.read(range, into: embeddingPanel)
+    embedding.slice(
+      panels: panel..<panel + 1,
+      movedBy: UnsafeRawPointer(embeddingPanel) - weights.file.address(of: range.lowerBound)
+    ).copyRow(token % PanelLayout.rowsPerPanel, to: output, compute.kernels)
   }
 
   /// Sends the first `count` rows of `x` through all layers, in place, and adds them to the cache.
-  public func forward(count: Int, _ placement: Placement) {
+  ///
+  /// - Parameters:
+  ///   - projects: whether `project` comes next.
+  ///   - goesOn: asked before each layer.
+  /// - Returns: whether it was finished.
+  @discardableResult public func forward(
+    count: Int, _ placement: Placement, projects: Bool = true, while goesOn: (_ layer: Int) -> Bool = { _ in true }
+  ) -> Bool {
     let c = configuration
     angles.fill(placement, count: count, frequencies: frequencies, magnitude: c.ropeMagnitude)
+    stream.begin(parts: projects ? parts.ranges.count : c.layers)
+    defer { stream.end() }
     for index in 0..<c.layers {
-      let layer = weights.layers[index]
-      compute.rmsNorm(x, layer.attentionNorm, epsilon: c.normEpsilon, into: h, count: count)
-      compute.multiply(
-        h, count: count, scratch: quantized, .init(layer.q, into: q), .init(layer.k, into: k), .init(layer.v, into: v))
-      compute.rotateAndStore(
-        q: q, k: k, v: v, count: count, angles, qNorm: layer.qNorm, kNorm: layer.kNorm, cache: cache, layer: index,
-        placement)
-      compute.attend(
-        q: q, into: attended, count: count, cache: cache, layer: index, window: c.windows[index], placement,
-        scratch: scratch, parts: parts)
-      compute.multiply(attended, count: count, scratch: quantized, .init(layer.o, into: x, accumulate: true))
-
-      compute.rmsNorm(x, layer.ffnNorm, epsilon: c.normEpsilon, into: h, count: count)
-      compute.multiply(h, count: count, scratch: quantized, .init(layer.gate, into: gate), .init(layer.up, into: up))
-      compute.swiGLU(gate: gate, up: up, count: count)
-      compute.multiply(gate, count: count, scratch: quantized, .init(layer.down, into: x, accumulate: true))
+      guard goesOn(index) else { return false }
+      let layer = weights.layers[index].moved(by: stream.use(index))
+      for first in stride(from: 0, to: count, by: chunk) {
+        forward(
+          layer, index, x.from(first), count: min(chunk, count - first), angles.from(first), placement.from(first))
+      }
     }
+    return true
+  }
+
+  private func forward(
+    _ layer: Weights.Layer, _ index: Int, _ x: Rows, count: Int, _ angles: RotaryAngles, _ placement: Placement
+  ) {
+    let c = configuration
+    compute.rmsNorm(x, layer.attentionNorm, epsilon: c.normEpsilon, into: h, count: count)
+    compute.multiply(
+      h, count: count, scratch: quantized, .init(layer.q, into: q), .init(layer.k, into: k), .init(layer.v, into: v))
+    compute.rotateAndStore(
+      q: q, k: k, v: v, count: count, angles, qNorm: layer.qNorm, kNorm: layer.kNorm, cache: cache, layer: index,
+      placement)
+    compute.attend(
+      q: q, into: attended, count: count, cache: cache, layer: index, window: c.windows[index], placement,
+      scratch: scratch, parts: attentionParts)
+    compute.multiply(attended, count: count, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+
+    compute.rmsNorm(x, layer.ffnNorm, epsilon: c.normEpsilon, into: h, count: count)
+    compute.multiply(h, count: count, scratch: quantized, .init(layer.gate, into: gate), .init(layer.up, into: up))
+    compute.swiGLU(gate: gate, up: up, count: count)
+    compute.multiply(gate, count: count, scratch: quantized, .init(layer.down, into: x, accumulate: true))
   }
 
   /// Computes the logits [vocabulary] of the `count` rows of `x` from `first` on, into the first rows of `logits`.
   public func project(first: Int, count: Int) {
-    let input = Rows(data: x[first], width: x.width)
-    compute.rmsNorm(input, weights.norm, epsilon: configuration.normEpsilon, into: h, count: count)
-    compute.multiply(h, count: count, scratch: quantized, .init(weights.head, into: logits))
+    let c = configuration
+    compute.rmsNorm(x.from(first), weights.norm, epsilon: c.normEpsilon, into: h, count: count)
+    for (index, panels) in headSlices.enumerated() {
+      let slice = weights.head.slice(panels: panels, movedBy: stream.use(c.layers + index))
+      compute.multiply(
+        h, count: count, scratch: quantized,
+        .init(slice, into: logits.columns(from: panels.lowerBound * PanelLayout.rowsPerPanel)))
+    }
+    stream.end()
   }
 }

@@ -144,6 +144,14 @@ public struct VisionTransformer {
       let ffnNorm: Compute.LayerNorm  // [width]
       let up: Matrix  // [ffn_width, width]
       let down: Matrix  // [width, ffn_width]
+
+      /// The same layer, read `distance` bytes behind where it was.
+      func moved(by distance: Int) -> Layer {
+        Layer(
+          attentionNorm: attentionNorm.moved(by: distance), q: q.moved(by: distance), k: k.moved(by: distance),
+          v: v.moved(by: distance), o: o.moved(by: distance), ffnNorm: ffnNorm.moved(by: distance),
+          up: up.moved(by: distance), down: down.moved(by: distance))
+      }
     }
 
     let patch: Matrix  // [width, 3 · patch · patch]
@@ -153,7 +161,9 @@ public struct VisionTransformer {
     let layers: [Layer]
     let norm: Compute.LayerNorm?  // [width]
     /// Keeps the file mapped for the views above.
-    private let file: ModelFile
+    let file: ModelFile
+    /// The layers that are used, as ranges of the file, in their order.
+    public let parts: [Range<Int>]
 
     /// Finds the tensors of the module and checks their shapes.
     ///
@@ -184,13 +194,14 @@ public struct VisionTransformer {
             down: try Matrix("\(name).ffn.down", rows: c.width, columns: c.ffnWidth, in: file)))
       }
       self.layers = layers
+      parts = file.layerRanges(of: c.name, count: c.featureLayers[c.featureLayers.count - 1])
       self.norm = file.tensor("\(c.name).norm") == nil ? nil : try norm("\(c.name).norm")
     }
   }
 
   // MARK: State
 
-  /// Every buffer there is, for tiles of at most `patches` patches.
+  /// Every buffer there is, for passes over at most `tiles` tiles of at most `patches` patches.
   public struct Regions: Sendable {
     /// The rows that go through the wide buffers at a time: many enough that the matrices, read once for them, cost little
     /// beside the arithmetic. About 256, so that no chunk is left over with a few rows, and in groups of attention's.
@@ -201,7 +212,10 @@ public struct VisionTransformer {
     }
 
     let patches: Int
+    let tiles: Int
+    let stream: WeightStream.Regions
     let x: Region<Float>
+    let features: Region<Float>
     let attention: EncoderAttention.Regions
     let h: Region<Float>
     let q: Region<Float>
@@ -210,18 +224,28 @@ public struct VisionTransformer {
 
     /// Reserves the encoder's buffers.
     ///
-    /// - Parameter patches: of the tile that has the most.
-    public init(_ c: Configuration, patches: Int, threads: Int, in plan: inout ArenaPlan) throws(SquintError) {
+    /// - Parameters:
+    ///   - residency: which of the weights' parts stay in memory.
+    ///   - patches: of the tile that has the most.
+    ///   - tiles: that go through the layers together. Weights that do not stay are read once for them.
+    public init(
+      _ c: Configuration, _ residency: Residency, patches: Int, tiles: Int, threads: Int, in plan: inout ArenaPlan
+    ) throws(SquintError) {
       guard patches < 1 << 24 else {
         throw SquintError(
           .doesNotFit, "\(c.name): a tile of \(grouped(patches)) patches is more than any machine holds")
       }
       let phases = Phases.encode
       self.patches = patches
+      self.tiles = tiles
+      stream = try WeightStream.Regions(residency, phases: phases, in: &plan)
       let rows = patches + (c.hasClass ? 1 : 0)
       let chunk = min(rows, Self.chunk(rows))
       let patchWidth = 3 * c.patch * c.patch
-      x = try plan.reserve("encoder rows", count: rows * c.width, phases: phases)
+      x = try plan.reserve("encoder rows", count: tiles * rows * c.width, phases: phases)
+      // Those of the last layer are handed out tile by tile.
+      features = try plan.reserve(
+        "features", count: (c.featureLayers.count > 1 ? tiles : 1) * rows * c.featureWidth, phases: phases)
       attention = try EncoderAttention.Regions(
         .init(
           positions: rows, heads: c.heads, headWidth: c.headWidth, chunk: Self.chunk(rows), arithmetic: c.attention),
@@ -240,10 +264,16 @@ public struct VisionTransformer {
   private let weights: Weights
   private let compute: Compute
   private let patches: Int
+  /// The tiles of the largest pass.
+  public let tiles: Int
+  /// Hands out the weights.
+  public let stream: WeightStream
   /// The rows that go through the wide buffers at a time.
   private let chunk: Int
-  /// [(1 +) patches, width]
+  /// [tiles · ((1 +) patches), width]
   private let x: Rows
+  /// [tiles · rows, feature_width], of one tile where features are taken once
+  private let features: Rows
   private let attention: EncoderAttention
   /// [chunk, width]
   private let h: Rows
@@ -254,16 +284,21 @@ public struct VisionTransformer {
   private let up: Rows
   private let quantized: QuantizedRows
 
+  /// - Throws: `internalError` where the system gives no threads to read weights.
   public init(
-    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
-  ) {
+    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, reader: DirectReader, in arena: Arena,
+    _ compute: Compute
+  ) throws(SquintError) {
     let c = configuration
     self.configuration = c
     self.weights = weights
     self.compute = compute
     patches = regions.patches
+    tiles = regions.tiles
+    stream = try WeightStream(regions.stream, reader: reader, file: weights.file, in: arena)
     chunk = Regions.chunk(regions.patches + (configuration.hasClass ? 1 : 0))
     x = Rows(regions.x, width: c.width, in: arena)
+    features = Rows(regions.features, width: c.featureWidth, in: arena)
     attention = EncoderAttention(regions.attention, in: arena)
     h = Rows(regions.h, width: c.width, in: arena)
     q = Rows(regions.q, width: c.width, in: arena)
@@ -276,47 +311,71 @@ public struct VisionTransformer {
 // MARK: Forward
 
 extension VisionTransformer {
-  /// Writes the features of a tile: `configuration.rows(height:width:)` rows of `configuration.featureWidth`.
+  /// Computes the features of tiles: of each, `configuration.rows(height:width:)` rows of `configuration.featureWidth`.
   ///
-  /// The tile must be one that `configuration.grid(height:width:)` accepts, of no more patches than were planned.
+  /// The tiles must be such as `configuration.grid(height:width:)` accepts, of no more patches than were planned.
   ///
   /// - Parameters:
-  ///   - tile: RGB, [height, width, 3].
+  ///   - pixels: RGB, [count, height, width, 3].
+  ///   - count: at most `tiles`.
   ///   - levels: [3, 256]: what each level of each channel is for the model.
+  ///   - goesOn: asked before each layer.
+  ///   - visit: called with each tile in turn and its features, which are valid until it returns.
+  /// - Returns: whether it was finished.
   public func encode(
-    pixels tile: UnsafePointer<UInt8>, height: Int, width: Int, levels: UnsafePointer<Float>, into features: Rows
-  ) {
+    pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int, levels: UnsafePointer<Float>,
+    while goesOn: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
+  ) throws(SquintError) -> Bool {
     let c = configuration
     let grid = Grid(rows: height / c.patch, columns: width / c.patch)
-    precondition(grid.count <= patches, "a tile of more patches than were planned")
+    precondition(grid.count <= patches && tiles <= self.tiles, "more or larger tiles than were planned")
     let count = grid.count + (c.hasClass ? 1 : 0)
+    let last = c.featureLayers[c.featureLayers.count - 1]
 
-    embed(tile, width: width, grid, levels)
-    if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
-    var taken = take(after: 0, 0, into: features, count: count)
-    for index in 0..<c.featureLayers[c.featureLayers.count - 1] {
-      let layer = weights.layers[index]
-      forEachChunk(of: count) { first, rows in
-        compute.layerNorm(x.from(first), layer.attentionNorm, into: h, count: rows)
-        compute.multiply(
-          h, count: rows, scratch: quantized, .init(layer.k, into: attention.keys(from: first)),
-          .init(layer.v, into: attention.values(from: first)))
-        attention.store(first: first, count: rows, positions: count, compute)
+    stream.begin(parts: last)
+    defer { stream.end() }
+    for tile in 0..<tiles {
+      let x = x.from(tile * count)
+      embed(pixels + tile * height * width * 3, width: width, grid, levels, into: x)
+      if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
+      if last > 0 { take(x, after: 0, count: count, tile: tile) }
+    }
+    for index in 0..<last {
+      guard goesOn() else { return false }
+      let layer = weights.layers[index].moved(by: stream.use(index))
+      for tile in 0..<tiles {
+        let x = x.from(tile * count)
+        forward(layer, x, count: count)
+        if index + 1 < last { take(x, after: index + 1, count: count, tile: tile) }
       }
-      // All keys and values are there: from here on a row needs no other.
-      forEachChunk(of: count) { first, rows in
-        let x = x.from(first)
-        compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-        compute.multiply(h, count: rows, scratch: quantized, .init(layer.q, into: q))
-        attention.attend(q: q, count: rows, positions: count, into: h, compute)
-        compute.multiply(h, count: rows, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+    }
+    if let failure = stream.failure { throw failure }
+    for tile in 0..<tiles {
+      try visit(tile, take(x.from(tile * count), after: last, count: count, tile: tile))
+    }
+    return true
+  }
 
-        compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
-        compute.multiply(h, count: rows, scratch: quantized, .init(layer.up, into: up))
-        compute.activate(up, count: rows, c.activation)
-        compute.multiply(up, count: rows, scratch: quantized, .init(layer.down, into: x, accumulate: true))
-      }
-      taken = take(after: index + 1, taken, into: features, count: count)
+  private func forward(_ layer: Weights.Layer, _ x: Rows, count: Int) {
+    forEachChunk(of: count) { first, rows in
+      compute.layerNorm(x.from(first), layer.attentionNorm, into: h, count: rows)
+      compute.multiply(
+        h, count: rows, scratch: quantized, .init(layer.k, into: attention.keys(from: first)),
+        .init(layer.v, into: attention.values(from: first)))
+      attention.store(first: first, count: rows, positions: count, compute)
+    }
+    // All keys and values are there: from here on a row needs no other.
+    forEachChunk(of: count) { first, rows in
+      let x = x.from(first)
+      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
+      compute.multiply(h, count: rows, scratch: quantized, .init(layer.q, into: q))
+      attention.attend(q: q, count: rows, positions: count, into: h, compute)
+      compute.multiply(h, count: rows, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+
+      compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
+      compute.multiply(h, count: rows, scratch: quantized, .init(layer.up, into: up))
+      compute.activate(up, count: rows, configuration.activation)
+      compute.multiply(up, count: rows, scratch: quantized, .init(layer.down, into: x, accumulate: true))
     }
   }
 
@@ -326,7 +385,7 @@ extension VisionTransformer {
 
   /// x = class token, patch · pixels; + positions.
   private func embed(
-    _ tile: UnsafePointer<UInt8>, width: Int, _ grid: Grid, _ levels: UnsafePointer<Float>
+    _ tile: UnsafePointer<UInt8>, width: Int, _ grid: Grid, _ levels: UnsafePointer<Float>, into x: Rows
   ) {
     let c = configuration
     var patchRows = x
@@ -345,19 +404,20 @@ extension VisionTransformer {
     compute.addPositions(positions, grid, to: patchRows)
   }
 
-  /// Where features are to be taken after `layers` layers, writes them as column block `index` of `features`, normalized.
-  /// Returns how many blocks are written.
-  private func take(after layers: Int, _ index: Int, into features: Rows, count: Int) -> Int {
+  /// Where features are to be taken after `layers` layers, writes them, normalized, as a block of columns of the tile's features.
+  /// Returns these.
+  @discardableResult private func take(_ x: Rows, after layers: Int, count: Int, tile: Int) -> Rows {
     let c = configuration
-    guard index < c.featureLayers.count, c.featureLayers[index] == layers else { return index }
     let first = c.hasClass && c.dropsClass ? 1 : 0
-    let output = Rows(data: features.data + index * c.width, width: features.width)
+    let features = features.from(c.featureLayers.count > 1 ? tile * (count - first) : 0)
+    guard let index = c.featureLayers.firstIndex(of: layers) else { return features }
+    let output = features.columns(from: index * c.width)
     if let norm = weights.norm {
       compute.layerNorm(x.from(first), norm, into: output, count: count - first)
     } else {
       for row in 0..<count - first { output[row].update(from: x[first + row], count: c.width) }
     }
-    return index + 1
+    return features
   }
 }
 

@@ -1,0 +1,337 @@
+import SquintCompute
+import SquintFile
+import SquintMedia
+import SquintModels
+
+/// Finds the plan of a session that fits the budget and is the fastest: everything in memory where that fits, else as much as
+/// fits, and the rest read again in every pass.
+struct Planner {
+  /// What is the same for every plan that is tried.
+  struct Conditions {
+    let machine: Machine
+    let budget: Int
+    let parts: TransformerDecoder.Parts
+    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int)?
+  }
+
+  private let model: Model
+  private let options: SessionOptions
+  private let conditions: Conditions
+
+  /// - Throws: `usage` where the session is to see and the model cannot.
+  init(_ model: Model, _ options: SessionOptions) throws(SquintError) {
+    let machine = Machine()
+    self.init(
+      model, options,
+      Conditions(
+        machine: machine, budget: options.memory ?? machine.availableBytes,
+        parts: TransformerDecoder.Parts(model.weights), pictures: try Self.pictures(options, model)))
+  }
+
+  private init(_ model: Model, _ options: SessionOptions, _ conditions: Conditions) {
+    self.model = model
+    self.options = options
+    self.conditions = conditions
+  }
+
+  /// What the pictures of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
+  private static func pictures(
+    _ options: SessionOptions, _ model: Model
+  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int)? {
+    switch options.vision {
+    case .none: return nil
+    case .once(let sizes):
+      guard !sizes.isEmpty else { return nil }
+      guard model.vision != nil else { throw model.blind }
+      // All stay decoded until they are encoded, and one is being decoded.
+      let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
+      let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
+      return (sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding)
+    case .always:
+      guard model.vision != nil else { return nil }
+      let size = try model.largestPicture().limited(toTiles: options.maximumTiles ?? Int.max)
+      return ([size.layout], size.rows, size.decodingBytes)
+    }
+  }
+
+  // MARK: Context
+
+  /// Long enough for a picture and a conversation about it; more must be asked for.
+  private static let defaultContext = 4096
+  /// For the question and the answer, where the pictures take more than the default context.
+  private static let roomBesidePictures = 1024
+  /// A default context shorter than this would surprise more than an error does.
+  private static let leastContext = 256
+  /// The default where weights have to be read again and again: what the cache takes, they cannot have.
+  private static let streamingContext = 512
+  /// The room for an answer whose length is not known, and for a question beside pictures.
+  private static let usualAnswer = 128
+  static let usualQuestion = 64
+
+  /// The plan for the options.
+  ///
+  /// - Throws: `doesNotFit` where there is none, with what would fit.
+  func plan() throws(SquintError) -> SessionPlan {
+    if let context = options.context {
+      guard let plan = try fitting(context) else { throw doesNotFit(context) }
+      return plan
+    }
+    let contexts = try defaultContexts()
+    if let plan = try longest(contexts, { (context) throws(SquintError) in try inMemory(context) }) { return plan }
+    let least = contexts.lowerBound
+    // A few rows at a time may make room for all weights.
+    if let plan = try fitting(least), plan.bytesReadPerToken == 0 { return plan }
+    let enough = max(least, min(contexts.upperBound, Self.streamingContext))
+    if let plan = try longest(least...enough, { (context) throws(SquintError) in try fitting(context) }) { return plan }
+    throw doesNotFit(least)
+  }
+
+  /// The contexts that are tried where none is asked for: from one that is of use to one that is long enough.
+  private func defaultContexts() throws(SquintError) -> ClosedRange<Int> {
+    let limit = model.configuration.context
+    let pictureRows = conditions.pictures?.rows ?? 0
+    let needed = min(options.prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
+    let wanted = max(min(limit, max(Self.defaultContext, pictureRows + Self.roomBesidePictures)), needed)
+    // Who says how long both are needs no more.
+    let isKnown = options.prompt != nil && options.answer != nil
+    return max(isKnown ? 1 : min(wanted, Self.leastContext), needed)...wanted
+  }
+
+  /// The plan for a session which may have less than `options` asks for: first a smaller cache, then a shorter context, then fewer
+  /// tiles where pictures are still to come. Nil where none fits.
+  static func fitting(_ model: Model, _ options: SessionOptions) throws(SquintError) -> SessionPlan? {
+    var options = options
+    options.kvType = .int8
+    let least = max((options.prompt ?? 0) + min(options.answer ?? 1, usualAnswer), 1)
+    var tiles: [Int] = []
+    if options.vision == .always { for size in try model.pictureSizes() { tiles.append(size.layout.count) } }
+    if let most = options.maximumTiles { tiles = tiles.filter { $0 <= most } }
+    let limits: [Int?] = tiles.isEmpty ? [options.maximumTiles] : tiles.reversed()
+    for limit in limits {
+      options.maximumTiles = limit
+      let planner = try Planner(model, options)
+      let longest = max(options.context ?? model.configuration.context, least)
+      let plan = try planner.longest(least...longest) { (context) throws(SquintError) in
+        try planner.fitting(context)
+      }
+      if let plan { return plan }
+    }
+    return nil
+  }
+
+  /// The plan for the longest context that has one, in steps of 64 positions; nil where none has.
+  private func longest(
+    _ contexts: ClosedRange<Int>, _ plan: (Int) throws(SquintError) -> SessionPlan?
+  ) throws(SquintError) -> SessionPlan? {
+    // Nearly always the whole fits.
+    if let whole = try plan(contexts.upperBound) { return whole }
+    var best: SessionPlan?
+    var (low, high) = (contexts.lowerBound, contexts.upperBound - 1)
+    while low <= high {
+      let middle = (low + high) / 2
+      let context = max(middle / 64 * 64, contexts.lowerBound)
+      if let found = try plan(context) {
+        best = found
+        low = middle + 1
+      } else {
+        high = middle - 1
+      }
+    }
+    return best
+  }
+
+  /// The plan for the context that is asked for, or the shortest default.
+  private func fittingAny() throws(SquintError) -> SessionPlan? {
+    if let context = options.context { return try fitting(context) }
+    return try fitting(defaultContexts().lowerBound)
+  }
+
+  // MARK: Weights
+
+  /// The plan in which all weights stay in memory; nil where it does not fit.
+  private func inMemory(_ context: Int) throws(SquintError) -> SessionPlan? {
+    var weights = everythingStays
+    let plan = try make(context, weights)
+    if plan.fits || options.vision != .always || conditions.pictures == nil { return plan.fits ? plan : nil }
+    weights.takesTurns = true
+    let turns = try make(context, weights)
+    return turns.fits ? turns : nil
+  }
+
+  /// The plan that fits, in which as many weights stay in memory as can; nil where there is none.
+  private func fitting(_ context: Int) throws(SquintError) -> SessionPlan? {
+    if let plan = try inMemory(context) { return plan }
+    var weights = everythingStays
+    weights.takesTurns = options.vision == .always
+    guard try makeRoom(in: "encode", context, &weights, for: { self.encodersWeights($0) }),
+      try makeRoom(in: "prefill", context, &weights, for: { self.decodersWeights($0, context) })
+    else { return nil }
+    let plan = try make(context, weights)
+    return plan.fits ? plan : nil
+  }
+
+  private var everythingStays: SessionPlan.Weights {
+    SessionPlan.Weights(
+      decoder: Residency(keeping: conditions.parts.ranges), rows: max(options.chunk, options.beams),
+      encoder: conditions.pictures == nil ? nil : model.vision.map { Residency(keeping: $0.encoderWeights.parts) })
+  }
+
+  /// Where `phase` or the one behind it does not fit, changes `weights` to the cheapest of `candidates` that does.
+  ///
+  /// - Parameter candidates: in which nothing of a module stays, and, given the bytes that are left for what does, what reading
+  ///   the others costs; nil where it is not worth the memory of what goes through them.
+  /// - Returns: whether it fits.
+  private func makeRoom(
+    in phase: String, _ context: Int, _ weights: inout SessionPlan.Weights,
+    for candidates: (SessionPlan.Weights) -> [Candidate]
+  ) throws(SquintError) -> Bool {
+    func left(_ weights: SessionPlan.Weights) throws(SquintError) -> Int {
+      let phases = try make(context, weights).phases
+      let own = phase == "encode" ? phases.filter { $0.name == "encode" } : phases.filter { $0.name != "encode" }
+      return conditions.budget - (own.map(\.byteCount).max() ?? 0)
+    }
+    if try left(weights) >= 0 { return true }
+    var best: (weights: SessionPlan.Weights, cost: Int)?
+    for candidate in candidates(weights) {
+      let spare = try left(candidate.weights)
+      guard spare >= 0 else { continue }
+      let (weights, cost) = candidate.keeping(spare)
+      if best.map({ cost < $0.cost }) ?? true { best = (weights, cost) }
+    }
+    guard let best else { return false }
+    weights = best.weights
+    return true
+  }
+
+  /// Weights of which one module's are all read in every pass, and how as many as `spare` bytes hold are kept of them; the cost
+  /// is what is read then.
+  private struct Candidate {
+    let weights: SessionPlan.Weights
+    let keeping: (_ spare: Int) -> (weights: SessionPlan.Weights, cost: Int)
+  }
+
+  /// More tiles at a time need more memory, and need the weights less often.
+  private func encodersWeights(_ weights: SessionPlan.Weights) -> [Candidate] {
+    guard let parts = weights.encoder?.parts, let layouts = conditions.pictures?.layouts else { return [] }
+    let most = layouts.map(\.count).max() ?? 1
+    return (1...most).map { tiles in
+      var weights = weights
+      weights.tiles = tiles
+      weights.encoder = Residency(parts: parts, tail: parts.count, keepingAtMost: 0)
+      let passes = layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles }
+      return Candidate(weights: weights) { spare in
+        var kept = weights
+        let residency = Residency(parts: parts, tail: parts.count, keepingAtMost: spare)
+        kept.encoder = residency
+        return (kept, passes * residency.streamedBytes)
+      }
+    }
+  }
+
+  /// More rows at a time need more memory, and need the weights less often in a prompt; each token of the answer needs them.
+  private func decodersWeights(_ weights: SessionPlan.Weights, _ context: Int) -> [Candidate] {
+    let parts = conditions.parts
+    let prompt = min(options.prompt ?? Self.usualPrompt, context)
+    let answer = min(options.answer ?? Self.usualAnswer, context)
+    return Self.passes.map { min($0, context) }.filter { $0 >= options.beams }.map { rows in
+      var weights = weights
+      weights.rows = rows
+      weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: 0)
+      let passes = (prompt + rows - 1) / rows + answer
+      return Candidate(weights: weights) { spare in
+        var kept = weights
+        let residency = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: spare)
+        kept.decoder = residency
+        return (kept, passes * residency.streamedBytes)
+      }
+    }
+  }
+
+  /// The rows of a pass that are tried.
+  private static let passes = (0...11).map { 1 << $0 }
+  /// The tokens of a prompt whose length is not known.
+  private static let usualPrompt = 512
+
+  /// The plan in which no more stays than `bytes` hold.
+  func plan(keeping bytes: Int, rows: Int, tiles: Int) throws(SquintError) -> SessionPlan {
+    var weights = everythingStays
+    let parts = conditions.parts
+    weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: bytes)
+    weights.rows = rows
+    weights.encoder = weights.encoder.map {
+      Residency(parts: $0.parts, tail: $0.parts.count, keepingAtMost: bytes)
+    }
+    weights.tiles = tiles
+    weights.takesTurns = options.vision == .always
+    let context: Int
+    if let asked = options.context { context = asked } else { context = try defaultContexts().upperBound }
+    return try make(context, weights)
+  }
+
+  private func make(_ context: Int, _ weights: SessionPlan.Weights) throws(SquintError) -> SessionPlan {
+    try SessionPlan(model, options, context: context, weights, conditions)
+  }
+
+  // MARK: Refusal
+
+  /// What does not fit, and what would.
+  private func doesNotFit(_ context: Int) -> SquintError {
+    let least = (try? leastBytes(context)) ?? Int.max
+    var remedies: [String] = []
+    let needed = options.prompt.map { $0 + 1 } ?? 1
+    if options.context != nil, needed <= context,
+      let shorter = (try? longest(needed...context) { (context) throws(SquintError) in try fitting(context) }) ?? nil
+    {
+      remedies.append("--context \(shorter.context) would fit")
+    }
+    if options.kvType != .int8 {
+      var smaller = options
+      smaller.kvType = .int8
+      let planner = Planner(model, smaller, conditions)
+      if ((try? planner.fitting(context)) ?? nil) != nil { remedies.append("--kv int8 would fit") }
+    }
+    if let tiles = tilesThatFit(context) { remedies.append("--max-tiles \(tiles) would fit") }
+    if options.memory != nil {
+      remedies.append("--memory \((least >> 20) + 1)M would do")
+    } else if remedies.isEmpty {
+      remedies.append("end other programs, or take a smaller model")
+    }
+    return SquintError(
+      .doesNotFit,
+      "\(model.file.path): a context of \(context) takes \(grouped(least)) bytes at least, and "
+        + "\(grouped(conditions.budget)) are " + (options.memory == nil ? "free" : "allowed") + "; "
+        + remedies.joined(separator: ", "))
+  }
+
+  /// How many tiles pictures could have; nil where that is not what does not fit.
+  private func tilesThatFit(_ context: Int) -> Int? {
+    let most: Int
+    switch options.vision {
+    case .none: return nil
+    case .once(let sizes): most = sizes.map(\.layout.count).max() ?? 1
+    case .always: most = conditions.pictures?.layouts.first?.count ?? 1
+    }
+    var options = options
+    for tiles in stride(from: most - 1, through: 1, by: -1) {
+      options.maximumTiles = tiles
+      if case .once(let sizes) = self.options.vision {
+        let smaller = sizes.map { $0.limited(toTiles: tiles) }
+        options.vision = .once(smaller)
+        options.prompt = self.options.prompt.map { prompt in
+          prompt - sizes.reduce(0) { $0 + $1.rows } + smaller.reduce(0) { $0 + $1.rows }
+        }
+      }
+      if let planner = try? Planner(model, options), ((try? planner.fittingAny()) ?? nil) != nil { return tiles }
+    }
+    return nil
+  }
+
+  /// What the session takes where no weight stays that need not.
+  private func leastBytes(_ context: Int) throws(SquintError) -> Int {
+    var weights = everythingStays
+    weights.takesTurns = options.vision == .always
+    if let encoder = encodersWeights(weights).first { weights = encoder.weights }
+    if let decoder = decodersWeights(weights, context).first { weights = decoder.weights }
+    return min(try make(context, weights).peak, try make(context, everythingStays).peak)
+  }
+}

@@ -1,0 +1,273 @@
+import SquintFile
+
+/// Hands out the parts of a module in the order of their use. Those that do not stay in memory are read ahead, by threads of its
+/// own, into a few slots of the arena, while the parts before them are being used.
+///
+/// Use it from one thread at a time. Allocates nothing once it runs.
+public final class WeightStream {
+  /// The memory for parts that are read.
+  public struct Regions: Sendable {
+    /// One part is being used while the next is read.
+    public static let slots = 2
+    /// Threads that read: a disk that is given one request at a time is slow.
+    public static let readers = 3
+
+    let residency: Residency
+    let slotBytes: Int
+    let slots: Region<UInt8>
+
+    public init(_ residency: Residency, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
+      self.residency = residency
+      let streamed = zip(residency.parts, residency.isStreamed).filter { $0.1 }
+      slotBytes = streamed.map { DirectReader.aligned($0.0).count }.max() ?? 0
+      slots = try plan.reserve(
+        "streamed weights", count: Self.slots * slotBytes, phases: phases, alignment: DirectReader.alignment)
+    }
+
+    /// The memory of the slots where every part is read, in bytes.
+    public static func byteCount(streaming parts: [Range<Int>]) -> Int {
+      slots * (parts.map { DirectReader.aligned($0).count }.max() ?? 0)
+    }
+  }
+
+  /// The stacks of the threads that read, in bytes; no system takes smaller ones.
+  public static let stackBytes = Regions.readers * readerStackBytes
+  fileprivate static let readerStackBytes = 128 << 10
+
+  private let file: ModelFile
+  private let residency: Residency
+  /// nil where nothing is read.
+  private let queue: ReadQueue?
+  /// Whether what stays has been read.
+  private var isResident = false
+
+  public init(_ regions: Regions, reader: DirectReader, file: ModelFile, in arena: Arena) throws(SquintError) {
+    self.file = file
+    residency = regions.residency
+    guard !residency.streamsNothing else {
+      queue = nil
+      return
+    }
+    let queue = ReadQueue(
+      residency, reader: reader, slots: UnsafeMutableRawPointer(arena[regions.slots].baseAddress!),
+      slotBytes: regions.slotBytes)
+    self.queue = queue
+    try queue.start()  // where it throws, deinit runs, since every field has its value
+  }
+
+  deinit { queue?.stop() }
+
+  /// Announces a pass over the first `count` parts.
+  public func begin(parts count: Int) {
+    if !isResident {
+      isResident = true
+      // What stays is read now, by large requests, and where memory is short nothing beside it.
+      for (part, isStreamed) in zip(residency.parts, residency.isStreamed) where !isStreamed {
+        if queue != nil { file.advise(part, .sparsely) }
+        file.advise(part, .soon)
+      }
+    }
+    queue?.begin(parts: count)
+  }
+
+  /// Reads nothing ahead until the next pass: the memory of the slots may serve another phase.
+  public func pause() { queue?.pause() }
+
+  /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`.
+  public func leave(uncached: Bool) {
+    isResident = false
+    for (part, isStreamed) in zip(residency.parts, residency.isStreamed) where !isStreamed {
+      file.advise(part, .done)
+      if uncached { file.dropCached(part) }
+    }
+  }
+
+  /// How many bytes behind the place where the file is mapped the part `part` is. Waits until it has been read. What was handed
+  /// out before is not valid any more.
+  ///
+  /// Where reading fails, the bytes are any, and `failure` says why.
+  public func use(_ part: Int) -> Int {
+    guard let queue else { return 0 }
+    guard residency.isStreamed[part] else {
+      queue.release()
+      return 0
+    }
+    let data = queue.take(part)
+    return data - file.address(of: DirectReader.aligned(residency.parts[part]).lowerBound)
+  }
+
+  /// Ends a pass: nothing that was handed out is used any more.
+  public func end() { queue?.release() }
+
+  /// Whether part `part` is in memory at any time.
+  public func keeps(_ part: Int) -> Bool { queue == nil || !residency.isStreamed[part] }
+
+  /// Why reading failed; nil where it did not.
+  public var failure: SquintError? { queue?.failure }
+
+  /// What has been read so far, in bytes.
+  public var bytesRead: Int { queue?.bytesRead ?? 0 }
+}
+
+/// The parts that are to be read, cut into blocks, and the threads that read them.
+private final class ReadQueue: @unchecked Sendable {  // every variable is used with `monitor` held
+  /// Large enough that a request costs little beside its data, small enough that every thread has one.
+  private static let blockBytes = 512 << 10
+
+  private struct Slot {
+    var part = 0
+    /// Blocks that are still to be read.
+    var missing = 0
+  }
+
+  private let parts: [Range<Int>]
+  private let isStreamed: [Bool]
+  private let reader: DirectReader
+  private let slots: UnsafeMutableRawPointer
+  private let slotBytes: Int
+
+  private let monitor = Monitor()
+  private var threads = ThreadGroup()
+  private var isStopping = false
+  /// The parts of this pass end here.
+  private var limit = 0
+  /// Where the search for the next part to read begins.
+  private var cursor = 0
+  /// How many parts have been given a slot, handed out, and given back; part n lies in slot n modulo their number.
+  private var planned = 0
+  private var taken = 0
+  private var released = 0
+  /// The blocks of the last planned part that no thread has begun.
+  private var nextBlock = 0
+  private var blocks = 0
+  private var reading = 0
+  private var state = [Slot](repeating: Slot(), count: WeightStream.Regions.slots)
+  private var error: SquintError?
+  private var total = 0
+
+  init(_ residency: Residency, reader: DirectReader, slots: UnsafeMutableRawPointer, slotBytes: Int) {
+    parts = residency.parts.map { DirectReader.aligned($0) }
+    isStreamed = residency.isStreamed
+    self.reader = reader
+    self.slots = slots
+    self.slotBytes = slotBytes
+  }
+
+  func start() throws(SquintError) {
+    for _ in 0..<WeightStream.Regions.readers {
+      try threads.start(stackBytes: WeightStream.readerStackBytes) { self.read() }
+    }
+  }
+
+  func stop() {
+    monitor.locked {
+      isStopping = true
+      monitor.wakeAll()
+    }
+    threads.join()
+  }
+
+  var failure: SquintError? { monitor.locked { error } }
+  var bytesRead: Int { monitor.locked { total } }
+
+  func begin(parts count: Int) {
+    monitor.locked {
+      limit = count
+      monitor.wakeAll()
+    }
+  }
+
+  func release() {
+    monitor.locked {
+      guard released < taken else { return }
+      released = taken
+      monitor.wakeAll()
+    }
+  }
+
+  func take(_ part: Int) -> UnsafeRawPointer {
+    monitor.lock()
+    defer { monitor.unlock() }
+    released = taken
+    if planned > taken ? state[taken % state.count].part != part : nextPart() != part {
+      // Not the order that was announced: what was read ahead is of no use.
+      let pass = max(limit, part + 1)
+      forget()
+      (limit, cursor) = (pass, part)
+    }
+    monitor.wakeAll()
+    let slot = taken % state.count
+    while planned == taken || state[slot].missing > 0 { monitor.wait() }
+    taken += 1
+    return UnsafeRawPointer(slots + slot * slotBytes)
+  }
+
+  /// Forgets what was read ahead, and reads nothing, until the next pass: the slots are free for other use.
+  func pause() {
+    monitor.locked {
+      released = taken
+      forget()
+      cursor = 0
+    }
+  }
+
+  private func forget() {
+    (limit, nextBlock) = (0, blocks)
+    while reading > 0 { monitor.wait() }
+    planned = taken
+  }
+
+  /// The part that is read next: the next of this pass, or the first of the next pass.
+  private func nextPart() -> Int? {
+    var part = cursor
+    while part < limit {
+      if isStreamed[part] { return part }
+      part += 1
+    }
+    part = 0
+    while part < min(cursor, limit) {
+      if isStreamed[part] { return part }
+      part += 1
+    }
+    return nil
+  }
+
+  /// The life of a thread: reads one block after the other.
+  private func read() {
+    monitor.lock()
+    defer { monitor.unlock() }
+    while !isStopping {
+      if nextBlock == blocks, planned - released < state.count, let part = nextPart() {
+        cursor = part + 1
+        nextBlock = 0
+        blocks = (parts[part].count + Self.blockBytes - 1) / Self.blockBytes
+        state[planned % state.count] = Slot(part: part, missing: blocks)
+        planned += 1
+        if blocks > 1 { monitor.wakeAll() }
+      }
+      guard nextBlock < blocks else {
+        monitor.wait()
+        continue
+      }
+      let slot = (planned - 1) % state.count
+      let whole = parts[state[slot].part]
+      let offset = nextBlock * Self.blockBytes
+      let block = whole.lowerBound + offset..<min(whole.lowerBound + offset + Self.blockBytes, whole.upperBound)
+      nextBlock += 1
+      reading += 1
+      monitor.unlock()
+      var failure: SquintError?
+      do throws(SquintError) {
+        try reader.read(block, into: slots + slot * slotBytes + offset)
+      } catch {
+        failure = error
+      }
+      monitor.lock()
+      reading -= 1
+      total += block.count
+      state[slot].missing -= 1
+      if let failure, error == nil { error = failure }
+      if state[slot].missing == 0 || reading == 0 { monitor.wakeAll() }
+    }
+  }
+}

@@ -1,0 +1,65 @@
+import Synchronization
+
+/// Reads parts of a model file into memory of the caller's, past the page cache: what is read once and not soon again must
+/// not push out what is.
+///
+/// Where the filesystem has no such reads (O_DIRECT), the pages are dropped behind each read.
+public final class DirectReader: Sendable {
+  private let file: ModelFile
+  private let isDirect: Atomic<Bool>
+
+  /// Where reads start, and the memory that they fill: multiples of this many bytes. No disk has larger blocks.
+  public static let alignment = 4096
+
+  public init(_ file: ModelFile) {
+    self.file = file
+    isDirect = Atomic(setDirect(file.descriptor, true))
+  }
+
+  /// `range` with both ends moved outwards to multiples of `alignment`: what has to be read to have it.
+  public static func aligned(_ range: Range<Int>) -> Range<Int> {
+    let start = range.lowerBound / alignment * alignment
+    return start..<max(start, (range.upperBound + alignment - 1) / alignment * alignment)
+  }
+
+  /// The most that `count` bytes of a file are when their ends are moved to multiples of `alignment`.
+  public static func spaceBytes(_ count: Int) -> Int { count + 2 * alignment }
+
+  /// Reads the bytes `range` of the file, whose ends are multiples of `alignment`, into as many bytes at `target`. The end may
+  /// lie behind that of the file; then what is there is read.
+  ///
+  /// - Throws: `inputOutput` where the disk fails, or the file has become shorter.
+  public func read(_ range: Range<Int>, into target: UnsafeMutableRawPointer) throws(SquintError) {
+    let needed = min(range.upperBound, file.byteCount) - range.lowerBound
+    var done = 0
+    while done < needed {
+      let offset = range.lowerBound + done
+      let count = pread(file.descriptor, target + done, range.count - done, off_t(offset))
+      if count < 0 && errno == EINTR { continue }
+      if count < 0 && errno == EINVAL && isDirect.exchange(false, ordering: .relaxed) {
+        _ = setDirect(file.descriptor, false)
+        continue
+      }
+      // A short read ends anywhere; the next has to start at a multiple again.
+      let end = done + max(count, 0)
+      let next = end < needed ? end / Self.alignment * Self.alignment : end
+      guard next > done else {
+        throw SquintError(
+          .inputOutput,
+          "\(file.path): cannot read \(grouped(needed - done)) bytes at offset \(grouped(offset)): "
+            + (count < 0 ? systemMessage(errno) : "the file has become shorter") + "; check the disk and the file")
+      }
+      done = next
+    }
+    if !isDirect.load(ordering: .relaxed) { file.dropCached(range) }
+  }
+}
+
+/// Makes reads of `descriptor` pass the page cache, or not; returns whether they do.
+private func setDirect(_ descriptor: Int32, _ direct: Bool) -> Bool {
+  #if os(Linux)
+    return fcntl(descriptor, F_SETFL, direct ? __O_DIRECT : 0) == 0 && direct
+  #else
+    return false
+  #endif
+}
