@@ -43,8 +43,3 @@ extension SessionPlan {
     self = try Planner(model, options).plan(keeping: bytes, rows: rows, tiles: tiles)
   }
 }
-
-extension Session {
-  /// What has been read of weights that do not stay in memory, in bytes.
-  package var bytesRead: Int { decoder.stream.bytesRead + (engine?.bytesRead ?? 0) }
-}

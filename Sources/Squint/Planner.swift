@@ -90,7 +90,8 @@ struct Planner {
   private func defaultContexts() throws(SquintError) -> ClosedRange<Int> {
     let limit = model.configuration.context
     let pictureRows = conditions.pictures?.rows ?? 0
-    let needed = min(options.prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
+    let prompt = options.prompt ?? (pictureRows > 0 ? pictureRows + Self.usualQuestion : nil)
+    let needed = min(prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
     let wanted = max(min(limit, max(Self.defaultContext, pictureRows + Self.roomBesidePictures)), needed)
     // Who says how long both are needs no more.
     let isKnown = options.prompt != nil && options.answer != nil

@@ -22,7 +22,7 @@ public final class Session {
 
   let arena: Arena
   let decoder: TransformerDecoder
-  let engine: Vision.Engine?
+  private let engine: Vision.Engine?
   /// The runs of positions whose rows are in the engine's buffer, and where there.
   private var visible: [(positions: Range<Int>, row: Int)] = []
   /// The position up to which the prompt can be computed with what is visible.
@@ -54,10 +54,15 @@ public final class Session {
       engine = nil
     }
     prompt.tokens.reserveCapacity(plan.context)
+    // The tables and the tokenizer have been read.
+    if plan.isTight { model.file.dropCached(0..<model.file.frontEnd) }
   }
 
   /// The tokens of the conversation so far; `Prompt.featureToken` where a row of a picture stands.
   public var tokens: [Int32] { prompt.tokens }
+
+  /// What has been read of weights that do not stay in memory, in bytes.
+  public var bytesRead: Int { decoder.stream.bytesRead + (engine?.bytesRead ?? 0) }
 
   /// The positions that prompt and answer may take together.
   public var context: Int { plan.context }

@@ -100,7 +100,10 @@ struct Bench: ParsableCommand {
     // The program's own peak, before the roofline's buffers.
     let peak = Machine.peakResidentBytes()
     Terminal.progress("measuring what the machine can do")
-    let roofline = try Roofline(threads: session.plan.threads, memory: Machine().availableBytes / 4)
+    // Within the budget, too, where there is one.
+    let memory = machine.compute.memory.map { max($0.bytes - peak, 0) } ?? Int.max
+    let roofline = try Roofline(
+      threads: session.plan.threads, memory: min(Machine().availableBytes / 4, memory))
     Terminal.endProgress()
 
     let prefillRate = median(prefill)

@@ -28,6 +28,14 @@ struct Statistics: Encodable {
   struct Memory: Encodable {
     var planned: Int
     var peak: Int
+    /// Weights that do not stay in memory: what of them has been read, and what each token reads.
+    var read: Int
+    var readPerToken: Int
+
+    enum CodingKeys: String, CodingKey {
+      case planned, peak, read
+      case readPerToken = "read_per_token"
+    }
   }
 
   var timings: Timings
@@ -45,6 +53,7 @@ struct Statistics: Encodable {
       + "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
       + "\(fixed(timings.secondsToFirstToken * 1000, 0)) ms, \(timings.generatedTokens) tokens at "
       + "\(fixed(timings.generatedTokensPerSecond, 1))/s, peak memory \(readableSize(memory.peak))"
+      + (memory.read > 0 ? ", \(readableSize(memory.read)) of weights read" : "")
   }
 }
 
@@ -86,7 +95,9 @@ struct StatisticsClock {
         promptTokensPerSecond: rate(promptTokens, toFirst - looked.decodingSeconds - looked.encodingSeconds),
         secondsToFirstToken: toFirst,
         generatedTokens: count, generatedTokensPerSecond: rate(count - 1, decoding)),
-      memory: .init(planned: session.plan.peak, peak: Machine.peakResidentBytes()))
+      memory: .init(
+        planned: session.plan.peak, peak: Machine.peakResidentBytes(), read: session.bytesRead,
+        readPerToken: session.plan.bytesReadPerToken))
   }
 
   private func rate(_ count: Int, _ seconds: Double) -> Double { seconds > 0 ? Double(max(count, 0)) / seconds : 0 }

@@ -49,6 +49,18 @@ public struct Residency: Sendable {
     zip(parts, isStreamed).reduce(0) { $0 + ($1.1 ? DirectReader.aligned($1.0).count : 0) }
   }
 
+  /// What of `module` lies in none of the parts.
+  public func others(in module: Range<Int>) -> [Range<Int>] {
+    var others: [Range<Int>] = []
+    var start = module.lowerBound
+    for part in parts.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+      if start < part.lowerBound { others.append(start..<min(part.lowerBound, module.upperBound)) }
+      start = max(start, part.upperBound)
+    }
+    if start < module.upperBound { others.append(start..<module.upperBound) }
+    return others
+  }
+
   /// The memory of one part that stays: whole pages.
   private static func residentBytes(_ range: Range<Int>) -> Int { DirectReader.aligned(range).count }
 }

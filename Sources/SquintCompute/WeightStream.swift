@@ -12,7 +12,7 @@ public final class WeightStream {
     /// Threads that read: a disk that is given one request at a time is slow.
     public static let readers = 3
 
-    let residency: Residency
+    public let residency: Residency
     let slotBytes: Int
     let slots: Region<UInt8>
 
@@ -35,15 +35,27 @@ public final class WeightStream {
   fileprivate static let readerStackBytes = 128 << 10
 
   private let file: ModelFile
+  private let module: Range<Int>
   private let residency: Residency
+  /// What stays.
+  private let kept: [Range<Int>]
   /// nil where nothing is read.
   private let queue: ReadQueue?
   /// Whether what stays has been read.
   private var isResident = false
 
-  public init(_ regions: Regions, reader: DirectReader, file: ModelFile, in arena: Arena) throws(SquintError) {
+  /// - Parameters:
+  ///   - module: the range of the file that the parts are of.
+  ///   - others: what of it is used besides, and stays.
+  /// - Throws: `internalError` where the system gives no threads to read.
+  public init(
+    _ regions: Regions, module: Range<Int>, others: [Range<Int>] = [], reader: DirectReader, file: ModelFile,
+    in arena: Arena
+  ) throws(SquintError) {
     self.file = file
+    self.module = module
     residency = regions.residency
+    kept = others + zip(regions.residency.parts, regions.residency.isStreamed).filter { !$0.1 }.map(\.0)
     guard !residency.streamsNothing else {
       queue = nil
       return
@@ -62,10 +74,8 @@ public final class WeightStream {
     if !isResident {
       isResident = true
       // What stays is read now, by large requests, and where memory is short nothing beside it.
-      for (part, isStreamed) in zip(residency.parts, residency.isStreamed) where !isStreamed {
-        if queue != nil { file.advise(part, .sparsely) }
-        file.advise(part, .soon)
-      }
+      if queue != nil { file.advise(module, .sparsely) }
+      for part in kept { file.advise(part, .soon) }
     }
     queue?.begin(parts: count)
   }
@@ -76,7 +86,7 @@ public final class WeightStream {
   /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`.
   public func leave(uncached: Bool) {
     isResident = false
-    for (part, isStreamed) in zip(residency.parts, residency.isStreamed) where !isStreamed {
+    for part in kept {
       file.advise(part, .done)
       if uncached { file.dropCached(part) }
     }

@@ -134,6 +134,9 @@ public final class ModelFile: Sendable {
     try checkPadding(to: byteCount)
   }
 
+  /// Where the module called `name` is; empty where there is none.
+  package func range(ofModule name: String) -> Range<Int> { module(name)?.range ?? 0..<0 }
+
   /// Of each layer of module `module`, from the first to the last byte of its tensors, `MODULE.LAYER.…`.
   package func layerRanges(of module: String, count: Int) -> [Range<Int>] {
     var ranges = [Range<Int>?](repeating: nil, count: count)

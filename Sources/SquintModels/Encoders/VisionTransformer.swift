@@ -295,7 +295,10 @@ public struct VisionTransformer {
     self.compute = compute
     patches = regions.patches
     tiles = regions.tiles
-    stream = try WeightStream(regions.stream, reader: reader, file: weights.file, in: arena)
+    let module = weights.file.range(ofModule: c.name)
+    stream = try WeightStream(
+      regions.stream, module: module, others: regions.stream.residency.others(in: module), reader: reader,
+      file: weights.file, in: arena)
     chunk = Regions.chunk(regions.patches + (configuration.hasClass ? 1 : 0))
     x = Rows(regions.x, width: c.width, in: arena)
     features = Rows(regions.features, width: c.featureWidth, in: arena)
