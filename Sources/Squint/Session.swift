@@ -228,7 +228,7 @@ public final class Session {
       model.file.advise(module.range, .done)
       if plan.isTight { model.file.dropCached(module.range) }
     }
-    if !plan.keepsCacheWhileEncoding { arena.release(keeping: [.prefill, .decode]) }
+    arena.release(keeping: [.prefill, .decode])
   }
 
   private var isCancelled: Bool { cancellation.isCancelled || Task.isCancelled }

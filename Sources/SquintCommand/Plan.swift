@@ -12,6 +12,9 @@ struct Plan: ParsableCommand {
   @Option(help: .init("Plan for beam search over this many sequences.", valueName: "n"))
   var beams = 1
 
+  @Flag(help: "Plan for a conversation, in which pictures may come at any time.")
+  var chat = false
+
   @Flag(help: "Print one JSON object.")
   var json = false
 
@@ -72,7 +75,9 @@ struct Plan: ParsableCommand {
     func options(_ sizes: some Collection<PictureSize>) -> SessionOptions {
       machine.session(beams: beams, vision: sizes.isEmpty ? .none : .once(Array(sizes)))
     }
-    let plan = try SessionPlan(model, options(shown))
+    var planned = options(shown)
+    if chat, model.sees { planned.vision = .always }
+    let plan = try SessionPlan(model, planned)
     let pictures = try sizes.map { size in
       var one = options([size])
       one.context = plan.context

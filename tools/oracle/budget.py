@@ -25,6 +25,7 @@ import mmap
 import os
 import pathlib
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -157,9 +158,16 @@ class Budget:
         return Run(limit, self.squint, "ask", path, prompt, "--raw", "--max-tokens", tokens, "--json", *budget,
                    *arguments, files=[path], timeout=timeout)
 
-    def plan(self, model, limit, *arguments):
-        budget = ["--memory", str(limit)] if limit else []
-        return json.loads(bench.output_of(self.squint, "plan", self.folder / model, "--json", *budget, *arguments))
+    def chat(self, model, limit, lines, *arguments):
+        """A conversation of these lines; `held` of its statistics."""
+        path = self.folder / model
+        script = self.folder / "conversation.txt"
+        script.write_text("".join(line + "\n" for line in lines))
+        run = Run(limit, "sh", "-c", 'exec "$0" chat "$@" < ' + str(script), self.squint, path, "--memory", limit, "--stats",
+                  "--temperature", 0, *arguments, files=[path])
+        peaks = re.findall(r"peak memory ([\d.]+) MiB", run.error)
+        run.json = {"memory": {"peak": max(float(peak) for peak in peaks) * MIB}} if peaks else {}
+        return run
 
     def llamacpp(self, limit, tokens=64, timeout=240):
         if self.driver is None:
@@ -292,8 +300,17 @@ class Budget:
                 arguments += ["--fit"]
             if model == "smolvlm.squint" and numbers.random() < 0.5:
                 arguments += ["--image", self.folder / numbers.choice(["square.png", "strip.png"])]
-            prompt = " ".join(numbers.choices(["the", "quick", "brown", "fox", "jumps", "over", "it"], k=numbers.randrange(1, 200)))
-            run = self.ask(model, limit, *arguments, prompt=prompt, tokens=numbers.randrange(1, 40))
+            words = ["the", "quick", "brown", "fox", "jumps", "over", "it"]
+            prompt = " ".join(numbers.choices(words, k=numbers.randrange(1, 200)))
+            tokens = numbers.randrange(1, 40)
+            if numbers.random() < 0.25:
+                lines = [prompt, "And then?"]
+                if model == "smolvlm.squint":
+                    arguments = [part for part in arguments if part != "--image" and not isinstance(part, pathlib.Path)]
+                    lines = [f"/image {self.folder / 'strip.png'}", *lines, f"/image {self.folder / 'strip.png'}", "And this?"]
+                run = self.chat(model, limit, lines, *arguments, "--max-tokens", tokens)
+            else:
+                run = self.ask(model, limit, *arguments, prompt=prompt, tokens=tokens)
             held = run.json.get("memory", {}).get("peak", 0)
             worst = max(worst, held / limit)
             kind = ("killed" if run.kills or run.status in (-9, "timeout") else "over" if held > limit else
