@@ -28,6 +28,14 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
   let scaleStride = (dimension + 31) / 32 + shape.gap
   let q = random.normals(tokens * tokenStride).map { largeScores ? $0 * 30 : $0 }
 
+  /// The most that rounding a query to two digits may change element `d` of the head that starts at `start`: half a
+  /// step, of which 127 · 128 make the largest of a group.
+  @Sendable func queryError(_ start: Int, _ d: Int) -> Double {
+    guard shape.type == .int8 else { return 0 }
+    let group = q[start + d / 32 * 32..<start + min(d / 32 * 32 + 32, dimension)]
+    return Double(group.map(\.magnitude).max()!) / 127 / 256
+  }
+
   /// A cache as it is stored, its scales, and the numbers that it stands for.
   func cache() -> (stored: [UInt8], scales: [UInt16], exact: [Double]) {
     let numbers = random.normals(positions * cacheStride)
@@ -72,19 +80,23 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
       }
       for head in 0..<heads {
         let start = token * tokenStride + head * headStride
+        let queryErrors = (0..<dimension).map { queryError(start, $0) * Double(scale) }
         var scores: [Double] = []
         var scoreError = 0.0
         for p in seen {
           var score = 0.0
           var magnitude = 0.0
+          var rounding = 0.0
           for d in 0..<dimension {
             let term = Double(q[start + d]) * Double(scale) * k[p * cacheStride + d]
             score += term
             magnitude += abs(term)
+            rounding += queryErrors[d] * abs(k[p * cacheStride + d])
           }
           scores.append(score)
-          // The scaled query and the dequantized key are rounded, then each product and sum.
-          scoreError = max(scoreError, Double(2 * dimension + 4) * 0x1p-24 * magnitude)
+          // The scaled query and the dequantized key are rounded, then each product and sum; in integers the digits of
+          // the query, the scales, the factors between the powers of 2 and of e, and each group's product and sum.
+          scoreError = max(scoreError, rounding + Double(2 * dimension + 12) * 0x1p-24 * magnitude)
         }
         let largest = scores.max() ?? 0
         let weights = scores.map { exp($0 - largest) }
@@ -96,6 +108,12 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
         let spread = (scores.map(abs).max() ?? 0) * 0x1p-22
         let relative =
           2 * (scoreError + spread) + 2 * tiles * 0x1p-22 + Double(4 * seen.count + 8) * 0x1p-24
+        // Weights for values in int8 are rounded to half a step, of which 2^14 - 1 make the largest of a tile, or 2^7 -
+        // 1 in tiles of 32 positions in which none has more than a quarter of all.
+        let weightErrors = weights.indices.map { index in
+          let near = weights[max(index - 31, 0)..<min(index + 32, weights.count)].max()! / sum
+          return 0.5 * max(1 / 16383 / sum, min(near, 0.25) / 127)
+        }
         if !seen.isEmpty {
           let place = 2 * (token * heads + head)
           statistics[place] = (largest, scoreError + 1e-35)
@@ -108,7 +126,15 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
             value += weight / sum * v[p * cacheStride + d]
             magnitude += weight / sum * abs(v[p * cacheStride + d])
           }
-          expected[start + d] = (value, relative * magnitude + 1e-35)
+          var rounding = 0.0
+          if shape.type == .int8 {
+            for (index, p) in seen.enumerated() {
+              rounding += weightErrors[index] * Double(Int8(bitPattern: values_[p * cacheStride + d]).magnitude)
+            }
+            // A tile has one step for the values of all its positions, seen or not.
+            rounding *= (0..<positions).map { half(valueScales[$0 * scaleStride + d / 32]) }.max()!
+          }
+          expected[start + d] = (value, relative * magnitude + rounding + 1e-35)
         }
       }
     }
@@ -156,6 +182,13 @@ func attentionCases() -> [KernelCase] {
       )
     }
     add(AttentionShape(type: type, headDimension: 512, heads: 2, tokens: 3, positions: 40, firstPosition: 37))
+    add(AttentionShape(type: type, headDimension: 512, heads: 2, tokens: 4, positions: 40, firstPosition: 36))
+    // Several tiles of few rows, of which the last is not full, and windows that begin in any.
+    for window in [0, 3, 200, 520] {
+      add(
+        AttentionShape(
+          type: type, headDimension: 96, heads: 2, tokens: 3, positions: 601, firstPosition: 598, window: window))
+    }
     // Scores of hundreds: all weight on few positions, and the maximum rises from tile to tile.
     add(AttentionShape(type: type, tokens: 5, positions: 200, firstPosition: 195), largeScores: true)
     // Positions that the cache does not hold, and a token that sees none of those it holds.
