@@ -7,15 +7,16 @@
 // A number is one or two digits of 7 bits, each of which fits a byte whether vi_dot takes it signed or not.
 //
 // Queries are two digits, in groups of 32 with a scale: 2^-15 of the group's largest magnitude is the most that they
-// are off by. With one, as in the product with weights, they would cost KL 0.00013 beside the cache's own
-// 0.00034 nats on SmolLM2-135M. A score is the sum over the groups of an exact integer times both scales. The softmax
-// is in powers of 2, log2 e being part of the queries' scales.
+// are off by. A score is the sum over the groups of exact integers times both scales. The softmax is in powers of 2,
+// log2 e being part of the queries' scales. Where VALUE_DOTS is 1, the weight of a position, which is at most 1 for the
+// best position of its tile, is multiplied with the scale of the value and rounded to two digits of the most that it
+// may be in the tile: it is off by at most 2^-15 of the tile's largest weight and scale.
 //
-// Where VALUE_DOTS is 1, the weight of a position, which is at most 1 for the best position of its tile, is multiplied
-// with the scale of the value and rounded to two digits of the most that it may be in the tile, or to one where that is
-// at most 1 / SMALL_SHARE of all weights so far, for all rows that are computed together. So a weight is off by at most
-// 2^-15 of its tile's largest or 2^-8 / SMALL_SHARE of all weights, times the tile's largest scale. (One digit
-// everywhere: KL 0.00071 instead of 0.00034 nats.)
+// With many rows, one digit of each has to do in tiles whose best weight is at most 1 / SMALL_SHARE of all weights
+// before, for all rows that are computed together: nine of ten in a text of 2,000 tokens. A query is then off by 2^-8
+// of its largest, and a weight by 2^-8 of at most that share. On SmolLM2-135M and vim's manual the KL divergence from
+// f32 is 0.00034 nats with everything but the cache in f32, 0.00038 so, 0.00047 with one digit of queries everywhere
+// and 0.00071 with one of weights.
 
 enum {
   KEY_GROUPS = SQUINT_MAXIMUM_HEAD_DIM / GROUP_COLUMNS,
@@ -27,18 +28,25 @@ enum {
 #define LN_2 0.69314718055994531f
 
 // Rounds the n numbers of a group of a query to digits[2][GROUP_COLUMNS], zeros beyond n; returns what a unit of the
-// second digit stands for, and in *start what takes the keys' bias out of a sum of products.
-INLINE float quantize_query(const float *x, size_t n, int8_t *digits, int32_t *start) {
+// second digit stands for, and in starts[2] what takes the keys' bias out of a digit's sum of products.
+INLINE float quantize_query(const float *x, size_t n, int8_t *digits, int32_t *starts) {
   int32_t high, low = 0;
   const float scale = quantize_group(x, n, digits, &high);
   memset(digits + GROUP_COLUMNS, 0, GROUP_COLUMNS);
-  if (scale > 0)
-    for (size_t i = 0; i < n; i++) {
-      const float rest = (x[i] - scale * (float)digits[i]) * ((1 << DIGIT_BITS) / scale);
-      digits[GROUP_COLUMNS + i] = (int8_t)(rest + (rest < 0 ? -0.5f : 0.5f));
-      low += digits[GROUP_COLUMNS + i];
+  if (scale > 0) {
+    const vf units = vf_set((1 << DIGIT_BITS) / scale);
+    vi sums = vi_zero();
+    for (size_t i = 0; i < n; i += LANES) {
+      const vf number = i + LANES <= n ? vf_load(x + i) : vf_load_part(x + i, n - i);
+      const vf rest = vf_sub(number, vf_mul(vf_set(scale), vf_load_signed_bytes(digits + i)));
+      const vi rounded = vi_round(vf_mul(rest, units));
+      vi_store_bytes(digits + GROUP_COLUMNS + i, rounded);
+      sums = vi_add(sums, rounded);
     }
-  *start = -KEY_BIAS * (high * (1 << DIGIT_BITS) + low);
+    low = vi_sum(sums);
+  }
+  starts[0] = -KEY_BIAS * high;
+  starts[1] = -KEY_BIAS * low;
   return scale / (1 << DIGIT_BITS);
 }
 
@@ -101,30 +109,24 @@ INLINE void copy_keys(const uint8_t *keys, size_t stride, size_t head_dim, size_
   memset(to, 0, (padded - count) * dim);
 }
 
-// scores[p][r] (+)= k_scales[p] · q_scales[r] · Σ over a group's 32 columns of K[p] · q[r], for `height` positions and
-// width · LANES rows. k: [p][k_stride], biased; q: [2 digits][8 quads][ROW_BLOCK][4].
+// scores[p][r] (+)= k_scales[p] · q_scales[r] · Σ over a group's 32 columns of K[p] · a digit of q[r], for `height`
+// positions and width · LANES rows. k: [p][k_stride], biased; q: [8 quads][ROW_BLOCK][4].
 INLINE void score_lanes(const int width, const int height, const bool accumulate, const uint8_t *k, size_t k_stride,
                         const float *k_scales, const int8_t *q, const float *q_scales, const int32_t *q_starts,
                         float *scores) {
   vi acc[4][LANE_TILE];
   for (int w = 0; w < width; w++)
     for (int i = 0; i < height; i++)
-      acc[i][w] = vi_zero();
-  for (int digit = 0; digit < 2; digit++, q += ROW_BLOCK * GROUP_COLUMNS) {
-    if (digit > 0)
-      for (int w = 0; w < width; w++)
-        for (int i = 0; i < height; i++)
-          acc[i][w] = vi_add(vi_shift_left(acc[i][w], DIGIT_BITS), vi_load(q_starts + w * LANES));
+      acc[i][w] = vi_load(q_starts + w * LANES);
 #pragma GCC unroll 8
-    for (int quad = 0; quad < 8; quad++) {
-      vi rows[LANE_TILE];
+  for (int quad = 0; quad < 8; quad++) {
+    vi rows[LANE_TILE];
+    for (int w = 0; w < width; w++)
+      rows[w] = vi_load(q + 4 * (quad * ROW_BLOCK + w * LANES));
+    for (int i = 0; i < height; i++) {
+      const vi ks = vi_broadcast(k + i * k_stride + 4 * quad);
       for (int w = 0; w < width; w++)
-        rows[w] = vi_load(q + 4 * (quad * ROW_BLOCK + w * LANES));
-      for (int i = 0; i < height; i++) {
-        const vi ks = vi_broadcast(k + i * k_stride + 4 * quad);
-        for (int w = 0; w < width; w++)
-          acc[i][w] = vi_dot(acc[i][w], ks, rows[w]);
-      }
+        acc[i][w] = vi_dot(acc[i][w], ks, rows[w]);
     }
   }
   for (int i = 0; i < height; i++)
@@ -191,33 +193,62 @@ INLINE void weigh_lanes(const int width, const int height, const int digits, con
     }                                                                                                                  \
   }
 
-// The softmax of a tile: scores become 2^(score - reference), the reference being the tile's own maximum or, where
-// values are in f32, that of all tiles. What was summed before has to be multiplied by `factors`, and what the tile
-// gives by `tile_factors`. Returns whether the tile's largest weight is a small share of the weights so far, for all
-// rows.
-INLINE bool soften_int8_lanes(float *scores, size_t count, size_t rows, float *maxima, float *sums, float *factors,
-                              float *tile_factors) {
+// The scores of a group, or what the second digit adds to them, of a tile's positions and a block's rows: see
+// score_lanes.
+INLINE void score_group(const bool accumulate, const uint8_t *k, size_t k_stride, size_t count, size_t rows,
+                        const float *k_scales, const int8_t *q, const float *q_scales, const int32_t *q_starts,
+                        float *scores) {
+  FOR_LANES(rows, for (size_t p = 0; p < count; p += 4)
+                      score_lanes(width, 4, accumulate, k + p * k_stride, k_stride, k_scales + p, q + 4 * r,
+                                  q_scales + r, q_starts + r, scores + p * ROW_BLOCK + r))
+}
+
+// Finds the maxima of a tile, whose positions are a multiple of 4. Whether the best weight of the tile is at most
+// 1 / SMALL_SHARE of all weights before it, for all rows.
+INLINE bool is_small_share(const float *scores, size_t padded, size_t rows, const float *maxima, const float *sums,
+                           float *tile_maxima) {
   vf excess = vf_set(-INFINITY);
   for (size_t r = 0; r < rows; r += LANES) {
-    const vf before = vf_load(maxima + r);
-    vf tile_maximum = vf_set(lowest_maximum), sum = vf_set(0);
-    for (size_t p = 0; p < count; p++)
-      tile_maximum = vf_max(tile_maximum, vf_load(scores + p * ROW_BLOCK + r));
+    vf most[4]; // chains, each of which waits for itself
+    for (int i = 0; i < 4; i++)
+      most[i] = vf_set(lowest_maximum);
+    for (size_t p = 0; p < padded; p += 4)
+      for (size_t i = 0; i < 4; i++)
+        most[i] = vf_max(most[i], vf_load(scores + (p + i) * ROW_BLOCK + r));
+    const vf own = vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3])), before = vf_load(maxima + r);
+    vf_store(tile_maxima + r, own);
+    const vf maximum = vf_max(before, own);
+    const vf weight = vf_mul(vf_power_of_2(vf_sub(own, maximum)), vf_set(SMALL_SHARE));
+    const vf weights = vf_mul(vf_power_of_2(vf_sub(before, maximum)), vf_load(sums + r));
+    excess = vf_max(excess, vf_sub(weight, weights));
+  }
+  return vf_maximum(excess) <= 0;
+}
+
+// The softmax of a tile, whose positions are a multiple of 4: scores become 2^(score - reference), the reference being
+// the tile's own maximum or, where values are in f32, that of all tiles. What was summed before has to be multiplied by
+// `factors`, and what the tile gives by `tile_factors`.
+INLINE void soften_int8_lanes(float *scores, size_t padded, size_t rows, const float *tile_maxima, float *maxima,
+                              float *sums, float *factors, float *tile_factors) {
+  for (size_t r = 0; r < rows; r += LANES) {
+    const vf before = vf_load(maxima + r), tile_maximum = vf_load(tile_maxima + r);
     const vf maximum = vf_max(before, tile_maximum), reference = VALUE_DOTS ? tile_maximum : maximum;
-    for (size_t p = 0; p < count; p++) {
-      const vf weight = vf_power_of_2(vf_sub(vf_load(scores + p * ROW_BLOCK + r), reference));
-      vf_store(scores + p * ROW_BLOCK + r, weight);
-      sum = vf_add(sum, weight);
-    }
+    vf total[4]; // chains, each of which waits for itself
+    for (int i = 0; i < 4; i++)
+      total[i] = vf_set(0);
+    for (size_t p = 0; p < padded; p += 4)
+      for (size_t i = 0; i < 4; i++) {
+        const vf weight = vf_power_of_2(vf_sub(vf_load(scores + (p + i) * ROW_BLOCK + r), reference));
+        vf_store(scores + (p + i) * ROW_BLOCK + r, weight);
+        total[i] = vf_add(total[i], weight);
+      }
+    const vf sum = vf_add(vf_add(total[0], total[1]), vf_add(total[2], total[3]));
     const vf factor = vf_power_of_2(vf_sub(before, maximum)), own = vf_power_of_2(vf_sub(reference, maximum));
     vf_store(maxima + r, maximum);
     vf_store(factors + r, factor);
     vf_store(tile_factors + r, own);
-    const vf total = vf_fma(vf_load(sums + r), factor, vf_mul(sum, own));
-    vf_store(sums + r, total);
-    excess = vf_max(excess, vf_sub(vf_mul(own, vf_set(SMALL_SHARE)), total));
+    vf_store(sums + r, vf_fma(vf_load(sums + r), factor, vf_mul(sum, own)));
   }
-  return vf_maximum(excess) <= 0;
 }
 
 // Four numbers below 128 each, a byte for each.
@@ -282,13 +313,13 @@ INLINE void add_values_in_lanes(const int digits, const squint_attention *a, siz
 INLINE void attend_int8_lanes(const squint_attention *a, uint32_t first_token, size_t first_row, size_t block,
                               const block_view *view, float *out, float *maxima, float *sums, uint8_t *scratch) {
   const size_t groups = (a->head_dim + GROUP_COLUMNS - 1) / GROUP_COLUMNS, dim = groups * GROUP_COLUMNS;
-  int8_t *q = (int8_t *)scratch; // [groups][2 digits][8 quads][ROW_BLOCK][4]
-  float *q_scales = (float *)(scratch + 2 * ROW_BLOCK * dim);
-  int32_t *q_starts = (int32_t *)(q_scales + ROW_BLOCK * groups); // takes the keys' bias out
-  uint8_t *tile = (uint8_t *)(q_starts + ROW_BLOCK * groups);     // keys, then values, of a tile
+  int8_t *q = (int8_t *)scratch; // [2 digits][groups][8 quads][ROW_BLOCK][4]
+  float *q_scales = (float *)(scratch + 2 * ROW_BLOCK * dim);     // [groups][ROW_BLOCK], of a unit of the second digit
+  int32_t *q_starts = (int32_t *)(q_scales + ROW_BLOCK * groups); // [2 digits][groups][ROW_BLOCK]
+  uint8_t *tile = (uint8_t *)(q_starts + 2 * ROW_BLOCK * groups); // keys, then values, of a tile
   float scores[ROW_BLOCK * POSITION_TILE] __attribute__((aligned(64)));
   uint8_t weights[2 * ROW_BLOCK * POSITION_TILE] __attribute__((aligned(64)));
-  float factors[ROW_BLOCK], tile_factors[ROW_BLOCK], scales[POSITION_TILE];
+  float factors[ROW_BLOCK], tile_factors[ROW_BLOCK], tile_maxima[ROW_BLOCK], scales[KEY_GROUPS * POSITION_TILE];
   memset(scratch, 0, (size_t)(tile - scratch)); // also rows that are none are computed
   memset(out, 0, ROW_BLOCK * padded_head_dim(a->head_dim) * sizeof(float));
   for (size_t r = 0; r < block; r++) {
@@ -296,10 +327,14 @@ INLINE void attend_int8_lanes(const squint_attention *a, uint32_t first_token, s
     for (size_t g = 0; g < groups; g++) {
       const size_t left = a->head_dim - g * GROUP_COLUMNS, n = left < GROUP_COLUMNS ? left : GROUP_COLUMNS;
       int8_t group[2 * GROUP_COLUMNS];
-      const float unit = quantize_query(from + g * GROUP_COLUMNS, n, group, &q_starts[g * ROW_BLOCK + r]);
-      q_scales[g * ROW_BLOCK + r] = a->scale * LOG2_E * unit;
-      for (size_t quad = 0; quad < 16; quad++)
-        memcpy(q + 4 * ((16 * g + quad) * ROW_BLOCK + r), group + 4 * quad, 4);
+      int32_t starts[2];
+      q_scales[g * ROW_BLOCK + r] = a->scale * LOG2_E * quantize_query(from + g * GROUP_COLUMNS, n, group, starts);
+      for (size_t digit = 0; digit < 2; digit++) {
+        q_starts[(digit * groups + g) * ROW_BLOCK + r] = starts[digit];
+        for (size_t quad = 0; quad < 8; quad++)
+          memcpy(q + 4 * ((8 * (digit * groups + g) + quad) * ROW_BLOCK + r),
+                 group + digit * GROUP_COLUMNS + 4 * quad, 4);
+      }
     }
   }
   for (size_t first = view->begin; first < view->end; first += POSITION_TILE) {
@@ -308,23 +343,35 @@ INLINE void attend_int8_lanes(const squint_attention *a, uint32_t first_token, s
     const uint8_t *keys = (const uint8_t *)a->k + first * a->kv_stride;
     copy_keys(keys, a->kv_stride, a->head_dim, count, 4 * quads, tile);
     for (size_t g = 0; g < groups; g++) {
-      load_scales(a->k_scales + first * a->scale_stride, a->scale_stride, g, count, POSITION_TILE, scales);
-      const uint8_t *k = tile + g * GROUP_COLUMNS;
-      const int8_t *qs = q + 2 * g * GROUP_COLUMNS * ROW_BLOCK;
-#define SCORES(accumulate)                                                                                             \
-  FOR_LANES(block, for (size_t p = 0; p < count; p += 4)                                                               \
-                       score_lanes(width, 4, accumulate, k + p * dim, dim, scales + p, qs + 4 * r,                     \
-                                   q_scales + g * ROW_BLOCK + r, q_starts + g * ROW_BLOCK + r,                         \
-                                   scores + p * ROW_BLOCK + r))
+      float *group_scales = scales + g * POSITION_TILE;
+      load_scales(a->k_scales + first * a->scale_stride, a->scale_stride, g, count, POSITION_TILE, group_scales);
+      for (size_t p = 0; p < POSITION_TILE; p += LANES)
+        vf_store(group_scales + p, vf_mul(vf_load(group_scales + p), vf_set(1 << DIGIT_BITS)));
+      const size_t part = g * ROW_BLOCK;
       if (g == 0)
-        SCORES(false)
+        score_group(false, tile, dim, count, block, group_scales, q, q_scales, q_starts, scores);
       else
-        SCORES(true)
-#undef SCORES
+        score_group(true, tile + g * GROUP_COLUMNS, dim, count, block, group_scales, q + GROUP_COLUMNS * part,
+                    q_scales + part, q_starts + part, scores);
     }
     if (!all_see(view, first, count))
       set_unseen(scores, unseen_score, view, block, first, count);
-    const bool small = soften_int8_lanes(scores, count, block, maxima, sums, factors, tile_factors);
+    for (size_t p = count; p < 4 * quads; p++)
+      for (size_t r = 0; r < block; r += LANES)
+        vf_store(scores + p * ROW_BLOCK + r, vf_set(unseen_score));
+    const bool small = is_small_share(scores, 4 * quads, block, maxima, sums, tile_maxima);
+    if (!small) {
+      for (size_t g = 0; g < groups; g++) {
+        float *group_scales = scales + g * POSITION_TILE;
+        for (size_t p = 0; p < POSITION_TILE; p += LANES)
+          vf_store(group_scales + p, vf_mul(vf_load(group_scales + p), vf_set(1.f / (1 << DIGIT_BITS))));
+        const size_t part = (groups + g) * ROW_BLOCK;
+        score_group(true, tile + g * GROUP_COLUMNS, dim, count, block, group_scales, q + GROUP_COLUMNS * part,
+                    q_scales + g * ROW_BLOCK, q_starts + part, scores);
+      }
+      is_small_share(scores, 4 * quads, block, maxima, sums, tile_maxima);
+    }
+    soften_int8_lanes(scores, 4 * quads, block, tile_maxima, maxima, sums, factors, tile_factors);
 #if VALUE_DOTS
     if (small)
       add_values_in_lanes(1, a, first, count, block, scores, factors, tile_factors, weights, tile, out);
@@ -409,7 +456,7 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
   const size_t padded_dim = padded_head_dim(a->head_dim);
   int8_t *q = (int8_t *)scratch; // [block][groups][2 digits][GROUP_COLUMNS]
   float q_scales[FEWEST_LANES][KEY_GROUPS];
-  int32_t q_starts[FEWEST_LANES][KEY_GROUPS];
+  int32_t q_starts[FEWEST_LANES][KEY_GROUPS][2];
   float scores[FEWEST_LANES][FEW_POSITIONS] __attribute__((aligned(64)));
   uint8_t weights[FEWEST_LANES][2][FEW_POSITIONS] __attribute__((aligned(64)));
   float factors[FEWEST_LANES], tile_factors[FEWEST_LANES], scales[FEW_POSITIONS];
@@ -419,7 +466,7 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
     for (size_t g = 0; g < groups; g++) {
       const size_t left = a->head_dim - g * GROUP_COLUMNS, n = left < GROUP_COLUMNS ? left : GROUP_COLUMNS;
       int8_t *group = q + 2 * (r * dim + g * GROUP_COLUMNS);
-      q_scales[r][g] = a->scale * LOG2_E * quantize_query(from + g * GROUP_COLUMNS, n, group, &q_starts[r][g]);
+      q_scales[r][g] = a->scale * LOG2_E * quantize_query(from + g * GROUP_COLUMNS, n, group, q_starts[r][g]);
     }
   }
   for (size_t first = view->begin; first < view->end; first += FEW_POSITIONS) {
@@ -441,7 +488,7 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
         const vf k_scale = vf_load(scales + p);
         for (size_t r = 0; r < block; r++) {
           const int8_t *qs = q + 2 * (r * dim + g * GROUP_COLUMNS);
-          vi high = vi_zero(), low = vi_set(q_starts[r][g]);
+          vi high = vi_set(q_starts[r][g][0]), low = vi_set(q_starts[r][g][1]);
           for (int quad = 0; quad < 8; quad++) {
             high = vi_dot(high, k[quad], vi_broadcast(qs + 4 * quad));
             low = vi_dot(low, k[quad], vi_broadcast(qs + GROUP_COLUMNS + 4 * quad));
