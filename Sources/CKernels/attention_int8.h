@@ -473,10 +473,20 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
     const size_t count = view->end - first < FEW_POSITIONS ? view->end - first : FEW_POSITIONS;
     const size_t padded = (count + LANES - 1) / LANES * LANES;
     const uint8_t *keys = (const uint8_t *)a->k + first * a->kv_stride;
+    const uint8_t *values = (const uint8_t *)a->v + first * a->kv_stride;
+    // The cache comes from memory, and hardware does not fetch ahead across pages. Values are fetched while keys pass by.
+    const size_t key_bytes = count * a->kv_stride;
+    for (size_t at = 0; at < PREFETCH_DISTANCE && at < key_bytes; at += 64)
+      __builtin_prefetch(keys + at);
     for (size_t g = 0; g < groups; g++) {
       const size_t columns = a->head_dim - g * GROUP_COLUMNS;
       load_scales(a->k_scales + first * a->scale_stride, a->scale_stride, g, count, padded, scales);
       for (size_t p = 0; p < count; p += LANES) {
+        for (size_t at = p * a->kv_stride; g == 0 && at < (p + LANES) * a->kv_stride; at += 64) {
+          if (at + PREFETCH_DISTANCE < key_bytes)
+            __builtin_prefetch(keys + at + PREFETCH_DISTANCE);
+          __builtin_prefetch(values + at);
+        }
         uint8_t copy[LANES * GROUP_COLUMNS];
         size_t stride = a->kv_stride;
         const uint8_t *rows =
@@ -505,7 +515,6 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
       soften_int8_row(scores[r], from, to, count, &maxima[r], &sums[r], &factors[r], &tile_factors[r]);
     }
 #if VALUE_DOTS
-    const uint8_t *values = (const uint8_t *)a->v + first * a->kv_stride;
     for (size_t g = 0; g < groups; g++) {
       load_scales(a->v_scales + first * a->scale_stride, a->scale_stride, g, count, padded, scales);
       const float step = scale_weights(scales, padded, 2);
