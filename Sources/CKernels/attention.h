@@ -123,18 +123,9 @@ INLINE void soften_lanes(float *scores, size_t count, size_t rows, float *maxima
   }
 }
 
-// scores[p][r] = value where row r does not see position p
-INLINE void set_unseen(float *scores, float value, const size_t *from, const size_t *to, size_t rows, size_t count) {
-  for (size_t r = 0; r < rows; r++) {
-    for (size_t p = 0; p < count; p++)
-      if (p < from[r] || p >= to[r])
-        scores[p * ROW_BLOCK + r] = value;
-  }
-}
-
 // out[r][d] = factors[r] · out[r][d] + Σ_p weights[r][p] · tile[p][d] for n rows and width · LANES columns.
-INLINE void weigh_columns(const int n, const int width, const float *weights, const float *factors, const float *tile,
-                          size_t dim, size_t count, float *out) {
+INLINE void weigh_columns(const int n, const int width, const float *weights, size_t stride, const float *factors,
+                          const float *tile, size_t dim, size_t count, float *out) {
   vf acc[DOT_TILE][2];
   for (int r = 0; r < n; r++)
     for (int w = 0; w < width; w++)
@@ -144,7 +135,7 @@ INLINE void weigh_columns(const int n, const int width, const float *weights, co
     for (int w = 0; w < width; w++)
       v[w] = vf_load(tile + p * dim + w * LANES);
     for (int r = 0; r < n; r++) {
-      vf weight = vf_set(weights[r * POSITION_TILE + p]);
+      vf weight = vf_set(weights[r * stride + p]);
       for (int w = 0; w < width; w++)
         acc[r][w] = vf_fma(weight, v[w], acc[r][w]);
     }
@@ -153,13 +144,13 @@ INLINE void weigh_columns(const int n, const int width, const float *weights, co
     for (int w = 0; w < width; w++)
       vf_store(out + r * dim + w * LANES, acc[r][w]);
 }
-INLINE void weigh_rows(const int n, const float *weights, const float *factors, const float *tile, size_t dim,
-                       size_t count, float *out) {
+INLINE void weigh_rows(const int n, const float *weights, size_t stride, const float *factors, const float *tile,
+                       size_t dim, size_t count, float *out) {
   size_t d = 0;
   for (; d + 2 * LANES <= dim; d += 2 * LANES)
-    weigh_columns(n, 2, weights, factors, tile + d, dim, count, out + d);
+    weigh_columns(n, 2, weights, stride, factors, tile + d, dim, count, out + d);
   if (d < dim)
-    weigh_columns(n, 1, weights, factors, tile + d, dim, count, out + d);
+    weigh_columns(n, 1, weights, stride, factors, tile + d, dim, count, out + d);
 }
 
 // Calls a function of n rows, n a constant, for all rows r: DOT_TILE at a time, then what is left.
@@ -188,17 +179,104 @@ INLINE void weigh_rows(const int n, const float *weights, const float *factors, 
 // Below any score, and the score of what is not seen, below that: a weight of nothing.
 static const float lowest_maximum = -1e30f, unseen_score = -2e30f;
 
+// Which positions the rows of a block see: row r those of begins[r]..<ends[r], all together those of begin..<end, each
+// those of last_begin..<first_end.
+typedef struct {
+  size_t begin, end, last_begin, first_end;
+  size_t begins[ROW_BLOCK], ends[ROW_BLOCK];
+} block_view;
+
+// Row first_row + r of the call is row r of the block.
+INLINE size_t token_of_row(const squint_attention *a, uint32_t first_token, size_t row) {
+  return first_token + row / a->heads;
+}
+INLINE const float *query_of_row(const squint_attention *a, uint32_t first_token, size_t row) {
+  return a->q + token_of_row(a, first_token, row) * a->q_token_stride + row % a->heads * a->q_head_stride;
+}
+
+INLINE block_view view_of_block(const squint_attention *a, uint32_t first_token, size_t first_row, size_t block) {
+  block_view view = {.begin = SIZE_MAX, .end = 0, .last_begin = 0, .first_end = SIZE_MAX};
+  for (size_t r = 0; r < block; r++) {
+    view.begins[r] = 0;
+    view.ends[r] = a->positions;
+    if (a->causal) {
+      const size_t next = a->first_position + token_of_row(a, first_token, first_row + r) + 1;
+      if (next < view.ends[r])
+        view.ends[r] = next;
+      if (a->window > 0 && next > a->window)
+        view.begins[r] = next - a->window;
+    }
+    view.last_begin = view.begins[r] > view.last_begin ? view.begins[r] : view.last_begin;
+    view.first_end = view.ends[r] < view.first_end ? view.ends[r] : view.first_end;
+    if (view.begins[r] < view.ends[r]) {
+      view.begin = view.begins[r] < view.begin ? view.begins[r] : view.begin;
+      view.end = view.ends[r] > view.end ? view.ends[r] : view.end;
+    }
+  }
+  return view;
+}
+
+INLINE bool all_see(const block_view *view, size_t first, size_t count) {
+  return view->last_begin <= first && first + count <= view->first_end;
+}
+
+// What row r sees of a tile: from..<to.
+INLINE void view_of_tile(const block_view *view, size_t r, size_t first, size_t count, size_t *from, size_t *to) {
+  const size_t begin = view->begins[r], end = view->ends[r];
+  *from = begin <= first ? 0 : begin - first < count ? begin - first : count;
+  *to = end <= first ? 0 : end - first < count ? end - first : count;
+}
+
+// scores[p][r] = value where row r does not see position p of a tile
+INLINE void set_unseen(float *scores, float value, const block_view *view, size_t rows, size_t first, size_t count) {
+  for (size_t r = 0; r < rows; r++) {
+    size_t from, to;
+    view_of_tile(view, r, first, count, &from, &to);
+    for (size_t p = 0; p < from; p++)
+      scores[p * ROW_BLOCK + r] = value;
+    for (size_t p = from > to ? from : to; p < count; p++)
+      scores[p * ROW_BLOCK + r] = value;
+  }
+}
+
+// Writes what was summed for the rows of a block, in lanes [head_dim][ROW_BLOCK] or in rows [row][dim], over its sums,
+// and the statistics, for which maxima are multiplied by `unit`.
+INLINE void write_block(const squint_attention *a, uint32_t first_token, size_t first_row, size_t block,
+                        const block_view *view, const bool in_lanes, const float *out, size_t dim, const float *maxima,
+                        const float *sums, float unit) {
+  for (size_t r = 0; r < block; r++) {
+    const size_t token = token_of_row(a, first_token, first_row + r), head = (first_row + r) % a->heads;
+    float *to = a->out + token * a->out_token_stride + head * a->out_head_stride;
+    const float reciprocal = view->begins[r] < view->ends[r] ? 1 / sums[r] : 0;
+    if (a->statistics) {
+      float *statistics = a->statistics + 2 * (token * a->heads + head);
+      statistics[0] = maxima[r] * unit;
+      statistics[1] = sums[r];
+    }
+    size_t d = 0;
+    if (in_lanes)
+      for (; d < a->head_dim; d++)
+        to[d] = out[d * ROW_BLOCK + r] * reciprocal;
+    for (; d + LANES <= a->head_dim; d += LANES)
+      vf_store(to + d, vf_mul(vf_load(out + r * dim + d), vf_set(reciprocal)));
+    for (; d < a->head_dim; d++)
+      to[d] = out[r * dim + d] * reciprocal;
+  }
+}
+
+// About where lanes become the faster way.
+enum { FEWEST_LANES = 8 };
+
 INLINE void attention_of_type(const uint32_t type, const squint_attention *a, uint32_t first_token, uint32_t tokens,
                               float *scratch) {
   const size_t dim = padded_head_dim(a->head_dim), rows = (size_t)tokens * a->heads;
   float *q = scratch, *out = q + ROW_BLOCK * dim, *tile = out + ROW_BLOCK * dim;
   float scores[ROW_BLOCK * POSITION_TILE] __attribute__((aligned(64)));
   float factors[ROW_BLOCK], maxima[ROW_BLOCK], sums[ROW_BLOCK];
-  size_t begins[ROW_BLOCK], ends[ROW_BLOCK];
   for (size_t first_row = 0; first_row < rows; first_row += ROW_BLOCK) {
     const size_t block = rows - first_row < ROW_BLOCK ? rows - first_row : ROW_BLOCK;
-    const bool in_lanes = block >= 8; // about where the second way becomes the faster one
-    size_t begin = SIZE_MAX, end = 0;
+    const bool in_lanes = block >= FEWEST_LANES;
+    const block_view view = view_of_block(a, first_token, first_row, block);
     // In lanes all rows of the block are computed, also those that are none.
     memset(q, 0, (in_lanes ? ROW_BLOCK : block) * dim * sizeof(float));
     memset(out, 0, (in_lanes ? ROW_BLOCK : block) * dim * sizeof(float));
@@ -207,74 +285,41 @@ INLINE void attention_of_type(const uint32_t type, const squint_attention *a, ui
       maxima[r] = lowest_maximum;
     }
     for (size_t r = 0; r < block; r++) {
-      const size_t token = first_token + (first_row + r) / a->heads, head = (first_row + r) % a->heads;
-      const float *from = a->q + token * a->q_token_stride + head * a->q_head_stride;
+      const float *from = query_of_row(a, first_token, first_row + r);
       if (in_lanes)
         for (size_t d = 0; d < a->head_dim; d++)
           q[d * ROW_BLOCK + r] = from[d] * a->scale;
       else
         for (size_t d = 0; d < a->head_dim; d++)
           q[r * dim + d] = from[d] * a->scale;
-      begins[r] = 0;
-      ends[r] = a->positions;
-      if (a->causal) {
-        const size_t next = a->first_position + token + 1;
-        if (next < ends[r])
-          ends[r] = next;
-        if (a->window > 0 && next > a->window)
-          begins[r] = next - a->window;
-      }
-      if (begins[r] < ends[r]) {
-        begin = begins[r] < begin ? begins[r] : begin;
-        end = ends[r] > end ? ends[r] : end;
-      }
     }
-    for (size_t first = begin; first < end; first += POSITION_TILE) {
-      const size_t count = end - first < POSITION_TILE ? end - first : POSITION_TILE;
-      load_tile(type, a->k, a->k_scales, a, first, count, dim, tile);
-      size_t from[ROW_BLOCK], to[ROW_BLOCK]; // what each row sees of the tile
-      bool all_seen = true;
-      for (size_t r = 0; r < block; r++) {
-        from[r] = begins[r] <= first ? 0 : begins[r] - first < count ? begins[r] - first : count;
-        to[r] = ends[r] <= first ? 0 : ends[r] - first < count ? ends[r] - first : count;
-        all_seen = all_seen && from[r] == 0 && to[r] == count;
-      }
+    for (size_t first = view.begin; first < view.end; first += POSITION_TILE) {
+      const size_t count = view.end - first < POSITION_TILE ? view.end - first : POSITION_TILE;
+      load_tile(type, a->k, NULL, a, first, count, dim, tile);
+      const bool all_seen = all_see(&view, first, count);
       if (in_lanes) {
         add_outers(q, tile, 1, dim, a->head_dim, NULL, count, block, scores);
         if (!all_seen)
-          set_unseen(scores, unseen_score, from, to, block, count);
+          set_unseen(scores, unseen_score, &view, block, first, count);
         soften_lanes(scores, count, block, maxima, sums, factors);
         if (!all_seen)
-          set_unseen(scores, 0, from, to, block, count);
+          set_unseen(scores, 0, &view, block, first, count);
       } else {
         FOR_ROWS(block, score_rows(n, q + r * dim, tile, dim, count, scores + r * POSITION_TILE));
-        for (size_t r = 0; r < block; r++)
-          soften_row(scores + r * POSITION_TILE, from[r], to[r], count, &maxima[r], &sums[r], &factors[r]);
+        for (size_t r = 0; r < block; r++) {
+          size_t from, to;
+          view_of_tile(&view, r, first, count, &from, &to);
+          soften_row(scores + r * POSITION_TILE, from, to, count, &maxima[r], &sums[r], &factors[r]);
+        }
       }
-      load_tile(type, a->v, a->v_scales, a, first, count, dim, tile);
+      load_tile(type, a->v, NULL, a, first, count, dim, tile);
       if (in_lanes)
         add_outers(scores, tile, dim, 1, count, factors, a->head_dim, block, out);
       else
-        FOR_ROWS(block, weigh_rows(n, scores + r * POSITION_TILE, factors + r, tile, dim, count, out + r * dim))
+        FOR_ROWS(block, weigh_rows(n, scores + r * POSITION_TILE, POSITION_TILE, factors + r, tile, dim, count,
+                                   out + r * dim))
     }
-    for (size_t r = 0; r < block; r++) {
-      const size_t token = first_token + (first_row + r) / a->heads, head = (first_row + r) % a->heads;
-      float *to = a->out + token * a->out_token_stride + head * a->out_head_stride;
-      const float reciprocal = begins[r] < ends[r] ? 1 / sums[r] : 0;
-      if (a->statistics) {
-        float *statistics = a->statistics + 2 * (token * a->heads + head);
-        statistics[0] = maxima[r];
-        statistics[1] = sums[r];
-      }
-      size_t d = 0;
-      if (in_lanes)
-        for (; d < a->head_dim; d++)
-          to[d] = out[d * ROW_BLOCK + r] * reciprocal;
-      for (; d + LANES <= a->head_dim; d += LANES)
-        vf_store(to + d, vf_mul(vf_load(out + r * dim + d), vf_set(reciprocal)));
-      for (; d < a->head_dim; d++)
-        to[d] = out[r * dim + d] * reciprocal;
-    }
+    write_block(a, first_token, first_row, block, &view, in_lanes, out, dim, maxima, sums, 1);
   }
 }
 
@@ -284,9 +329,7 @@ TARGET static void attention_f32(const squint_attention *a, uint32_t first_token
 TARGET static void attention_f16(const squint_attention *a, uint32_t first_token, uint32_t tokens, float *scratch) {
   attention_of_type(SQUINT_F16, a, first_token, tokens, scratch);
 }
-TARGET static void attention_int8(const squint_attention *a, uint32_t first_token, uint32_t tokens, float *scratch) {
-  attention_of_type(SQUINT_INT8, a, first_token, tokens, scratch);
-}
+#include "attention_int8.h"
 
 static void attention(const squint_attention *a, uint32_t first_token, uint32_t tokens, float *scratch) {
   switch (a->kv_type) {

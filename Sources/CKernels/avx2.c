@@ -10,12 +10,6 @@
 #define ZERO_POINT_IN_DOT 1
 #define COPIES_INT8 0
 
-INLINE vi broadcast_quad(const int8_t *x) {
-  int32_t quad;
-  memcpy(&quad, x, 4);
-  return _mm256_set1_epi32(quad);
-}
-
 // Sums of pairs of int16.
 INLINE vi pair_sums(vi words) { return _mm256_madd_epi16(words, _mm256_set1_epi16(1)); }
 
@@ -44,7 +38,7 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
   dot[0] = dot[1] = vi_zero();
   if (type == SQUINT_INT8) {
     for (int quad = 0; quad < 8; quad++) {
-      vi xs = broadcast_quad(x + 4 * quad);
+      vi xs = vi_broadcast(x + 4 * quad);
       for (int v = 0; v < 2; v++) {
         vi w = load_int8(weights + 64 * quad + 32 * v);
         dot[v] = vi_add(dot[v], int8_products(_mm256_abs_epi8(w), w, xs));
@@ -54,7 +48,7 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
     // 16 products of a nibble and a byte, at most 16 · 15 · 127 = 30,480, fit int16: it is widened once.
     const vi nibble = _mm256_set1_epi8(15);
     for (int pair = 0; pair < 4; pair++) {
-      vi low_xs = broadcast_quad(x + 8 * pair), high_xs = broadcast_quad(x + 8 * pair + 4);
+      vi low_xs = vi_broadcast(x + 8 * pair), high_xs = vi_broadcast(x + 8 * pair + 4);
       for (int v = 0; v < 2; v++) {
         vi both = _mm256_loadu_si256((const __m256i *)(weights + 64 * pair + 32 * v));
         vi low = _mm256_maddubs_epi16(_mm256_and_si256(both, nibble), low_xs);
@@ -81,7 +75,7 @@ INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t
       absolute[v] = _mm256_abs_epi8(w[v]);
     }
     for (int t = 0; t < n; t++) {
-      vi xs = broadcast_quad(x + t * x_stride + 4 * quad);
+      vi xs = vi_broadcast(x + t * x_stride + 4 * quad);
       for (int v = 0; v < 2; v++)
         dot[t][v] = is_int8 ? vi_add(dot[t][v], int8_products(absolute[v], w[v], xs))
                             : _mm256_add_epi16(dot[t][v], _mm256_maddubs_epi16(w[v], xs));
@@ -92,6 +86,10 @@ INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t
       for (int v = 0; v < 2; v++)
         dot[t][v] = pair_sums(dot[t][v]);
 }
+
+#define KEY_BIAS 0
+#define VALUE_DOTS 0
+INLINE vi vi_dot(vi acc, vi k, vi q) { return vi_add(acc, int8_products(_mm256_abs_epi8(k), k, q)); }
 
 #include "product.h"
 

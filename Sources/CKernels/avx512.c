@@ -11,12 +11,6 @@
 #define ZERO_POINT_IN_DOT 0
 #define COPIES_INT8 0
 
-INLINE vi broadcast_quad(const int8_t *x) {
-  int32_t quad;
-  memcpy(&quad, x, 4);
-  return _mm512_set1_epi32(quad);
-}
-
 INLINE vi low_nibbles(vi both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
 INLINE vi high_nibbles(vi both) { return low_nibbles(_mm512_srli_epi16(both, 4)); }
 
@@ -42,7 +36,7 @@ INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t
     for (int i = 0; i < m; i++)
       w[i] = _mm512_loadu_si512(weights + i * weight_stride + 64 * quad);
     for (int t = 0; t < n; t++) {
-      vi xs = broadcast_quad(x + t * x_stride + 4 * quad);
+      vi xs = vi_broadcast(x + t * x_stride + 4 * quad);
       for (int i = 0; i < m; i++)
         dot[t][i] = _mm512_dpbusd_epi32(dot[t][i], w[i], xs);
     }
@@ -54,17 +48,21 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
   vi even = vi_zero(), odd = vi_zero(); // two sums: each waits for itself
   if (type == SQUINT_INT8)
     for (int quad = 0; quad < 8; quad += 2) {
-      even = _mm512_dpbusd_epi32(even, _mm512_loadu_si512(weights + 64 * quad), broadcast_quad(x + 4 * quad));
-      odd = _mm512_dpbusd_epi32(odd, _mm512_loadu_si512(weights + 64 * quad + 64), broadcast_quad(x + 4 * quad + 4));
+      even = _mm512_dpbusd_epi32(even, _mm512_loadu_si512(weights + 64 * quad), vi_broadcast(x + 4 * quad));
+      odd = _mm512_dpbusd_epi32(odd, _mm512_loadu_si512(weights + 64 * quad + 64), vi_broadcast(x + 4 * quad + 4));
     }
   else
     for (int pair = 0; pair < 4; pair++) {
       vi both = _mm512_loadu_si512(weights + 64 * pair);
-      even = _mm512_dpbusd_epi32(even, low_nibbles(both), broadcast_quad(x + 8 * pair));
-      odd = _mm512_dpbusd_epi32(odd, high_nibbles(both), broadcast_quad(x + 8 * pair + 4));
+      even = _mm512_dpbusd_epi32(even, low_nibbles(both), vi_broadcast(x + 8 * pair));
+      odd = _mm512_dpbusd_epi32(odd, high_nibbles(both), vi_broadcast(x + 8 * pair + 4));
     }
   dot[0] = vi_add(even, odd);
 }
+
+#define KEY_BIAS 0x80
+#define VALUE_DOTS 1
+INLINE vi vi_dot(vi acc, vi k, vi q) { return _mm512_dpbusd_epi32(acc, k, q); }
 
 #include "product.h"
 

@@ -11,12 +11,6 @@
 #define ZERO_POINT_IN_DOT 0
 #define COPIES_INT8 0
 
-INLINE vi broadcast_quad(const int8_t *x) {
-  int32_t quad;
-  memcpy(&quad, x, 4);
-  return _mm256_set1_epi32(quad);
-}
-
 INLINE void unpack_group(const uint32_t type, const uint8_t *weights, uint8_t *unpacked) {
   (void)type;
   const vi nibble = _mm256_set1_epi8(15);
@@ -39,7 +33,7 @@ INLINE void dot_tile(const int n, const int m, const bool is_int8, const uint8_t
     for (int v = 0; v < 2; v++) {
       vi w = _mm256_loadu_si256((const __m256i *)(weights + 64 * quad + 32 * v));
       for (int t = 0; t < n; t++)
-        dot[t][v] = _mm256_dpbusd_avx_epi32(dot[t][v], w, broadcast_quad(x + t * x_stride + 4 * quad));
+        dot[t][v] = _mm256_dpbusd_avx_epi32(dot[t][v], w, vi_broadcast(x + t * x_stride + 4 * quad));
     }
 }
 
@@ -57,10 +51,14 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
     for (int v = 0; v < 2; v++) {
       vi both = _mm256_loadu_si256((const __m256i *)(weights + 64 * pair + 32 * v));
       vi low = _mm256_and_si256(both, nibble), high = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-      dot[v] = _mm256_dpbusd_avx_epi32(dot[v], low, broadcast_quad(x + 8 * pair));
-      dot[v] = _mm256_dpbusd_avx_epi32(dot[v], high, broadcast_quad(x + 8 * pair + 4));
+      dot[v] = _mm256_dpbusd_avx_epi32(dot[v], low, vi_broadcast(x + 8 * pair));
+      dot[v] = _mm256_dpbusd_avx_epi32(dot[v], high, vi_broadcast(x + 8 * pair + 4));
     }
 }
+
+#define KEY_BIAS 0x80
+#define VALUE_DOTS 1
+INLINE vi vi_dot(vi acc, vi k, vi q) { return _mm256_dpbusd_avx_epi32(acc, k, q); }
 
 #include "product.h"
 

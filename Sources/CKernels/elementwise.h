@@ -184,6 +184,20 @@ INLINE vf vf_exponential(vf x) {
   return vf_scale(p, n);
 }
 
+// 2^x for x <= 0, by the polynomial of degree 5 with the least largest relative error, 2^-23 before rounding, on
+// -1/2...1/2. x is clamped to -126, where 2^x is a normal number still.
+INLINE vf vf_power_of_2(vf x) {
+  x = vf_max(vf_set(-126), x);
+  // A number beside which integers are the last bits: rounds, and leaves n in the bits.
+  const vf magic = vf_set(0x1.8p23f), shifted = vf_add(x, magic), r = vf_sub(x, vf_sub(shifted, magic));
+  vf p = vf_set(0x1.5bba1ap-10f);
+  p = vf_fma(p, r, vf_set(0x1.3cea88p-7f));
+  p = vf_fma(p, r, vf_set(0x1.c6b752p-5f));
+  p = vf_fma(p, r, vf_set(0x1.ebf9bcp-3f));
+  p = vf_fma(p, r, vf_set(0x1.62e42ap-1f));
+  return vf_add_to_exponent(vf_fma(p, r, vf_set(1)), shifted);
+}
+
 TARGET static void exponential(const float *x, float *y, size_t count) {
   size_t i = 0;
   for (; i + LANES <= count; i += LANES)

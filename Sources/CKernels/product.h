@@ -117,6 +117,15 @@ INLINE void product_of_one(const uint32_t type, const squint_product *p, uint32_
   }
 }
 
+// What the sums of activations are multiplied with: see add_group.
+INLINE void term_of_sums(const uint32_t type, const uint32_t groups, const float *x_scales, const int32_t *x_sums,
+                         int32_t *zeros, float *scaled_sums) {
+  for (uint32_t g = 0; g < groups; g++) {
+    zeros[g] = zero_point_term(type, x_sums[g]);
+    scaled_sums[g] = x_scales[g] * (float)x_sums[g];
+  }
+}
+
 // sums[n][m][16] += the products of one block of m panels with n tokens; x_scales and x_sums
 // point at the block's first group.
 INLINE void add_tile(const int n, const int m, const uint32_t type, const uint8_t *weights, size_t weight_stride,
@@ -128,10 +137,12 @@ INLINE void add_tile(const int n, const int m, const uint32_t type, const uint8_
   for (int t = 0; t < n; t++) {
     for (int v = 0; v < m * VECTORS; v++)
       acc[t][v] = vf_load(sums + t * PANEL_TILE * PANEL_ROWS + v * LANES);
-    for (uint32_t g = 0; g < groups; g++) {
-      zeros[t][g] = zero_point_term(type, x_sums[t * scale_stride + g]);
-      scaled_sums[t][g] = x_scales[t * scale_stride + g] * (float)x_sums[t * scale_stride + g];
-    }
+    // A number of groups that the compiler knows, for vectors, and those beyond it.
+    const uint32_t whole = groups < BLOCK_GROUPS ? 0 : BLOCK_GROUPS;
+    if (whole > 0)
+      term_of_sums(type, BLOCK_GROUPS, x_scales + t * scale_stride, x_sums + t * scale_stride, zeros[t], scaled_sums[t]);
+    term_of_sums(type, groups - whole, x_scales + t * scale_stride + whole, x_sums + t * scale_stride + whole,
+                 zeros[t] + whole, scaled_sums[t] + whole);
   }
   for (uint32_t g = 0; g < groups; g++) {
     vi dot[PRODUCT_TILE][PANEL_TILE * VECTORS];
@@ -150,9 +161,9 @@ INLINE void add_tile(const int n, const int m, const uint32_t type, const uint8_
       vf_store(sums + t * PANEL_TILE * PANEL_ROWS + v * LANES, acc[t][v]);
 }
 
-// m panels with a chunk of tokens. A block of weights is unpacked once for all of them, whose activations stay in the
-// second-level cache while the panels pass by.
-enum { TOKEN_CHUNK = 64 / PRODUCT_TILE * PRODUCT_TILE };
+// m panels with a chunk of tokens, as many as a prefill's. A block of weights is unpacked once for all of them, whose
+// activations stay in the second-level cache while the panels pass by.
+enum { TOKEN_CHUNK = 132 };
 INLINE void product_of_panels(const int m, const uint32_t type, const squint_product *p, uint32_t panel, uint32_t first,
                               uint32_t chunk) {
   const size_t bytes_per_panel = panel_bytes(type, p->groups), x_stride = (size_t)p->groups * GROUP_COLUMNS;
@@ -177,6 +188,11 @@ INLINE void product_of_panels(const int m, const uint32_t type, const squint_pro
     if (unpacks)
       weights = unpacked[0];
     block += block_bytes(type, groups);
+    // What comes next is fetched while all tokens pass by. Beyond the end nothing happens.
+    const uint8_t *next = b + 1 < blocks ? block : p->weights + (panel + m) * bytes_per_panel;
+    for (int i = 0; i < m; i++)
+      for (size_t at = 0; at < block_bytes(type, BLOCK_GROUPS); at += 64)
+        __builtin_prefetch(next + i * bytes_per_panel + at);
     const size_t column = (size_t)b * BLOCK_GROUPS;
     uint32_t t = 0;
 #define TILE(n)                                                                                                        \
@@ -209,13 +225,16 @@ INLINE void product_of_panels(const int m, const uint32_t type, const squint_pro
 
 // Several tokens (prefill).
 INLINE void product_of_many(const uint32_t type, const squint_product *p, uint32_t first_panel, uint32_t panels) {
-  for (uint32_t first = 0; first < p->tokens; first += TOKEN_CHUNK) {
-    const uint32_t chunk = p->tokens - first < TOKEN_CHUNK ? p->tokens - first : TOKEN_CHUNK;
+  // Chunks of equal size: a rest of few tokens would pay for the unpacking of all weights.
+  const uint32_t chunks = (p->tokens + TOKEN_CHUNK - 1) / TOKEN_CHUNK;
+  for (uint32_t c = 0, first = 0; c < chunks; c++) {
+    const uint32_t chunk = (p->tokens - first + chunks - c - 1) / (chunks - c);
     uint32_t panel = first_panel;
     for (; panel + PANEL_TILE <= first_panel + panels; panel += PANEL_TILE)
       product_of_panels(PANEL_TILE, type, p, panel, first, chunk);
     for (; PANEL_TILE > 1 && panel < first_panel + panels; panel++)
       product_of_panels(1, type, p, panel, first, chunk);
+    first += chunk;
   }
 }
 

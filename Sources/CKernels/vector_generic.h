@@ -49,6 +49,8 @@ INLINE vi vi_round(vf v) {
 }
 // v · 2^n for integers n in -126...127
 INLINE vf vf_scale(vf v, vf n) { return v * (vf)((vi_round(n) + 127) << 23); }
+// v · 2^n, n being the last bits of `n`
+INLINE vf vf_add_to_exponent(vf v, vf n) { return (vf)((vi)v + ((vi)n << 23)); }
 INLINE vf vf_from_int(vi v) { return (vf){(float)v[0], (float)v[1], (float)v[2], (float)v[3]}; }
 INLINE float half_to_float(uint16_t half) { return float_from_half(half); }
 INLINE vf vf_load_half(const uint16_t *p) {
@@ -71,6 +73,27 @@ INLINE vi vi_max(vi a, vi b) {
 }
 INLINE vi vi_add(vi a, vi b) { return a + b; }
 INLINE vi vi_set(int32_t x) { return (vi){x, x, x, x}; }
+INLINE vi vi_load(const void *p) {
+  vi v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void vi_store(void *p, vi v) { memcpy(p, &v, sizeof v); }
+INLINE vi vi_and(vi a, vi b) { return a & b; }
+INLINE vi vi_or(vi a, vi b) { return a | b; }
+INLINE vi vi_xor(vi a, vi b) { return a ^ b; }
+INLINE vi vi_shift_left(vi v, const int n) { return v << n; }
+// Zeros come in from the left
+INLINE vi vi_shift_right(vi v, const int n) {
+  typedef uint32_t vu __attribute__((vector_size(16)));
+  return (vi)((vu)v >> n);
+}
+// The four bytes at p in every lane
+INLINE vi vi_broadcast(const void *p) {
+  int32_t quad;
+  memcpy(&quad, p, 4);
+  return vi_set(quad);
+}
 INLINE vi vi_zero(void) { return (vi){0, 0, 0, 0}; }
 INLINE int32_t vi_sum(vi v) { return v[0] + v[1] + v[2] + v[3]; }
 INLINE int32_t vi_maximum(vi v) {
@@ -81,4 +104,23 @@ INLINE int32_t vi_maximum(vi v) {
 INLINE void vi_store_bytes(int8_t *p, vi v) {
   for (int i = 0; i < 4; i++)
     p[i] = (int8_t)v[i];
+}
+// Of LANES rows of 32 bytes, `stride` apart: quads[i] has bytes 4i...4i + 3 of each row.
+INLINE void load_key_quads(const uint8_t *rows, size_t stride, vi quads[8]) {
+  for (int quad = 0; quad < 8; quad++) {
+    uint8_t bytes[LANES][4];
+    for (int lane = 0; lane < LANES; lane++)
+      memcpy(bytes[lane], rows + lane * stride + 4 * quad, 4);
+    quads[quad] = vi_load(bytes);
+  }
+}
+// Of 4 rows of VALUE_VECTORS · LANES bytes (a divisor of 32), `stride` apart: lane l of quads[i] has byte LANES · i + l
+// of each.
+#define VALUE_VECTORS 4
+INLINE void load_value_quads(const uint8_t *rows, size_t stride, vi quads[VALUE_VECTORS]) {
+  uint8_t bytes[VALUE_VECTORS * LANES][4];
+  for (int byte = 0; byte < VALUE_VECTORS * LANES; byte++)
+    for (int row = 0; row < 4; row++)
+      bytes[byte][row] = rows[row * stride + byte];
+  memcpy(quads, bytes, sizeof bytes);
 }

@@ -17,6 +17,8 @@ struct AttentionShape {
   var range: Range<Int>?
   /// Numbers between what the strides span.
   var gap = 0
+  /// Queries that int8 holds exactly.
+  var wholeQueries = false
 }
 
 func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UInt64) -> KernelCase {
@@ -26,7 +28,23 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
   let tokenStride = heads * headStride + shape.gap
   let cacheStride = dimension + shape.gap
   let scaleStride = (dimension + 31) / 32 + shape.gap
-  let q = random.normals(tokens * tokenStride).map { largeScores ? $0 * 30 : $0 }
+  var q = random.normals(tokens * tokenStride).map { largeScores ? $0 * 30 : $0 }
+  if shape.wholeQueries {  // steps of 1/64 with 127 of them in each group
+    q = q.map { (max(-1, min($0 / 3, 1)) * 127).rounded() / 64 }
+    for head in 0..<tokens * heads {
+      let start = head / heads * tokenStride + head % heads * headStride
+      for group in stride(from: 0, to: dimension, by: 32) { q[start + group] = 127 / 64 }
+    }
+  }
+
+  /// A step of a query's first digit, of which 127 make the largest of a group, for element `d` of the head that starts
+  /// at `start`; 0 where nothing is rounded.
+  let queries = q
+  @Sendable func queryStep(_ start: Int, _ d: Int) -> Double {
+    guard shape.type == .int8, !shape.wholeQueries else { return 0 }
+    let group = queries[start + d / 32 * 32..<start + min(d / 32 * 32 + 32, dimension)]
+    return Double(group.map(\.magnitude).max()!) / 127
+  }
 
   /// A cache as it is stored, its scales, and the numbers that it stands for.
   func cache() -> (stored: [UInt8], scales: [UInt16], exact: [Double]) {
@@ -60,7 +78,7 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
       UInt32(shape.window), shape.causal ? 1 : 0, scale.bitPattern, UInt32(tokenStride), UInt32(headStride),
       UInt32(range.lowerBound), UInt32(range.count),
     ],
-    inputs: [bytes(q), keys, values_, bytes(keyScales), bytes(valueScales)],
+    inputs: [bytes(queries), keys, values_, bytes(keyScales), bytes(valueScales)],
     outputs: [bytes(before), bytes(scratch), bytes([Float](repeating: canary, count: 2 * shape.tokens * heads))]
   ) { outputs in
     var expected: [Int: (value: Double, tolerance: Double)] = [:]
@@ -72,19 +90,30 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
       }
       for head in 0..<heads {
         let start = token * tokenStride + head * headStride
+        let steps = (0..<dimension).map { queryStep(start, $0) * Double(scale) }
         var scores: [Double] = []
         var scoreError = 0.0
+        var largestStep = 0.0
         for p in seen {
           var score = 0.0
           var magnitude = 0.0
+          var rounding = 0.0
           for d in 0..<dimension {
-            let term = Double(q[start + d]) * Double(scale) * k[p * cacheStride + d]
+            let term = Double(queries[start + d]) * Double(scale) * k[p * cacheStride + d]
             score += term
             magnitude += abs(term)
+            rounding += steps[d] * abs(k[p * cacheStride + d])
           }
           scores.append(score)
-          // The scaled query and the dequantized key are rounded, then each product and sum.
-          scoreError = max(scoreError, Double(2 * dimension + 4) * 0x1p-24 * magnitude)
+          // The scaled query and the dequantized key are rounded, then each product and sum; in integers the second
+          // digit of the query to half a 128th of a step, the scales, the factors between the powers of 2 and of e, and
+          // each group's product and sum.
+          scoreError = max(scoreError, rounding / 256 + Double(2 * dimension + 12) * 0x1p-24 * magnitude)
+          largestStep = max(largestStep, rounding)
+        }
+        // Many rows do without the second digit in tiles in which none has more than a quarter of the weights before.
+        if shape.type == .int8, range.count * heads >= 8, seen.count > 4 {
+          scoreError = max(scoreError, expm1(largestStep / 2))
         }
         let largest = scores.max() ?? 0
         let weights = scores.map { exp($0 - largest) }
@@ -96,6 +125,13 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
         let spread = (scores.map(abs).max() ?? 0) * 0x1p-22
         let relative =
           2 * (scoreError + spread) + 2 * tiles * 0x1p-22 + Double(4 * seen.count + 8) * 0x1p-24
+        // Weights for values in int8 are rounded to half a step, of which 2^14 - 1 make the largest of a tile, or 2^7 -
+        // 1 in such tiles of 32 positions.
+        let most = 0.25 * exp(2 * scoreError)
+        let weightErrors = weights.indices.map { index in
+          let near = weights[max(index - 31, 0)..<min(index + 32, weights.count)].max()! / sum
+          return 0.5 * max(1 / 16383 / sum, min(near, most) / 127)
+        }
         if !seen.isEmpty {
           let place = 2 * (token * heads + head)
           statistics[place] = (largest, scoreError + 1e-35)
@@ -108,7 +144,15 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
             value += weight / sum * v[p * cacheStride + d]
             magnitude += weight / sum * abs(v[p * cacheStride + d])
           }
-          expected[start + d] = (value, relative * magnitude + 1e-35)
+          var rounding = 0.0
+          if shape.type == .int8 {
+            for (index, p) in seen.enumerated() {
+              rounding += weightErrors[index] * Double(Int8(bitPattern: values_[p * cacheStride + d]).magnitude)
+            }
+            // A tile has one step for the values of all its positions, seen or not.
+            rounding *= (0..<positions).map { half(valueScales[$0 * scaleStride + d / 32]) }.max()!
+          }
+          expected[start + d] = (value, relative * magnitude + rounding + 1e-35)
         }
       }
     }
@@ -127,6 +171,11 @@ func attentionCases() -> [KernelCase] {
   var cases: [KernelCase] = []
   func add(_ shape: AttentionShape, largeScores: Bool = false) {
     cases.append(attentionCase(shape, largeScores: largeScores, seed: UInt64(cases.count)))
+    if shape.type == .int8 {
+      var shape = shape
+      shape.wholeQueries = true
+      cases.append(attentionCase(shape, seed: UInt64(cases.count)))
+    }
   }
   for type in [ElementType.f32, .f16, .int8] {
     for dimension in [1, 5, 16, 31, 33, 48, 64, 80, 128] {
@@ -156,6 +205,13 @@ func attentionCases() -> [KernelCase] {
       )
     }
     add(AttentionShape(type: type, headDimension: 512, heads: 2, tokens: 3, positions: 40, firstPosition: 37))
+    add(AttentionShape(type: type, headDimension: 512, heads: 2, tokens: 4, positions: 40, firstPosition: 36))
+    // Several tiles of few rows, of which the last is not full, and windows that begin in any.
+    for window in [0, 3, 200, 520] {
+      add(
+        AttentionShape(
+          type: type, headDimension: 96, heads: 2, tokens: 3, positions: 601, firstPosition: 598, window: window))
+    }
     // Scores of hundreds: all weight on few positions, and the maximum rises from tile to tile.
     add(AttentionShape(type: type, tokens: 5, positions: 200, firstPosition: 195), largeScores: true)
     // Positions that the cache does not hold, and a token that sees none of those it holds.

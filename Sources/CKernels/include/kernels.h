@@ -61,6 +61,10 @@ typedef struct {
 // of the cache is position p. Causal: p <= first_position + t; with a window w > 0 also p > first_position + t - w.
 // A token that may see no position gets zeros. The softmax is the running one of Milakov & Gimelshein
 // (arXiv 1805.02867) over tiles of positions, so no tokens × positions matrix exists.
+//
+// Sums are in f32 or, over a cache in int8, exact in integers within a group of 32 columns: queries are then rounded to
+// 15 bits of the largest magnitude of their group, and weights, where values are multiplied in integers, as
+// attention_int8.h says.
 typedef struct {
   const float *q;           // [tokens][q_token_stride], head h at h * q_head_stride
   size_t q_token_stride;    // in floats
