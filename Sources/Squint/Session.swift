@@ -324,7 +324,7 @@ public final class Session {
   func step(_ token: Int32) throws(SquintError) {
     try decoder.embed(Int(token), row: 0)
     prompt.tokens.append(token)
-    decoder.forward(count: 1, .consecutive(sequence: 0, first: cachedCount))
+    decoder.forward(count: 1, .step(sequence: 0, position: cachedCount))
     decoder.project(first: 0, count: 1)
     if let failure = decoder.stream.failure { throw failure }
     cachedCount += 1

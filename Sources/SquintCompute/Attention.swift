@@ -5,13 +5,15 @@ import SquintFile
 public enum Placement: Sendable {
   /// The rows follow each other in one sequence, from position `first` on: a prompt.
   case consecutive(sequence: Int, first: Int)
+  /// The one row is the position `position` of a sequence that is there up to it: a token of an answer.
+  case step(sequence: Int, position: Int)
   /// Row r is the position `position` of sequence r: beams.
   case parallel(position: Int)
 
   /// The place of the rows from `row` on.
   public func from(_ row: Int) -> Placement {
     guard case .consecutive(let sequence, let first) = self else {
-      precondition(row == 0, "the rows of several sequences are computed together")
+      precondition(row == 0, "only the rows of a prompt may be computed one after the other")
       return self
     }
     return .consecutive(sequence: sequence, first: first + row)
@@ -19,7 +21,7 @@ public enum Placement: Sendable {
 
   func sequence(ofRow row: Int) -> Int {
     switch self {
-    case .consecutive(let sequence, _): sequence
+    case .consecutive(let sequence, _), .step(let sequence, _): sequence
     case .parallel: row
     }
   }
@@ -27,7 +29,7 @@ public enum Placement: Sendable {
   func position(ofRow row: Int) -> Int {
     switch self {
     case .consecutive(_, let first): first + row
-    case .parallel(let position): position
+    case .step(_, let position), .parallel(let position): position
     }
   }
 }
@@ -137,8 +139,9 @@ extension Compute {
     q: Rows, into out: Rows, count: Int, cache: KVCache, layer: Int, window: Int, _ placement: Placement,
     scratch: Rows, parts: AttentionParts
   ) {
-    // One token of one sequence: its few heads would leave threads idle.
-    if count == 1, case .consecutive(let sequence, let position) = placement {
+    // Its few heads would leave threads idle. Not for the last row of a prompt that happens to be alone: what a prompt gives does
+    // not depend on how it is cut.
+    if case .step(let sequence, let position) = placement {
       let first = window > 0 ? max(position + 1 - window, 0) : 0
       attendInParts(
         q: q, into: out, cache.shape, cache.headsOf(layer: layer, sequence: sequence), first..<position + 1,
@@ -179,8 +182,8 @@ extension Compute {
     }
     let rowsPerPiece: Int
     switch placement {
-    case .consecutive: rowsPerPiece = 16
-    case .parallel: rowsPerPiece = 1
+    case .consecutive: rowsPerPiece = Self.rowsPerPiece
+    case .step, .parallel: rowsPerPiece = 1
     }
     var job = Job(
       q: q, out: out, count: count, cache: cache, layer: layer, window: window, placement: placement,
@@ -190,6 +193,9 @@ extension Compute {
       job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
     }
   }
+
+  /// The rows of a prompt whose attention is computed together. Chunks of multiples of them give the same numbers.
+  public static let rowsPerPiece = 16
 
   /// The widths of heads that attention takes.
   public static let headWidths = 1...Int(SQUINT_MAXIMUM_HEAD_DIM)

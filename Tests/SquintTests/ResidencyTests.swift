@@ -47,6 +47,25 @@ import Testing
     }
   }
 
+  /// Neither do they depend on how a prompt is cut, in multiples of the rows whose attention is computed together.
+  @Test(
+    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen3"], [ElementType.f32, .int8, .int4])
+  func chunksGiveTheSame(_ name: String, _ type: ElementType) throws {
+    let model = try model(name, type)
+    let ids = try promptIDs(name)
+    let long = (0..<200).map { ids[$0 % ids.count] }
+    for (count, kvType) in [(129, KVType.int8), (145, .f16), (200, .f32)] {
+      let prompt = Prompt(tokens: Array(long[..<count]))
+      var options = SessionOptions(kvType: kvType, threads: 2)
+      let expected = try logits(Session(model, options), prompt)
+      for chunk in [16, 32, 48, 256] {
+        options.chunk = chunk
+        let isEqual = try logits(Session(model, options), prompt) == expected
+        #expect(isEqual, "chunks of \(chunk), a cache of \(kvType)")
+      }
+    }
+  }
+
   /// The same for what is seen: some tiles at a time, and more than one layer of the encoder's features.
   @Test(arguments: ["smolvlm", "idefics3", "llava-clip-layers", "llava-dinov2"], [ElementType.f32, .int8])
   func picturesAreTheSame(_ name: String, _ type: ElementType) throws {
