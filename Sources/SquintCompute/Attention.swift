@@ -162,7 +162,7 @@ extension Compute {
     }
     let rowsPerPiece: Int
     switch placement {
-    case .consecutive: rowsPerPiece = 16
+    case .consecutive: rowsPerPiece = Self.rowsPerPiece(queryHeads: q.width / cache.shape.headWidth / cache.shape.heads)
     case .parallel: rowsPerPiece = 1
     }
     var job = Job(
@@ -172,6 +172,14 @@ extension Compute {
     workers.run(&job, pieces: tiles * cache.shape.heads) { job, piece, thread in
       job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
     }
+  }
+
+  /// The rows of a prompt whose query heads are about what the kernel works on at a time, for it reads keys and values once
+  /// for all of them: a power of two, which cuts chunks into equal pieces.
+  private static func rowsPerPiece(queryHeads: Int) -> Int {
+    var rows = 64
+    while rows > 8, rows * queryHeads > 64 { rows /= 2 }
+    return rows
   }
 
   /// The widths of heads that attention takes.
