@@ -50,17 +50,17 @@ INLINE float quantize_query(const float *x, size_t n, int8_t *digits, int32_t *s
   return scale / (1 << DIGIT_BITS);
 }
 
-INLINE vi vi_biased(vi k) { return KEY_BIAS ? vi_xor(k, vi_set(KEY_BIAS * 0x01010101)) : k; }
+INLINE vi vi_biased(vi k) { return KEY_BIAS ? vi_xor(k, vi_set((int32_t)(KEY_BIAS * 0x01010101u))) : k; }
 
-// The row of 32 bytes that starts at column `column` of each of `rows` rows, or what there is of them; of `wanted`
-// rows. Copied to `copy` and filled up with zeros where there is less, for all is read.
+// Rows of `width` bytes, `wanted` of them, to be read in full: those at `from`, of which there are `rows` with
+// `columns` bytes each, or where that is less, a copy filled up with zeros, GROUP_COLUMNS apart.
 INLINE const uint8_t *whole_rows(const uint8_t *from, size_t *stride, size_t rows, size_t wanted, size_t columns,
-                                 uint8_t *copy) {
-  if (rows >= wanted && columns >= GROUP_COLUMNS)
+                                 size_t width, uint8_t *copy) {
+  if (rows >= wanted && columns >= width)
     return from;
   memset(copy, 0, wanted * GROUP_COLUMNS);
   for (size_t r = 0; r < rows && r < wanted; r++)
-    memcpy(copy + r * GROUP_COLUMNS, from + r * *stride, columns < GROUP_COLUMNS ? columns : GROUP_COLUMNS);
+    memcpy(copy + r * GROUP_COLUMNS, from + r * *stride, columns < width ? columns : width);
   *stride = GROUP_COLUMNS;
   return copy;
 }
@@ -295,7 +295,7 @@ INLINE void add_values_in_lanes(const int digits, const squint_attention *a, siz
       uint8_t copy[4 * GROUP_COLUMNS];
       size_t stride = a->kv_stride;
       const uint8_t *rows =
-          whole_rows(values + 4 * quad * stride + column, &stride, count - 4 * quad, 4, columns, copy);
+          whole_rows(values + 4 * quad * stride + column, &stride, count - 4 * quad, 4, columns, GROUP_COLUMNS, copy);
       for (size_t d = 0; d < GROUP_COLUMNS; d += VALUE_VECTORS * LANES) {
         vi v[VALUE_VECTORS];
         load_value_quads(rows + d, stride, v);
@@ -427,9 +427,8 @@ INLINE void weigh_few(const int n, const uint8_t *weights, const uint8_t *values
   for (size_t p = 0; p < count; p += 4) {
     uint8_t copy[4 * GROUP_COLUMNS];
     size_t row_stride = stride;
-    // Not all 32 columns are read where VALUE_VECTORS · LANES is less.
-    const size_t have = columns < VALUE_VECTORS * LANES ? columns : GROUP_COLUMNS;
-    const uint8_t *rows = whole_rows(values + p * stride, &row_stride, count - p, 4, have, copy);
+    const uint8_t *rows =
+        whole_rows(values + p * stride, &row_stride, count - p, 4, columns, VALUE_VECTORS * LANES, copy);
     vi v[VALUE_VECTORS];
     load_value_quads(rows, row_stride, v);
     for (int r = 0; r < n; r++) {
@@ -474,7 +473,8 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
     const size_t padded = (count + LANES - 1) / LANES * LANES;
     const uint8_t *keys = (const uint8_t *)a->k + first * a->kv_stride;
     const uint8_t *values = (const uint8_t *)a->v + first * a->kv_stride;
-    // The cache comes from memory, and hardware does not fetch ahead across pages. Values are fetched while keys pass by.
+    // The cache comes from memory, and hardware does not fetch ahead across pages. Values are fetched while keys pass
+    // by.
     const size_t key_bytes = count * a->kv_stride;
     for (size_t at = 0; at < PREFETCH_DISTANCE && at < key_bytes; at += 64)
       __builtin_prefetch(keys + at);
@@ -489,8 +489,8 @@ INLINE void attend_int8_few(const squint_attention *a, uint32_t first_token, siz
         }
         uint8_t copy[LANES * GROUP_COLUMNS];
         size_t stride = a->kv_stride;
-        const uint8_t *rows =
-            whole_rows(keys + p * a->kv_stride + g * GROUP_COLUMNS, &stride, count - p, LANES, columns, copy);
+        const uint8_t *rows = keys + p * a->kv_stride + g * GROUP_COLUMNS;
+        rows = whole_rows(rows, &stride, count - p, LANES, columns, GROUP_COLUMNS, copy);
         vi k[8];
         load_key_quads(rows, stride, k);
         for (int quad = 0; quad < 8; quad++)

@@ -234,7 +234,7 @@ struct Planner {
     let parts = conditions.parts
     let prompt = min(options.prompt ?? Self.usualPrompt, context)
     let answer = min(options.answer ?? Self.usualAnswer, context)
-    return Self.passes.filter { $0 >= options.beams }.map { rows in
+    return passes.filter { $0 >= options.beams }.map { rows in
       var weights = weights
       weights.rows = rows
       weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: 0)
@@ -249,7 +249,10 @@ struct Planner {
   }
 
   /// The rows of a pass that are tried. However they cut a prompt, its answer is the same.
-  private static let passes = (0...7).map { Compute.rowsPerPiece << $0 }
+  private var passes: [Int] {
+    let c = model.configuration
+    return (0...8).map { Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads) << $0 }
+  }
   /// The tokens of a prompt whose length is not known.
   private static let usualPrompt = 512
 

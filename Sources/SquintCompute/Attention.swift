@@ -182,7 +182,7 @@ extension Compute {
     }
     let rowsPerPiece: Int
     switch placement {
-    case .consecutive: rowsPerPiece = Self.rowsPerPiece
+    case .consecutive: rowsPerPiece = Self.rowsPerPiece(queryHeads: q.width / cache.shape.headWidth / cache.shape.heads)
     case .step, .parallel: rowsPerPiece = 1
     }
     var job = Job(
@@ -194,8 +194,14 @@ extension Compute {
     }
   }
 
-  /// The rows of a prompt whose attention is computed together. Chunks of multiples of them give the same numbers.
-  public static let rowsPerPiece = 16
+  /// The rows of a prompt whose query heads, so many for each KV head, are about what the kernel works on at a time, for it reads
+  /// keys and values once for all of them: a power of two, which cuts chunks into equal pieces. Chunks of multiples of them
+  /// give the same numbers.
+  public static func rowsPerPiece(queryHeads: Int) -> Int {
+    var rows = 64
+    while rows > 8, rows * queryHeads > 64 { rows /= 2 }
+    return rows
+  }
 
   /// The widths of heads that attention takes.
   public static let headWidths = 1...Int(SQUINT_MAXIMUM_HEAD_DIM)

@@ -58,7 +58,9 @@ import Testing
       let prompt = Prompt(tokens: Array(long[..<count]))
       var options = SessionOptions(kvType: kvType, threads: 2)
       let expected = try logits(Session(model, options), prompt)
-      for chunk in [16, 32, 48, 256] {
+      let c = model.configuration
+      let rows = Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads)
+      for chunk in [rows, 2 * rows, 3 * rows, 256] {
         options.chunk = chunk
         let isEqual = try logits(Session(model, options), prompt) == expected
         #expect(isEqual, "chunks of \(chunk), a cache of \(kvType)")
