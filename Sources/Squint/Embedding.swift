@@ -78,6 +78,7 @@ public final class Embedder {
     let arena = try Arena(plan)
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
     let engine = try Vision.Engine(vision, regions, reader: DirectReader(file), in: arena, compute)
+    if stage == .projector { file.advise(file.range(ofModule: Vision.modules.projector), .soon) }
     let tiles = try picture.tiles()
     let width = stage == .encoder ? vision.encoder.featureWidth : engine.rows.width
     let rows = stage == .encoder ? try vision.featureRows(layout) : regions.rowCapacity

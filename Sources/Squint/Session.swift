@@ -193,6 +193,7 @@ public final class Session {
     decoder.stream.pause()
     if plan.weights.takesTurns { decoder.stream.leave(uncached: true) }
     defer { leave(engine) }
+    model.file.advise(model.file.range(ofModule: Vision.modules.projector), .soon)
     let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
     for (picture, _) in pictures { _ = try picture.tiles() }
     let decoded = clock.now

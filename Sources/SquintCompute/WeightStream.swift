@@ -35,7 +35,6 @@ public final class WeightStream {
   fileprivate static let readerStackBytes = 128 << 10
 
   private let file: ModelFile
-  private let module: Range<Int>
   private let residency: Residency
   /// What stays.
   private let kept: [Range<Int>]
@@ -44,16 +43,12 @@ public final class WeightStream {
   /// Whether what stays has been read.
   private var isResident = false
 
-  /// - Parameters:
-  ///   - module: the range of the file that the parts are of.
-  ///   - others: what of it is used besides, and stays.
+  /// - Parameter others: what of the module is used besides its parts, and stays.
   /// - Throws: `internalError` where the system gives no threads to read.
   public init(
-    _ regions: Regions, module: Range<Int>, others: [Range<Int>] = [], reader: DirectReader, file: ModelFile,
-    in arena: Arena
+    _ regions: Regions, others: [Range<Int>] = [], reader: DirectReader, file: ModelFile, in arena: Arena
   ) throws(SquintError) {
     self.file = file
-    self.module = module
     residency = regions.residency
     kept = others + zip(regions.residency.parts, regions.residency.isStreamed).filter { !$0.1 }.map(\.0)
     guard !residency.streamsNothing else {
@@ -73,8 +68,7 @@ public final class WeightStream {
   public func begin(parts count: Int) {
     if !isResident {
       isResident = true
-      // What stays is read now, by large requests, and where memory is short nothing beside it.
-      if queue != nil { file.advise(module, .sparsely) }
+      // What stays is read now, by large requests.
       for part in kept { file.advise(part, .soon) }
     }
     queue?.begin(parts: count)

@@ -44,8 +44,38 @@ public struct MappedFile: ~Copyable, Sendable {
     return UnsafeRawBufferPointer(start: base, count: count)
   }
 
+  /// Tells the kernel what will become of the bytes `range`.
+  func advise(_ range: Range<Int>, _ use: FileUse) {
+    guard let base = bytes.baseAddress, !range.isEmpty else { return }
+    // Another file's range would make the kernel drop memory that is not ours to drop.
+    precondition(range.upperBound <= bytes.count, "a range of another file")
+    // madvise takes whole pages; for their neighbours the advice does no harm.
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let start = range.lowerBound / page * page
+    let advice =
+      switch use {
+      case .sparsely: MADV_RANDOM
+      case .inOrder: MADV_SEQUENTIAL
+      case .soon: MADV_WILLNEED
+      case .done: MADV_DONTNEED
+      }
+    madvise(UnsafeMutableRawPointer(mutating: base + start), range.upperBound - start, advice)
+  }
+
   deinit {
     if let base = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: base), bytes.count) }
     close(descriptor)
   }
+}
+
+/// What becomes of a part of a mapped file.
+package enum FileUse: Sendable {
+  /// Single pages will be read, and their neighbours not, unless advice says so.
+  case sparsely
+  /// All of it will be read from one end to the other.
+  case inOrder
+  /// It will be read soon: the disk may begin.
+  case soon
+  /// It will not be read any more: its pages leave this process, but may stay in the page cache.
+  case done
 }

@@ -44,7 +44,10 @@ public final class ModelFile: Sendable {
   public init(path: String) throws(SquintError) {
     mapping = try MappedFile(path: path)
     let file = mapping.bytes
+    // Without this, the kernel reads megabytes of weights behind every page that is touched.
+    mapping.advise(0..<file.count, .sparsely)
     header = try FileHeader(path: path, file: file)
+    mapping.advise(0..<header.bulkOffset + header.bulkBytes, .soon)
     let front = UnsafeRawBufferPointer(
       rebasing: file[FileHeader.byteCount..<FileHeader.byteCount + header.frontBytes])
     var cursor = ByteCursor(front, place: "\(path): tables")
@@ -109,6 +112,7 @@ public final class ModelFile: Sendable {
   /// - Throws: `badData` which names the first part that does not match.
   public func verify(progress: (_ bytes: Int) -> Void = { _ in }) throws(SquintError) {
     _ = try bulkMetadata()
+    advise(0..<byteCount, .inOrder)
     var position = FileHeader.byteCount + header.frontBytes
     func checkPadding(to end: Int) throws(SquintError) {
       guard mapping.bytes[position..<end].allSatisfy({ $0 == 0 }) else {
@@ -155,29 +159,7 @@ public final class ModelFile: Sendable {
   package func address(of offset: Int) -> UnsafeRawPointer { mapping.bytes.baseAddress! + offset }
 
   /// Tells the kernel what will become of the bytes `range`.
-  package func advise(_ range: Range<Int>, _ use: Use) {
-    guard let base = mapping.bytes.baseAddress, !range.isEmpty else { return }
-    // Another file's range would make the kernel drop memory that is not ours to drop.
-    precondition(range.upperBound <= mapping.bytes.count, "a range of another file")
-    // madvise takes whole pages; their neighbours' advice is the same or does no harm.
-    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
-    let start = range.lowerBound / page * page
-    let address = UnsafeMutableRawPointer(mutating: base + start)
-    switch use {
-    case .soon: madvise(address, range.upperBound - start, MADV_WILLNEED)
-    case .sparsely: madvise(address, range.upperBound - start, MADV_RANDOM)
-    case .done: madvise(address, range.upperBound - start, MADV_DONTNEED)
-    }
-  }
-
-  package enum Use: Sendable {
-    /// They will be read soon: the disk may begin.
-    case soon
-    /// Single pages will be read, and their neighbours not.
-    case sparsely
-    /// They will not be read any more: their pages leave this process, but may stay in the page cache.
-    case done
-  }
+  package func advise(_ range: Range<Int>, _ use: FileUse) { mapping.advise(range, use) }
 
   /// Drops the bytes `range` from the page cache, where no one else uses them.
   package func dropCached(_ range: Range<Int>) {

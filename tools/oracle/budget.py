@@ -169,7 +169,7 @@ class Budget:
         run.json = {"memory": {"peak": max(float(peak) for peak in peaks) * MIB}} if peaks else {}
         return run
 
-    def llamacpp(self, limit, tokens=64, timeout=240):
+    def llamacpp(self, limit, tokens=64, timeout=120):
         if self.driver is None:
             import llama_cpp
             packages = pathlib.Path(llama_cpp.__file__).parent.parent
@@ -192,9 +192,11 @@ class Budget:
             for _ in range(self.rounds):
                 rates.append(read_rate(self.folder / "int4.squint"))
                 ours.append(self.ask("int4.squint", limit))
-                # llama.cpp takes minutes where it thrashes: once is enough, and fewer tokens.
-                if limit is None or limit >= 112 * MIB or not theirs:
-                    theirs.append(self.llamacpp(limit, tokens=64 if limit is None or limit >= 112 * MIB else 8))
+                # llama.cpp takes minutes where it thrashes: once is enough, and not below what ends it.
+                if limit is None or limit >= 112 * MIB:
+                    theirs.append(self.llamacpp(limit))
+                elif limit >= 96 * MIB and not theirs:
+                    theirs.append(self.llamacpp(limit, tokens=8))
             bad = next((run for run in ours if run.status != 0 or run.kills), None)
             if bad:
                 print(f"| {limit and mib(limit)} | {bad.outcome}: {bad.error.strip()} |", flush=True)
@@ -205,10 +207,11 @@ class Budget:
             same = all(run.json["tokens"] == answer for run in ours)
             read = ours[0].json["memory"]["read_per_token"]
             share = speed / (statistics.median(rates) / read) if read else None
-            other = statistics.median(run.json.get("decode", 0) for run in theirs)
+            other = statistics.median(run.json.get("decode", 0) for run in theirs) if theirs else 0
+            others = f"{other:.1f}" if other else theirs[0].outcome if theirs else "not run"
             print(f"| {mib(limit) if limit else 'none'} | {speed:.1f}{'' if same else ', another answer'} | {speed / unlimited:.2f} | "
                   f"{read / MIB:.1f} | {f'{share:.2f}' if share else ''} | {mib(max(run.json['memory']['peak'] for run in ours))} | "
-                  f"{mib(max(run.peak for run in ours))} | {other:.1f}{theirs[0].outcome and ', ' + theirs[0].outcome} | "
+                  f"{mib(max(run.peak for run in ours))} | {others} | "
                   f"{f'{speed / other:.1f}' if other else ''} |", flush=True)
         print()
 

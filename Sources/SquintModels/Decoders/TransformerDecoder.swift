@@ -287,8 +287,7 @@ public struct TransformerDecoder {
     self.compute = compute
     self.reader = reader
     parts = regions.parts
-    stream = try WeightStream(
-      regions.stream, module: weights.file.range(ofModule: "decoder"), reader: reader, file: weights.file, in: arena)
+    stream = try WeightStream(regions.stream, reader: reader, file: weights.file, in: arena)
     headSlices = stream.keeps(c.layers) ? [0..<weights.head.panels] : parts.headSlices
     embeddingPanel = regions.embeddingPanel.map { UnsafeMutableRawPointer(arena[$0].baseAddress!) }
     cache = KVCache(regions.cache, in: arena)

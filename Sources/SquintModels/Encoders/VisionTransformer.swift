@@ -297,7 +297,7 @@ public struct VisionTransformer {
     tiles = regions.tiles
     let module = weights.file.range(ofModule: c.name)
     stream = try WeightStream(
-      regions.stream, module: module, others: regions.stream.residency.others(in: module), reader: reader,
+      regions.stream, others: regions.stream.residency.others(in: module), reader: reader,
       file: weights.file, in: arena)
     chunk = Regions.chunk(regions.patches + (configuration.hasClass ? 1 : 0))
     x = Rows(regions.x, width: c.width, in: arena)
