@@ -173,8 +173,15 @@ struct Planner {
 
   private var everythingStays: SessionPlan.Weights {
     SessionPlan.Weights(
-      decoder: Residency(keeping: conditions.parts.ranges), rows: max(options.chunk, options.beams),
+      decoder: Residency(keeping: conditions.parts.ranges), rows: max(longestStep, options.beams),
       encoder: conditions.pictures == nil ? nil : model.vision.map { Residency(keeping: $0.encoderWeights.parts) })
+  }
+
+  /// The rows that are computed together at most: a chunk, or a prompt that is shorter.
+  private var longestStep: Int {
+    guard let prompt = options.prompt else { return options.chunk }
+    let rows = passes[0]
+    return min(options.chunk, max((prompt + rows - 1) / rows * rows, rows))
   }
 
   /// Where `phase` or the one behind it does not fit, changes `weights` to the cheapest of `candidates` that does.

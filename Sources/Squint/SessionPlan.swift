@@ -41,7 +41,7 @@ public struct SessionOptions: Equatable, Sendable {
 
   public init(
     context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
-    chunk: Int = 128, vision: VisionUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
+    chunk: Int = 256, vision: VisionUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
     fits: Bool = false
   ) {
     self.context = context

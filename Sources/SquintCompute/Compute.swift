@@ -119,14 +119,17 @@ extension Compute {
       quantize(x, columns: first.matrix.columns, count: count, into: scratch)
     }
     var job = ProductJob(
-      x: x, quantized: scratch, count: count, first: first, second: second, third: third, kernels: kernels,
-      panelsPerPiece: 0)
+      x: x, quantized: scratch, count: count, first: first, second: second, third: third, kernels: kernels)
+    // Where there are rows enough, each thread computes some of them whole: rows pass from core to core slowly, weights are read
+    // from a cache that the cores share.
+    let blocks = min(workers.count, max(count / ProductJob.leastRows, 1))
+    job.rowsPerBlock = ((count + blocks - 1) / blocks + 7) / 8 * 8
     // Eight pieces a thread: few enough that handing them out costs nothing, many enough that a slow core is no brake.
-    job.panelsPerPiece = max(1, job.panels / (workers.count * 8))
+    job.panelsPerPiece = max(1, job.panels * blocks / (workers.count * 8))
     // Kernels may multiply two panels at a time with many tokens.
     if count > 1 { job.panelsPerPiece += job.panelsPerPiece % 2 }
-    let pieces = (job.panels + job.panelsPerPiece - 1) / job.panelsPerPiece
-    workers.run(&job, pieces: pieces) { job, piece, _ in
+    job.piecesPerBlock = (job.panels + job.panelsPerPiece - 1) / job.panelsPerPiece
+    workers.run(&job, pieces: blocks * job.piecesPerBlock) { job, piece, _ in
       job.assumingMemoryBound(to: ProductJob.self).pointee.run(piece)
     }
   }
@@ -160,8 +163,11 @@ extension Compute {
   }
 }
 
-/// A batch of products, cut into pieces of `panelsPerPiece` panels counted through all its matrices.
+/// A batch of products, cut into blocks of rows of x, and these into pieces of `panelsPerPiece` panels counted through all matrices.
 private struct ProductJob {
+  /// A block of fewer rows would unpack weights for too little arithmetic.
+  static let leastRows = 64
+
   let x: Rows
   let quantized: QuantizedRows
   let count: Int
@@ -169,7 +175,9 @@ private struct ProductJob {
   let second: Compute.Product?
   let third: Compute.Product?
   let kernels: Kernels
-  var panelsPerPiece: Int
+  var rowsPerBlock = 0
+  var panelsPerPiece = 0
+  var piecesPerBlock = 0
 
   var panels: Int { panels(of: first) + panels(of: second) + panels(of: third) }
 
@@ -179,41 +187,46 @@ private struct ProductJob {
   }
 
   func run(_ piece: Int) {
-    var range = piece * panelsPerPiece..<(piece + 1) * panelsPerPiece
-    run(first, &range)
-    run(second, &range)
-    run(third, &range)
+    let (block, part) = (piece / piecesPerBlock, piece % piecesPerBlock)
+    let rows = block * rowsPerBlock..<min((block + 1) * rowsPerBlock, count)
+    guard !rows.isEmpty else { return }
+    var range = part * panelsPerPiece..<(part + 1) * panelsPerPiece
+    run(first, rows, &range)
+    run(second, rows, &range)
+    run(third, rows, &range)
   }
 
   /// Computes the part of `range` that lies in `product`, and leaves in `range` what lies behind it.
-  private func run(_ product: Compute.Product?, _ range: inout Range<Int>) {
+  private func run(_ product: Compute.Product?, _ rows: Range<Int>, _ range: inout Range<Int>) {
     guard let product else { return }
     let own = range.clamped(to: 0..<panels(of: product))
-    if !own.isEmpty { run(product, own) }
+    if !own.isEmpty { run(product, rows, own) }
     let lower = max(range.lowerBound - panels(of: product), 0)
     range = lower..<max(range.upperBound - panels(of: product), lower)
   }
 
-  private func run(_ product: Compute.Product, _ panels: Range<Int>) {
+  private func run(_ product: Compute.Product, _ rows: Range<Int>, _ panels: Range<Int>) {
     let matrix = product.matrix
-    let rows =
+    let output = product.output.from(rows.lowerBound)
+    let outputs =
       panels.lowerBound
       * PanelLayout.rowsPerPanel..<min(
         panels.upperBound * PanelLayout.rowsPerPanel, matrix.rows)
     if matrix.type.isQuantized {
       Compute.multiplyPanels(
-        matrix, panels: panels, quantized, count: count, into: product.output, accumulate: product.accumulate, kernels)
+        matrix, panels: panels, quantized.from(rows.lowerBound, groups: matrix.groups), count: rows.count, into: output,
+        accumulate: product.accumulate, kernels)
     } else {
       var call = squint_plain_product(
         weights: matrix.data, type: UInt32(matrix.type.rawValue), rows: UInt32(matrix.rows),
-        columns: UInt32(matrix.columns), tokens: UInt32(count), x: x.data, x_stride: x.width, y: product.output.data,
-        y_stride: product.output.width, accumulate: product.accumulate)
-      kernels.plainProduct(&call, UInt32(rows.lowerBound), UInt32(rows.count))
+        columns: UInt32(matrix.columns), tokens: UInt32(rows.count), x: x[rows.lowerBound], x_stride: x.width,
+        y: output.data, y_stride: output.width, accumulate: product.accumulate)
+      kernels.plainProduct(&call, UInt32(outputs.lowerBound), UInt32(outputs.count))
     }
     if let bias = matrix.bias {
-      for row in 0..<count {
-        let y = product.output[row] + rows.lowerBound
-        kernels.add(y, bias + rows.lowerBound, y, rows.count)
+      for row in 0..<rows.count {
+        let y = output[row] + outputs.lowerBound
+        kernels.add(y, bias + outputs.lowerBound, y, outputs.count)
       }
     }
   }

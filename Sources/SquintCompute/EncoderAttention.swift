@@ -178,13 +178,14 @@ extension EncoderAttention {
       let count: Int
       let positions: Int
       let out: Rows
-      let tiles: Int
+      let tiles: HeadTiles
       let kernels: Kernels
 
       func run(_ piece: Int, _ thread: Int) {
         let shape = attention.shape
-        let first = piece % tiles * f32Tile
-        let column = piece / tiles * shape.headWidth
+        guard let (head, tile) = tiles[piece] else { return }
+        let first = tile * f32Tile
+        let column = head * shape.headWidth
         var call = squint_attention(
           q: q.data + column, q_token_stride: q.width, q_head_stride: shape.headWidth, heads: 1,
           head_dim: UInt32(shape.headWidth), k: attention.keyRows.data + column, v: attention.valueRows.data + column,
@@ -197,11 +198,10 @@ extension EncoderAttention {
           attention.scratch + thread * Compute.attentionScratch(headWidth: shape.headWidth))
       }
     }
-    let tiles = (count + f32Tile - 1) / f32Tile
+    let tiles = HeadTiles((count + f32Tile - 1) / f32Tile, heads: shape.heads, threads: compute.workers.count)
     var job = Job(
       attention: self, q: q, count: count, positions: positions, out: out, tiles: tiles, kernels: compute.kernels)
-    // Head after head, so that the threads share one head's keys and values in the cache.
-    compute.workers.run(&job, pieces: tiles * shape.heads) { job, piece, thread in
+    compute.workers.run(&job, pieces: tiles.pieces) { job, piece, thread in
       job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
     }
   }
@@ -215,13 +215,14 @@ extension EncoderAttention {
       let q: Rows
       let count: Int
       let out: Rows
-      let tiles: Int
+      let tiles: HeadTiles
       let kernels: Kernels
 
       func run(_ piece: Int, _ thread: Int) {
         let shape = attention.shape
         let positions = keys.rows
-        let (head, first) = (piece / tiles, piece % tiles * int8Tile)
+        guard let (head, tile) = tiles[piece] else { return }
+        let first = tile * int8Tile
         let rows = min(int8Tile, count - first)
         let column = head * shape.headWidth
         let groups = max(keys.groups, values.groups)
@@ -248,13 +249,36 @@ extension EncoderAttention {
     }
     // Planned for at least as many.
     let (keys, values) = Self.layouts(shape, positions: positions)!
-    let tiles = (count + int8Tile - 1) / int8Tile
+    let tiles = HeadTiles((count + int8Tile - 1) / int8Tile, heads: shape.heads, threads: compute.workers.count)
     var job = Job(
       attention: self, keys: keys, values: values, q: q, count: count, out: out, tiles: tiles,
       kernels: compute.kernels)
-    compute.workers.run(&job, pieces: tiles * shape.heads) { job, piece, thread in
+    compute.workers.run(&job, pieces: tiles.pieces) { job, piece, thread in
       job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
     }
+  }
+}
+
+/// Tiles of rows of every head, in an order in which each thread has rows of its own, and goes through them head after head, so that
+/// a head's keys and values stay in its cache.
+private struct HeadTiles {
+  private let tiles: Int
+  private let heads: Int
+  /// The tiles of each thread.
+  private let share: Int
+  let pieces: Int
+
+  init(_ tiles: Int, heads: Int, threads: Int) {
+    self.tiles = tiles
+    self.heads = heads
+    share = (tiles + threads - 1) / threads
+    pieces = threads * heads * share
+  }
+
+  /// The head and the tile of a piece; nil where the last thread has fewer tiles.
+  subscript(_ piece: Int) -> (head: Int, tile: Int)? {
+    let tile = piece / (heads * share) * share + piece % share
+    return tile < tiles ? (piece / share % heads, tile) : nil
   }
 }
 

@@ -19,6 +19,23 @@ import Testing
     }
   }
 
+  /// A thread that is held up leaves the rest of its share to the others: the first piece waits until all others have run.
+  @Test func sharesAreNoFetters() throws {
+    let workers = try Workers(count: 3)
+    final class Counter: Sendable { let finished = Atomic<Int>(0) }
+    for pieces in [2, 3, 24] {
+      let counter = Counter()
+      var job = (counter: counter, pieces: pieces)
+      workers.run(&job, pieces: pieces) { job, piece, _ in
+        let (counter, pieces) = job.assumingMemoryBound(to: (counter: Counter, pieces: Int).self).pointee
+        let deadline = ContinuousClock.now + .seconds(10)
+        while piece == 0, counter.finished.load(ordering: .acquiring) < pieces - 1, ContinuousClock.now < deadline {}
+        counter.finished.wrappingAdd(piece == 0 && ContinuousClock.now >= deadline ? 1000 : 1, ordering: .releasing)
+      }
+      #expect(counter.finished.load(ordering: .acquiring) == pieces)
+    }
+  }
+
   /// The threads hold nothing that keeps the workers alive, and end with them.
   @Test func theThreadsEndWithTheirOwner() throws {
     weak var workers: Workers?
