@@ -100,7 +100,7 @@ struct Planner {
 
   /// The plan for a session which may have less than `options` asks for: first a smaller cache, then a shorter context, then fewer
   /// tiles where pictures are still to come. Nil where none fits.
-  static func fitting(_ model: Model, _ options: SessionOptions) throws(SquintError) -> SessionPlan? {
+  static func adapted(_ model: Model, _ options: SessionOptions) throws(SquintError) -> SessionPlan? {
     var options = options
     options.kvType = .int8
     let least = max((options.prompt ?? 0) + min(options.answer ?? 1, usualAnswer), 1)
@@ -111,7 +111,7 @@ struct Planner {
     for limit in limits {
       options.maximumTiles = limit
       let planner = try Planner(model, options)
-      let longest = max(options.context ?? model.configuration.context, least)
+      let longest = max(options.context ?? streamingContext, least)
       let plan = try planner.longest(least...longest) { (context) throws(SquintError) in
         try planner.fitting(context)
       }
@@ -184,10 +184,11 @@ struct Planner {
     return min(options.chunk, max((prompt + rows - 1) / rows * rows, rows))
   }
 
-  /// Where `phase` or the one behind it does not fit, changes `weights` to the cheapest of `candidates` that does.
+  /// Where the phases of a module do not fit, changes `weights` to the cheapest of `candidates` that does.
   ///
-  /// - Parameter candidates: in which nothing of a module stays, and, given the bytes that are left for what does, what reading
-  ///   the others costs; nil where it is not worth the memory of what goes through them.
+  /// - Parameters:
+  ///   - phase: the encoder's, `encode`, or the decoder's first, `prefill`.
+  ///   - candidates: made from the weights so far.
   /// - Returns: whether it fits.
   private func makeRoom(
     in phase: String, _ context: Int, _ weights: inout SessionPlan.Weights,

@@ -223,12 +223,10 @@ public final class Session {
 
   /// What only the encoder needs leaves memory before the decoder's weights come.
   private func leave(_ engine: Vision.Engine) {
-    engine.end()
-    for name in [Vision.modules.encoder, Vision.modules.projector] {
-      guard let module = model.file.module(name) else { continue }
-      model.file.advise(module.range, .done)
-      if plan.isTight { model.file.dropCached(module.range) }
-    }
+    engine.leave(uncached: plan.isTight)
+    let projector = model.file.range(ofModule: Vision.modules.projector)
+    model.file.advise(projector, .done)
+    if plan.isTight { model.file.dropCached(projector) }
     arena.release(keeping: [.prefill, .decode])
   }
 

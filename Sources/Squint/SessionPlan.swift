@@ -114,7 +114,7 @@ public struct SessionPlan: Sendable {
     do throws(SquintError) {
       self = try Planner(model, options).plan()
     } catch {
-      guard options.fits, error.kind == .doesNotFit, let plan = try Planner.fitting(model, options) else { throw error }
+      guard options.fits, error.kind == .doesNotFit, let plan = try Planner.adapted(model, options) else { throw error }
       self = plan
     }
   }

@@ -128,11 +128,8 @@ extension Vision {
     /// What has been read of the encoder's weights beside those that stay in memory, in bytes.
     var bytesRead: Int { encoder.stream.bytesRead }
 
-    /// What stays of the encoder's weights is not needed until the next picture.
-    func end() {
-      encoder.stream.pause()
-      encoder.stream.leave(uncached: false)
-    }
+    /// The encoder's weights leave memory until the next picture; the page cache, too, where `uncached`.
+    func leave(uncached: Bool) { encoder.stream.leave(uncached: uncached) }
 
     /// Computes the features of the tiles `tiles` of `picture`, at most `tilesAtATime`.
     ///

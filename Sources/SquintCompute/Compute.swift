@@ -126,6 +126,10 @@ extension Compute {
     job.rowsPerBlock = ((count + blocks - 1) / blocks + 7) / 8 * 8
     // Eight pieces a thread: few enough that handing them out costs nothing, many enough that a slow core is no brake.
     job.panelsPerPiece = max(1, job.panels * blocks / (workers.count * 8))
+    // With one row the weights are read once, at the memory's speed: at the end no thread is to wait long for the other.
+    if count == 1 {
+      job.panelsPerPiece = min(job.panelsPerPiece, max(1, ProductJob.mostBytes / first.matrix.panelBytes))
+    }
     // Kernels may multiply two panels at a time with many tokens.
     if count > 1 { job.panelsPerPiece += job.panelsPerPiece % 2 }
     job.piecesPerBlock = (job.panels + job.panelsPerPiece - 1) / job.panelsPerPiece
@@ -167,6 +171,8 @@ extension Compute {
 private struct ProductJob {
   /// A block of fewer rows would unpack weights for too little arithmetic.
   static let leastRows = 64
+  /// The weights of a piece that is multiplied with one row, in bytes.
+  static let mostBytes = 128 << 10
 
   let x: Rows
   let quantized: QuantizedRows

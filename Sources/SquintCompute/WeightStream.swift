@@ -77,8 +77,9 @@ public final class WeightStream {
   /// Reads nothing ahead until the next pass: the memory of the slots may serve another phase.
   public func pause() { queue?.pause() }
 
-  /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`.
+  /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`. Nothing is read ahead either.
   public func leave(uncached: Bool) {
+    pause()
     isResident = false
     for part in kept {
       file.advise(part, .done)
