@@ -244,6 +244,7 @@ extension SessionPlan {
       <rect width="100%" height="100%" fill="white"/>
       <text x="24" y="34" font-size="19" font-weight="bold">Memory of \(escaped(title)), phase by phase</text>
       <text x="24" y="58" fill="#495057">\(summary): \(verdict)</text>
+      <text x="24" y="78" fill="#495057">\(streaming ?? "")</text>
 
       """
     for value in stride(from: 0, through: Int(highest), by: tick) {

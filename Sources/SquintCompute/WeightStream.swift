@@ -23,11 +23,6 @@ public final class WeightStream {
       slots = try plan.reserve(
         "streamed weights", count: Self.slots * slotBytes, phases: phases, alignment: DirectReader.alignment)
     }
-
-    /// The memory of the slots where every part is read, in bytes.
-    public static func byteCount(streaming parts: [Range<Int>]) -> Int {
-      slots * (parts.map { DirectReader.aligned($0).count }.max() ?? 0)
-    }
   }
 
   /// The stacks of the threads that read, in bytes; no system takes smaller ones.

@@ -15,7 +15,8 @@ picture   SmolVLM-256M's shapes: one picture of 512 × 512 in 17 tiles, 64 token
 llava7b   LLaVA 1.5 7B's text model in 1 GiB: a prompt of 600 tokens, 4 tokens; and how much of the file is read. Only where
           asked for: it needs .tools/bench/llava7b.squint, which tools/bench --rows llava7b makes
 refused   budgets below the least: the exit code, how long it takes, and what of the file is in the page cache afterwards
-random    --runs runs with random budgets, models and prompts: none may be killed or pass its budget
+random    --runs runs with random budgets, models and prompts, answers and conversations: none may be killed or pass its budget.
+          Refused are those that do not fit, and prompts that are longer than the context that was asked for
 """
 
 import argparse
@@ -317,7 +318,7 @@ class Budget:
             held = run.json.get("memory", {}).get("peak", 0)
             worst = max(worst, held / limit)
             kind = ("killed" if run.kills or run.status in (-9, "timeout") else "over" if held > limit else
-                    "answered" if run.status == 0 else "refused" if run.status == 69 else "other")
+                    "answered" if run.status == 0 else "refused" if run.status in (64, 69) else "other")
             counts[kind] += 1
             if kind in ("killed", "over", "other"):
                 print(f"{kind}: {model} in {limit} bytes, {arguments}: {run.outcome} {run.error.strip()} held {held}", flush=True)
