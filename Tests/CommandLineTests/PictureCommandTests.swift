@@ -47,6 +47,30 @@ import Testing
     #expect(said.contains("[picture \(Self.square)] What is it?") && said.contains("[picture \(Self.wide)] This one?"))
   }
 
+  /// Fewer tiles take fewer places, and `--fit` takes what there is and says so.
+  @Test func picturesCanBeMadeCheaper() throws {
+    func tiles(_ options: String...) throws -> Int? {
+      let outcome = try squint(
+        ["ask", model, "--image", Self.wide, "What?", "--max-tokens", "1", "--json"] + options)
+      return try (outcome.json()["timings"] as? [String: Any])?["tiles"] as? Int
+    }
+    let all = try #require(try tiles())
+    #expect(all > 2)
+    let some = try #require(try tiles("--max-tiles", "\(all - 1)"))
+    #expect(some < all)
+    #expect(try tiles("--max-tiles", "1") == 1)
+    expectError(try squint("ask", model, "--image", Self.wide, "What?", "--max-tiles", "0"), 64, "tiles")
+
+    let fitted = try squint(
+      "ask", model, "--image", Self.wide, "What?", "--max-tokens", "1", "--context", "900000", "--kv", "f32",
+      "--memory",
+      "64M", "--fit")
+    #expect(fitted.status == 0)
+    #expect(fitted.error.hasPrefix("fit: a context of ") && fitted.error.contains("KV cache int8"))
+    let conversation = try squint("plan", model, "--chat", "--memory", "64M")
+    #expect(conversation.text.contains("pictures at any time"))
+  }
+
   @Test(arguments: ["pixels", "encoder", "projector"]) func embed(_ stage: String) throws {
     let out = "\(folder.path)/out.npy"
     let outcome = try squint("embed", model, "--image", Self.wide, "--stage", stage, "-o", out)
