@@ -180,7 +180,7 @@ struct Planner {
   /// The rows that are computed together at most: a chunk, or a prompt that is shorter.
   private var longestStep: Int {
     guard let prompt = options.prompt else { return options.chunk }
-    let rows = passes[0]
+    let rows = passes.min() ?? 1
     return min(options.chunk, max((prompt + rows - 1) / rows * rows, rows))
   }
 
@@ -242,25 +242,36 @@ struct Planner {
     let parts = conditions.parts
     let prompt = min(options.prompt ?? Self.usualPrompt, context)
     let answer = min(options.answer ?? Self.usualAnswer, context)
-    return passes.filter { $0 >= options.beams }.map { rows in
+    let rows = passes.filter { $0 >= options.beams }
+    // Fewer rows may make room for all weights, and without slots.
+    let whole = rows.filter { $0 < options.chunk }.map { rows in
       var weights = weights
       weights.rows = rows
-      weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: 0)
-      let passes = (prompt + rows - 1) / rows + answer
-      return Candidate(weights: weights) { spare in
-        var kept = weights
-        let residency = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: spare)
-        kept.decoder = residency
-        return (kept, passes * residency.streamedBytes)
-      }
+      return Candidate(weights: weights) { _ in (weights, 0) }
     }
+    return whole
+      + rows.map { rows in
+        var weights = weights
+        weights.rows = rows
+        weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: 0)
+        let passes = (prompt + rows - 1) / rows + answer
+        return Candidate(weights: weights) { spare in
+          var kept = weights
+          let residency = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: spare)
+          kept.decoder = residency
+          return (kept, passes * residency.streamedBytes)
+        }
+      }
   }
 
-  /// The rows of a pass that are tried. However they cut a prompt, its answer is the same.
+  /// The rows of a pass that are tried, the first that is as good as any counts: a chunk or more, then less than one, which is
+  /// slower to compute. However they cut a prompt, its answer is the same.
   private var passes: [Int] {
     let c = model.configuration
-    return (0...8).map { Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads) << $0 }
+    let all = (0...8).map { Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads) << $0 }
+    return all.filter { $0 >= options.chunk } + all.reversed().filter { $0 < options.chunk }
   }
+
   /// The tokens of a prompt whose length is not known.
   private static let usualPrompt = 512
 
@@ -343,7 +354,7 @@ struct Planner {
     var weights = everythingStays
     weights.takesTurns = options.vision == .always
     if let encoder = encodersWeights(weights).first { weights = encoder.weights }
-    if let decoder = decodersWeights(weights, context).first { weights = decoder.weights }
+    if let decoder = decodersWeights(weights, context).last { weights = decoder.weights }
     return min(try make(context, weights).peak, try make(context, everythingStays).peak)
   }
 }
