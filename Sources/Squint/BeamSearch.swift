@@ -93,7 +93,7 @@ struct BeamSearch {
       }
       decoder.forward(count: beams, .parallel(position: promptLength + length - 1))
       decoder.project(first: 0, count: beams)
-      if let failure = decoder.stream.failure { throw failure }
+      try decoder.stream.check()
     }
     guard let best = finished.first else {
       let slot = scores.indices.max { (scores[$0] ?? -.infinity) < (scores[$1] ?? -.infinity) }!

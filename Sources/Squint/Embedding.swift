@@ -107,24 +107,22 @@ public final class Embedder {
       let regions = try Vision.Regions(
         vision, residency, layouts: [layout], tiles: 1, rowCapacity: try vision.projectedRows(layout).count,
         threads: threads, in: &plan)
-      let weights = [Vision.modules.encoder, Vision.modules.projector].reduce(0) {
-        $0 + (file.module($1)?.range.count ?? 0)
-      }
-      let streamed =
-        residency.streamsNothing ? 0 : parts.reduce(0) { $0 + $1.count } - residency.keptBytes - WeightStream.stackBytes
+      let weights =
+        residency.byteCount(of: file.range(ofModule: Vision.modules.encoder))
+        + file.range(ofModule: Vision.modules.projector).count
+      let stacks = (threads - 1) * Workers.stackBytes + (residency.streamsNothing ? 0 : WeightStream.stackBytes)
       return (
         plan, regions,
-        machine.processBytes + Machine.growthBytes + (threads - 1) * Workers.stackBytes + weights - streamed
-          + plan.byteCount + picture.size.decodingBytes
+        machine.processBytes + Machine.growthBytes + stacks + weights + plan.byteCount + picture.size.decodingBytes
       )
     }
     let machine = Machine()
     let budget = memory ?? machine.availableBytes
     var found = try plan(Residency(keeping: parts))
     if found.bytes > budget {
-      found = try plan(Residency(parts: parts, tail: parts.count, keepingAtMost: 0))
+      found = try plan(Residency(parts: parts, keepingAtMost: 0))
       let spare = budget - found.bytes
-      if spare > 0 { found = try plan(Residency(parts: parts, tail: parts.count, keepingAtMost: spare)) }
+      if spare > 0 { found = try plan(Residency(parts: parts, keepingAtMost: spare)) }
     }
     guard found.bytes <= budget else {
       throw SquintError(

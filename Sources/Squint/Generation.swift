@@ -159,17 +159,15 @@ public struct Generator {
     }
     guard let regions = session.plan.beams else { return }
     var search = BeamSearch(session.decoder, stopTokens: stopTokens, regions, in: session.arena)
-    let cancellation = session.cancellation
-    let tokens = try search.search(promptLength: session.prompt.count, limit: limit) {
-      cancellation.isCancelled || Task.isCancelled
-    }
-    if cancellation.isCancelled || Task.isCancelled { finishReason = .cancelled }
+    let session = session
+    let tokens = try search.search(promptLength: session.prompt.count, limit: limit) { session.isCancelled }
+    if session.isCancelled { finishReason = .cancelled }
     state = .replaying(tokens, next: 0)
   }
 
   /// The next token, computed; nil when the answer ends before it.
   private mutating func chooseNext() throws(SquintError) -> Int32? {
-    if session.cancellation.isCancelled || Task.isCancelled {
+    if session.isCancelled {
       end(.cancelled)
       return nil
     }

@@ -134,14 +134,20 @@ public final class Model: Sendable {
     return try Picture(path: path, vision, maximumTiles: maximumTiles)
   }
 
+  /// The pictures at `paths`, as `picture` opens each.
+  public func pictures(_ paths: [String], maximumTiles: Int? = nil) throws(SquintError) -> [Picture] {
+    var pictures: [Picture] = []
+    for path in paths { pictures.append(try picture(path, maximumTiles: maximumTiles)) }
+    return pictures
+  }
+
   /// The pictures at `paths`, in as many tiles as a session with `options` has memory for.
   ///
   /// - Throws: as `picture`.
   public func pictures(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Picture] {
     var limit = options.maximumTiles
     while true {
-      var pictures: [Picture] = []
-      for path in paths { pictures.append(try picture(path, maximumTiles: limit)) }
+      let pictures = try pictures(paths, maximumTiles: limit)
       var options = options
       options.vision = .once(pictures.map(\.size))
       options.prompt = pictures.reduce(Planner.usualQuestion) { $0 + $1.rows }

@@ -28,6 +28,15 @@ struct Planner {
         parts: TransformerDecoder.Parts(model.weights), pictures: try Self.pictures(options, model)))
   }
 
+  /// The same for other options: what is known of the machine and the model is not asked again.
+  private func with(_ options: SessionOptions) throws(SquintError) -> Planner {
+    Planner(
+      model, options,
+      Conditions(
+        machine: conditions.machine, budget: conditions.budget, parts: conditions.parts,
+        pictures: try Self.pictures(options, model)))
+  }
+
   private init(_ model: Model, _ options: SessionOptions, _ conditions: Conditions) {
     self.model = model
     self.options = options
@@ -100,18 +109,18 @@ struct Planner {
 
   /// The plan for a session which may have less than `options` asks for: first a smaller cache, then a shorter context, then fewer
   /// tiles where pictures are still to come. Nil where none fits.
-  static func adapted(_ model: Model, _ options: SessionOptions) throws(SquintError) -> SessionPlan? {
+  func adapted() throws(SquintError) -> SessionPlan? {
     var options = options
     options.kvType = .int8
-    let least = max((options.prompt ?? 0) + min(options.answer ?? 1, usualAnswer), 1)
+    let least = max((options.prompt ?? 0) + min(options.answer ?? 1, Self.usualAnswer), 1)
     var tiles: [Int] = []
     if options.vision == .always { for size in try model.pictureSizes() { tiles.append(size.layout.count) } }
     if let most = options.maximumTiles { tiles = tiles.filter { $0 <= most } }
     let limits: [Int?] = tiles.isEmpty ? [options.maximumTiles] : tiles.reversed()
     for limit in limits {
       options.maximumTiles = limit
-      let planner = try Planner(model, options)
-      let longest = max(options.context ?? streamingContext, least)
+      let planner = try with(options)
+      let longest = max(options.context ?? Self.streamingContext, least)
       let plan = try planner.longest(least...longest) { (context) throws(SquintError) in
         try planner.fitting(context)
       }
@@ -226,11 +235,11 @@ struct Planner {
     return (1...most).map { tiles in
       var weights = weights
       weights.tiles = tiles
-      weights.encoder = Residency(parts: parts, tail: parts.count, keepingAtMost: 0)
+      weights.encoder = Residency(parts: parts, keepingAtMost: 0)
       let passes = layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles }
       return Candidate(weights: weights) { spare in
         var kept = weights
-        let residency = Residency(parts: parts, tail: parts.count, keepingAtMost: spare)
+        let residency = Residency(parts: parts, keepingAtMost: spare)
         kept.encoder = residency
         return (kept, passes * residency.streamedBytes)
       }
@@ -253,11 +262,11 @@ struct Planner {
       + rows.map { rows in
         var weights = weights
         weights.rows = rows
-        weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: 0)
+        weights.decoder = parts.keeping(atMost: 0)
         let passes = (prompt + rows - 1) / rows + answer
         return Candidate(weights: weights) { spare in
           var kept = weights
-          let residency = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: spare)
+          let residency = parts.keeping(atMost: spare)
           kept.decoder = residency
           return (kept, passes * residency.streamedBytes)
         }
@@ -278,12 +287,9 @@ struct Planner {
   /// The plan in which no more stays than `bytes` hold.
   func plan(keeping bytes: Int, rows: Int, tiles: Int) throws(SquintError) -> SessionPlan {
     var weights = everythingStays
-    let parts = conditions.parts
-    weights.decoder = Residency(parts: parts.ranges, tail: parts.layers, keepingAtMost: bytes)
+    weights.decoder = conditions.parts.keeping(atMost: bytes)
     weights.rows = rows
-    weights.encoder = weights.encoder.map {
-      Residency(parts: $0.parts, tail: $0.parts.count, keepingAtMost: bytes)
-    }
+    weights.encoder = weights.encoder.map { Residency(parts: $0.parts, keepingAtMost: bytes) }
     weights.tiles = tiles
     weights.takesTurns = options.vision == .always
     let context: Int
@@ -310,8 +316,9 @@ struct Planner {
     if options.kvType != .int8 {
       var smaller = options
       smaller.kvType = .int8
-      let planner = Planner(model, smaller, conditions)
-      if ((try? planner.fitting(context)) ?? nil) != nil { remedies.append("--kv int8 would fit") }
+      if let planner = try? with(smaller), ((try? planner.fitting(context)) ?? nil) != nil {
+        remedies.append("--kv int8 would fit")
+      }
     }
     if let tiles = tilesThatFit(context) { remedies.append("--max-tiles \(tiles) would fit") }
     if options.memory != nil {
@@ -344,7 +351,7 @@ struct Planner {
           prompt - sizes.reduce(0) { $0 + $1.rows } + smaller.reduce(0) { $0 + $1.rows }
         }
       }
-      if let planner = try? Planner(model, options), ((try? planner.fittingAny()) ?? nil) != nil { return tiles }
+      if let planner = try? with(options), ((try? planner.fittingAny()) ?? nil) != nil { return tiles }
     }
     return nil
   }

@@ -190,8 +190,7 @@ public final class Session {
 
     let clock = ContinuousClock()
     let start = clock.now
-    decoder.stream.pause()
-    if plan.weights.takesTurns { decoder.stream.leave(uncached: true) }
+    if plan.weights.takesTurns { decoder.stream.leave(uncached: true) } else { decoder.stream.pause() }
     defer { leave(engine) }
     model.file.advise(model.file.range(ofModule: Vision.modules.projector), .soon)
     let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
@@ -230,7 +229,7 @@ public final class Session {
     arena.release(keeping: [.prefill, .decode])
   }
 
-  private var isCancelled: Bool { cancellation.isCancelled || Task.isCancelled }
+  var isCancelled: Bool { cancellation.isCancelled || Task.isCancelled }
 
   /// Writes what stands at `position` to row `row` of the decoder's input.
   private func fill(row: Int, from position: Int) throws(SquintError) {
@@ -266,7 +265,7 @@ public final class Session {
           return !isCancelled
         })
       guard isFinished else { return false }
-      if let failure = decoder.stream.failure { throw failure }
+      try decoder.stream.check()
       cachedCount += count
       if logitsOfAll {
         for row in 0..<count {
@@ -325,7 +324,7 @@ public final class Session {
     prompt.tokens.append(token)
     decoder.forward(count: 1, .step(sequence: 0, position: cachedCount))
     decoder.project(first: 0, count: 1)
-    if let failure = decoder.stream.failure { throw failure }
+    try decoder.stream.check()
     cachedCount += 1
   }
 }

@@ -111,10 +111,11 @@ public struct SessionPlan: Sendable {
   /// - Throws: `usage` where an option is impossible; `doesNotFit` where the budget does not hold it, with what would fit.
   public init(_ model: Model, _ options: SessionOptions) throws(SquintError) {
     try Self.check(options)
+    let planner = try Planner(model, options)
     do throws(SquintError) {
-      self = try Planner(model, options).plan()
+      self = try planner.plan()
     } catch {
-      guard options.fits, error.kind == .doesNotFit, let plan = try Planner.adapted(model, options) else { throw error }
+      guard options.fits, error.kind == .doesNotFit, let plan = try planner.adapted() else { throw error }
       self = plan
     }
   }
@@ -218,12 +219,11 @@ extension SessionPlan {
     ]
     func module(_ name: String, _ residency: Residency?) -> Item? {
       guard let module = model.file.module(name) else { return nil }
-      guard let residency, !residency.streamsNothing else { return Item(name: name, byteCount: module.range.count) }
-      // Beside the parts there are a few vectors, and an embedding of which single rows are read.
-      let parts = residency.parts.reduce(0) { $0 + $1.count }
-      let embedding = model.file.tensor("decoder.head") == nil ? nil : model.file.tensor("decoder.embedding")
-      let others = max(module.range.count - parts - (name == "decoder" ? embedding?.range.count ?? 0 : 0), 0)
-      return Item(name: name, byteCount: residency.keptBytes + others + 4 * DirectReader.alignment)
+      // Of an embedding that is not the head single rows are read.
+      let hasHead = name == "decoder" && model.file.tensor("decoder.head") != nil
+      let unused = hasHead ? model.file.tensor("decoder.embedding")?.range.count ?? 0 : 0
+      return Item(
+        name: name, byteCount: residency?.byteCount(of: module.range, unused: unused) ?? module.range.count)
     }
     let seeing = [
       module(Vision.modules.encoder, weights.encoder), module(Vision.modules.projector, nil),

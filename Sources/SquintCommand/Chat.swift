@@ -36,8 +36,7 @@ struct Chat: ParsableCommand {
       model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
     machine.report(plan)
     let tiles = plan.options.maximumTiles
-    var pictures: [Picture] = []
-    for path in media.image { pictures.append(try model.picture(path, maximumTiles: tiles)) }
+    let pictures = try model.pictures(media.image, maximumTiles: tiles)
     let session = try Session(model, plan, cancellation: cancellation)
     session.showProgress()
     let options = generation.options(model.sampling)

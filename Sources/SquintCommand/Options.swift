@@ -65,9 +65,7 @@ struct MachineOptions: ParsableArguments {
   /// The pictures that `media` names.
   func pictures(_ media: MediaOptions, for model: Model) throws(SquintError) -> [Picture] {
     if fit, !media.image.isEmpty { return try model.pictures(media.image, fitting: session()) }
-    var pictures: [Picture] = []
-    for path in media.image { pictures.append(try model.picture(path, maximumTiles: maxTiles)) }
-    return pictures
+    return try model.pictures(media.image, maximumTiles: maxTiles)
   }
 
   /// Says what `--fit` chose.

@@ -188,8 +188,7 @@ private struct ProductJob {
   var panels: Int { panels(of: first) + panels(of: second) + panels(of: third) }
 
   private func panels(of product: Compute.Product?) -> Int {
-    guard let product else { return 0 }
-    return (product.matrix.rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel
+    product?.matrix.panels ?? 0
   }
 
   func run(_ piece: Int) {

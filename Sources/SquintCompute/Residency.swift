@@ -20,8 +20,9 @@ public struct Residency: Sendable {
   ///
   /// The parts from `tail` on are kept together or not at all (a tied head is the embedding, too), and before the others, of
   /// which those that are read are spread evenly: so the disk never waits long for a part to be used up.
-  public init(parts: [Range<Int>], tail: Int, keepingAtMost bytes: Int) {
+  public init(parts: [Range<Int>], tail: Int? = nil, keepingAtMost bytes: Int) {
     self.parts = parts
+    let tail = tail ?? parts.count
     let sizes = parts.map { Self.residentBytes($0) }
     var isStreamed = parts.map { _ in true }
     var left = bytes
@@ -59,6 +60,13 @@ public struct Residency: Sendable {
     }
     if start < module.upperBound { others.append(start..<module.upperBound) }
     return others
+  }
+
+  /// The memory that `module` takes: the parts that stay, and what is in no part, of which `unused` bytes are never touched.
+  public func byteCount(of module: Range<Int>, unused: Int = 0) -> Int {
+    guard !streamsNothing else { return module.count }
+    // Its ends are parts of pages.
+    return keptBytes + max(others(in: module).reduce(0) { $0 + $1.count } - unused, 0) + 4 * DirectReader.alignment
   }
 
   /// The memory of one part that stays: whole pages.

@@ -85,7 +85,7 @@ public final class WeightStream {
   /// How many bytes behind the place where the file is mapped the part `part` is. Waits until it has been read. What was handed
   /// out before is not valid any more.
   ///
-  /// Where reading fails, the bytes are any, and `failure` says why.
+  /// Where reading fails, the bytes are any, and `check` throws.
   public func use(_ part: Int) -> Int {
     guard let queue else { return 0 }
     guard residency.isStreamed[part] else {
@@ -100,10 +100,12 @@ public final class WeightStream {
   public func end() { queue?.release() }
 
   /// Whether part `part` is in memory at any time.
-  public func keeps(_ part: Int) -> Bool { queue == nil || !residency.isStreamed[part] }
+  public func keeps(_ part: Int) -> Bool { !residency.isStreamed[part] }
 
-  /// Why reading failed; nil where it did not.
-  public var failure: SquintError? { queue?.failure }
+  /// - Throws: `inputOutput` where reading failed.
+  public func check() throws(SquintError) {
+    if let failure = queue?.failure { throw failure }
+  }
 
   /// What has been read so far, in bytes.
   public var bytesRead: Int { queue?.bytesRead ?? 0 }

@@ -19,6 +19,9 @@ struct FileHeader {
   var tensorCount = 0
   var bulkMetadataCount = 0
 
+  /// Where tables and metadata end; modules begin there or behind.
+  var metadataEnd: Int { bulkOffset + bulkBytes }
+
   /// The bytes before the checksum, which covers them and the front.
   func encoded() -> [UInt8] {
     var out = ByteWriter()

@@ -36,7 +36,7 @@ public final class ModelFile: Sendable {
   public var byteCount: Int { mapping.bytes.count }
   var descriptor: Int32 { mapping.descriptor }
   /// Where the tables and all metadata end, and the modules have not begun.
-  package var frontEnd: Int { header.bulkOffset + header.bulkBytes }
+  package var frontEnd: Int { header.metadataEnd }
 
   /// Opens the model at `path`.
   ///
@@ -47,7 +47,7 @@ public final class ModelFile: Sendable {
     // Without this, the kernel reads megabytes of weights behind every page that is touched.
     mapping.advise(0..<file.count, .sparsely)
     header = try FileHeader(path: path, file: file)
-    mapping.advise(0..<header.bulkOffset + header.bulkBytes, .soon)
+    mapping.advise(0..<header.metadataEnd, .soon)
     let front = UnsafeRawBufferPointer(
       rebasing: file[FileHeader.byteCount..<FileHeader.byteCount + header.frontBytes])
     var cursor = ByteCursor(front, place: "\(path): tables")
@@ -91,7 +91,7 @@ public final class ModelFile: Sendable {
   /// The metadata that is too long to be read at every opening (vocabulary, merges), decompressed anew at each call.
   public func bulkMetadata() throws(SquintError) -> Metadata {
     let frame = UnsafeRawBufferPointer(
-      rebasing: mapping.bytes[header.bulkOffset..<header.bulkOffset + header.bulkBytes])
+      rebasing: mapping.bytes[header.bulkOffset..<header.metadataEnd])
     guard checksum(frame) == header.bulkChecksum else {
       throw .badData(
         path, "the checksum of its compressed metadata does not match: the file is corrupt; fetch it again")
@@ -123,7 +123,7 @@ public final class ModelFile: Sendable {
       }
     }
     try checkPadding(to: header.bulkOffset)
-    position = header.bulkOffset + header.bulkBytes
+    position = header.metadataEnd
     for tensor in tensors {
       try checkPadding(to: tensor.range.lowerBound)
       guard checksum(bytes(of: tensor)) == tensor.checksum else {
@@ -182,7 +182,7 @@ extension ModelFile.Module {
     let offset = try cursor.next(UInt64.self)
     let bytes = try cursor.next(UInt64.self)
     name = try cursor.name(nameBytes)
-    let start = previous?.range.upperBound ?? header.bulkOffset + header.bulkBytes
+    let start = previous?.range.upperBound ?? header.metadataEnd
     guard let offset = Int(exactly: offset), let bytes = Int(exactly: bytes),
       offset % FileHeader.moduleAlignment == 0, offset >= start, offset <= header.fileBytes,
       bytes <= header.fileBytes - offset

@@ -86,7 +86,7 @@ public final class ModelFileWriter {
     }
     header.bulkOffset = Self.aligned(FileHeader.byteCount + header.frontBytes, to: PanelLayout.alignment)
 
-    var end = header.bulkOffset + header.bulkBytes
+    var end = header.metadataEnd
     for module in plan.modules {
       let start = Self.aligned(end, to: FileHeader.moduleAlignment)
       end = start

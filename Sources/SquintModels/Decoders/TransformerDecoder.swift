@@ -143,6 +143,11 @@ public struct TransformerDecoder {
     /// How many of `ranges` are layers.
     public var layers: Int { ranges.count - headSlices.count }
 
+    /// Keeps as many of them as `bytes` hold.
+    public func keeping(atMost bytes: Int) -> Residency {
+      Residency(parts: ranges, tail: layers, keepingAtMost: bytes)
+    }
+
     public init(_ weights: Weights) {
       let file = weights.file
       let layers = file.layerRanges(of: "decoder", count: weights.layers.count)

@@ -352,7 +352,7 @@ extension VisionTransformer {
         if index + 1 < last { take(x, after: index + 1, count: count, tile: tile) }
       }
     }
-    if let failure = stream.failure { throw failure }
+    try stream.check()
     for tile in 0..<tiles {
       try visit(tile, take(x.from(tile * count), after: last, count: count, tile: tile))
     }
