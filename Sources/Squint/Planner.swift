@@ -221,8 +221,8 @@ struct Planner {
     return true
   }
 
-  /// Weights of which one module's are all read in every pass, and how as many as `spare` bytes hold are kept of them; the cost
-  /// is what is read then.
+  /// A way to make room for one module: the least that it takes, and what becomes of it with `spare` bytes more, in which weights
+  /// can stay; the cost is what is read then.
   private struct Candidate {
     let weights: SessionPlan.Weights
     let keeping: (_ spare: Int) -> (weights: SessionPlan.Weights, cost: Int)
