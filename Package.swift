@@ -3,7 +3,8 @@ import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
 // squint, squint-convert > Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
-// SquintFile > CKernels, CPictures > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP.
+// SquintFile > CKernels, CPictures > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP. CSquintNano, the model that is part of squint,
+// belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
   name: "squint",
   platforms: [.macOS(.v15)],
@@ -20,7 +21,7 @@ let package = Package(
     .executableTarget(
       name: "SquintCommand",
       dependencies: [
-        "Squint", "CEdit", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Squint", "CEdit", "CSquintNano", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "SquintConvertCommand",
@@ -36,6 +37,7 @@ let package = Package(
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash"]),
     .target(name: "CKernels"),
+    .target(name: "CSquintNano", cSettings: [.headerSearchPath("../../models")]),
     .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CEdit", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),

@@ -28,9 +28,17 @@ public final class Embedder {
   ///   - side: the side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
   ///   - memory: the bytes that the whole process may take; nil: what is free.
   /// - Throws: `noInput` where the file cannot be read, `badData` where it is not sound, `usage` where it has no encoder.
-  public init(path: String, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil) throws(SquintError)
-  {
-    file = try ModelFile(path: path)
+  public convenience init(
+    path: String, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil
+  ) throws(SquintError) {
+    try self.init(ModelFile(path: path), stage: stage, side: side, threads: threads, memory: memory)
+  }
+
+  /// The same of a model that is open.
+  public init(
+    _ file: ModelFile, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil
+  ) throws(SquintError) {
+    self.file = file
     self.stage = stage
     self.memory = memory
     if let threads, !Workers.counts.contains(threads) {
@@ -45,7 +53,7 @@ public final class Embedder {
       }
       self.vision = vision
     } catch {
-      throw error.naming(path)
+      throw error.naming(file.path)
     }
   }
 

@@ -30,8 +30,13 @@ public final class Model: Sendable {
   /// Opens the model at `path`.
   ///
   /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder.
-  public init(path: String) throws(SquintError) {
-    file = try ModelFile(path: path)
+  public convenience init(path: String) throws(SquintError) { try self.init(ModelFile(path: path)) }
+
+  /// Makes `file`, which may be a part of a larger one, ready for sessions.
+  ///
+  /// - Throws: `badData` when it is not a sound model with a text decoder.
+  public init(_ file: ModelFile) throws(SquintError) {
+    self.file = file
     reader = DirectReader(file)
     do throws(SquintError) {
       let metadata = file.metadata
@@ -62,7 +67,7 @@ public final class Model: Sendable {
         throw SquintError(.badData, "metadata generation: \(error.message); convert the model again")
       }
     } catch {
-      throw error.naming(path)
+      throw error.naming(file.path)
     }
   }
 

@@ -5,17 +5,26 @@ struct Ask: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Answers one question.",
     discussion: """
+      squint ask --image photo.jpg
+      squint ask --image photo.jpg "Is there a cat in this picture?"
       squint ask model.squint "What is the capital of France?"
       squint ask model.squint --image photo.jpg "What is in this picture?"
       squint ask model.squint --image a.jpg --image b.jpg "Is <image> darker than <image>?"
       squint ask model.squint --system "Answer in French." < question.txt
       squint ask model.squint --raw "Once upon a time" --temperature 0.8 --seed 7
+
+      One argument is the question, unless it names a file: it exists, starts with /, ./ or ../, or ends in .squint or \
+      another name of a model or a picture. Then it is the model.
       """)
 
   @OptionGroup var model: ModelArgument
   @OptionGroup var media: MediaOptions
 
-  @Argument(help: "The question. Default: what stdin holds.")
+  @Argument(
+    help: """
+      The question. Default: what stdin holds; with a picture, and nothing on stdin but a terminal or /dev/null, \
+      "\(Ask.usualQuestion)"
+      """)
   var prompt: String?
 
   @Option(help: .init("What the model is told before the question.", valueName: "text"))
@@ -48,8 +57,9 @@ struct Ask: ParsableCommand {
 
   func run() throws {
     let cancellation = Interrupt.install()
-    let model = try Model(path: model.model)
-    let question = try prompt ?? Interrupt.waiting(standardInput)
+    let arguments = arguments
+    let model = try Model(open(arguments.model, isAlone: arguments.question == nil))
+    let question = try arguments.question ?? unspokenQuestion() ?? Interrupt.waiting(standardInput)
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
     let pictures = try machine.pictures(media, for: model)
     var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
@@ -92,10 +102,49 @@ struct Ask: ParsableCommand {
     if answer.finishReason == .cancelled { throw ExitCode(Interrupt.exitCode) }
   }
 
+  // MARK: The question
+
+  /// What is asked about pictures where nothing else is.
+  static let usualQuestion = "What is in this picture?"
+
+  /// One argument alone is the model where it is meant as a file, and else the question.
+  private var arguments: (model: String?, question: String?) {
+    guard let first = model.model, prompt == nil, !Self.isMeantAsFile(first) else { return (model.model, prompt) }
+    return (nil, first)
+  }
+
+  /// Whether `argument` names a file, perhaps one that does not exist: a mistyped model must not become a question, and a
+  /// picture is not one either.
+  private static func isMeantAsFile(_ argument: String) -> Bool {
+    let name = argument.lowercased()
+    return argument == BuiltInModel.name || access(argument, F_OK) == 0
+      || ["/", "./", "../"].contains { name.hasPrefix($0) }
+      || [".squint", ".squint.zst", ".gguf", ".jpg", ".jpeg", ".png", ".webp"].contains { name.hasSuffix($0) }
+  }
+
+  private func open(_ model: String?, isAlone: Bool) throws(SquintError) -> ModelFile {
+    do {
+      return try ModelFile.open(model)
+    } catch {
+      guard !isAlone, let model, !Self.isMeantAsFile(model) else { throw error }
+      throw SquintError(
+        error.kind, "\(error.message); of two arguments the first is the model: put a question in quotes")
+    }
+  }
+
+  /// The usual question, where there is a picture and no one to ask another: stdin is a terminal, or /dev/null.
+  private func unspokenQuestion() -> String? {
+    var status = stat()
+    guard !media.image.isEmpty, !raw, fstat(STDIN_FILENO, &status) == 0, status.st_mode & S_IFMT == S_IFCHR else {
+      return nil
+    }
+    return Self.usualQuestion
+  }
+
   /// What stdin holds, without the line ends behind it; bytes that are no UTF-8 become U+FFFD.
   private func standardInput() throws(SquintError) -> String {
     guard isatty(STDIN_FILENO) == 0 else {
-      throw SquintError(.usage, "no prompt: give one behind the model, or on stdin")
+      throw SquintError(.usage, "no question: give one in quotes, or on stdin")
     }
     var bytes: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 64 << 10)

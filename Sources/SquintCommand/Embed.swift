@@ -5,6 +5,7 @@ struct Embed: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Writes what the encoder or the projector makes of a picture as f32 [tokens, width].",
     discussion: """
+      squint embed --image photo.jpg -o features.npy
       squint embed model.squint --image photo.jpg --stage encoder -o features.npy
 
       The rows of a picture's tiles stand one after the other, those of the overview last. --stage pixels writes the \
@@ -34,7 +35,7 @@ struct Embed: ParsableCommand {
     }
     let cancellation = Interrupt.install()
     let embedder = try Embedder(
-      path: model.model, stage: stage, side: size, threads: compute.threads, memory: compute.memory?.bytes)
+      model.open(), stage: stage, side: size, threads: compute.threads, memory: compute.memory?.bytes)
     var file: OutputFile?
     try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
       // Not before: a picture that is none leaves no file behind.

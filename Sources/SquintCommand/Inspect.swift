@@ -2,7 +2,7 @@ import ArgumentParser
 import Squint
 
 struct Inspect: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Shows what is in the file.")
+  static let configuration = CommandConfiguration(abstract: "Shows what is in the model's file.")
 
   @OptionGroup var model: ModelArgument
 
@@ -42,7 +42,7 @@ struct Inspect: ParsableCommand {
   }
 
   func run() throws {
-    let file = try ModelFile(path: model.model)
+    let file = try model.open()
     let tensorsByModule = Dictionary(grouping: file.tensors, by: \.module)
     let modules = file.modules.enumerated().map { index, module in
       let tensors = tensorsByModule[index] ?? []

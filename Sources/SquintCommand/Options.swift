@@ -137,6 +137,20 @@ struct GenerationArguments: ParsableArguments {
 }
 
 struct ModelArgument: ParsableArguments {
-  @Argument(help: "The model: a .squint file.", completion: .file(extensions: ["squint"]))
+  @Argument(
+    help: "The model: a .squint file. Default: squint-nano, which is in this program.",
+    completion: .file(extensions: ["squint"]))
+  var model: String?
+
+  func open() throws(SquintError) -> ModelFile { try ModelFile.open(model) }
+}
+
+/// The model where other arguments follow it, so that it cannot be left out.
+struct RequiredModelArgument: ParsableArguments {
+  @Argument(
+    help: "The model: a .squint file, or squint-nano, which is in this program.",
+    completion: .file(extensions: ["squint"]))
   var model: String
+
+  func open() throws(SquintError) -> ModelFile { try ModelFile.open(model) }
 }

@@ -65,7 +65,7 @@ struct Plan: ParsableCommand {
   }
 
   func run() throws {
-    let model = try Model(path: model.model)
+    let model = try Model(model.open())
     let sizes = try model.pictureSizes()
     // Without a picture, the largest that the model takes.
     let most = machine.maxTiles ?? Int.max

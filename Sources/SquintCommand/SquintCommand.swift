@@ -7,12 +7,14 @@ struct SquintCommand: ParsableCommand {
     commandName: "squint",
     abstract: "Runs a vision-language model that is one .squint file.",
     discussion: """
+      squint ask --image photo.jpg "What is in this picture?"
       squint ask model.squint --image photo.jpg "What is in this picture?"
 
+      Without a model, the one that is in this program answers: squint-nano. squint inspect shows it.
       Answers and data go to stdout, everything else to stderr. Sizes are written 256M, 1.5G or 268435456.
       Make a model file with squint-convert.
       """,
-    version: "squint 0.1.0 (file format 1)",
+    version: "squint 0.1.0 (file format 1, with \(BuiltInModel.name))",
     subcommands: [
       Ask.self, Chat.self, Inspect.self, Verify.self, Plan.self, Bench.self, Tokenize.self, Detokenize.self,
       Logits.self, Embed.self,

@@ -4,7 +4,7 @@ import Squint
 struct Tokenize: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Prints the tokens of a text.")
 
-  @OptionGroup var model: ModelArgument
+  @OptionGroup var model: RequiredModelArgument
 
   @Argument(help: "The text.")
   var text: String
@@ -21,7 +21,7 @@ struct Tokenize: ParsableCommand {
   }
 
   func run() throws {
-    let tokenizer = try Model.tokenizer(of: ModelFile(path: model.model))
+    let tokenizer = try Model.tokenizer(of: model.open())
     let ids = tokenizer.encode(text, addSpecialTokens: !noSpecial)
     if json {
       try printJSON(Output(ids: ids, pieces: ids.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) }))
@@ -34,7 +34,7 @@ struct Tokenize: ParsableCommand {
 struct Detokenize: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Prints the text of tokens.")
 
-  @OptionGroup var model: ModelArgument
+  @OptionGroup var model: RequiredModelArgument
 
   @Argument(help: "The tokens' ids.")
   var ids: [Int32]
@@ -43,7 +43,7 @@ struct Detokenize: ParsableCommand {
   var skipSpecial = false
 
   func run() throws {
-    let tokenizer = try Model.tokenizer(of: ModelFile(path: model.model))
+    let tokenizer = try Model.tokenizer(of: model.open())
     if let stranger = ids.first(where: { $0 < 0 || Int($0) >= tokenizer.vocabularySize }) {
       throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(tokenizer.vocabularySize - 1))")
     }

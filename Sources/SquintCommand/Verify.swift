@@ -8,7 +8,7 @@ struct Verify: ParsableCommand {
   @OptionGroup var model: ModelArgument
 
   func run() throws {
-    let file = try ModelFile(path: model.model)
+    let file = try model.open()
     defer { Terminal.endProgress() }
     try file.verify { bytes in
       Terminal.progress("verifying: \(bytes * 100 / max(file.byteCount, 1)) % of \(readableSize(file.byteCount))")

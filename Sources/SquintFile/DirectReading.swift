@@ -25,8 +25,8 @@ public final class DirectReader: Sendable {
   /// The most that `count` bytes of a file are when their ends are moved to multiples of `alignment`.
   public static func spaceBytes(_ count: Int) -> Int { count + 2 * alignment }
 
-  /// Reads the bytes `range` of the file, whose ends are multiples of `alignment`, into as many bytes at `target`. The end may
-  /// lie behind that of the file; then what is there is read.
+  /// Reads the bytes `range` of the model, whose ends are multiples of `alignment`, into as many bytes at `target`. The end may
+  /// lie behind that of the model; then what is there is read.
   ///
   /// - Throws: `inputOutput` where the disk fails, or the file has become shorter.
   public func read(_ range: Range<Int>, into target: UnsafeMutableRawPointer) throws(SquintError) {
@@ -34,7 +34,7 @@ public final class DirectReader: Sendable {
     var done = 0
     while done < needed {
       let offset = range.lowerBound + done
-      let count = pread(file.descriptor, target + done, range.count - done, off_t(offset))
+      let count = pread(file.descriptor, target + done, range.count - done, off_t(file.offset + offset))
       if count < 0 && errno == EINTR { continue }
       if count < 0 && errno == EINVAL && isDirect.exchange(false, ordering: .relaxed) {
         _ = setDirect(file.descriptor, false)

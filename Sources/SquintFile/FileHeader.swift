@@ -42,6 +42,9 @@ extension FileHeader {
     guard !file.prefix(4).elementsEqual("GGUF".utf8) else {
       throw .badData(path, "this is a GGUF model; convert it with squint-convert")
     }
+    guard !Self.isPicture(file) else {
+      throw .badData(path, "this is a picture, not a model; give pictures with --image")
+    }
     guard file.count >= Self.magic.count, file.prefix(Self.magic.count).elementsEqual(Self.magic) else {
       throw .badData(
         path, "this is not a Squint model (it does not start with \\x89SQNT); make one with squint-convert")
@@ -99,6 +102,12 @@ extension FileHeader {
       bulkOffset <= fileBytes, bulkBytes <= fileBytes - bulkOffset, bulkDecodedBytes <= Self.largestBulk,
       bulkBytes > 0 || (bulkDecodedBytes == 0 && bulkMetadataCount == 0)
     else { throw .badData(path, "its compressed metadata lies outside the file; fetch the file again") }
+  }
+
+  /// Whether `file` is a JPEG, PNG or WebP picture: people give one where the model belongs.
+  private static func isPicture(_ file: UnsafeRawBufferPointer) -> Bool {
+    file.starts(with: [0xFF, 0xD8, 0xFF]) || file.starts(with: [0x89, 0x50, 0x4E, 0x47])
+      || file.starts(with: "RIFF".utf8) && file.dropFirst(8).starts(with: "WEBP".utf8)
   }
 
   private static func truncated(_ path: String, expected: Int, found: Int) -> SquintError {

@@ -1,25 +1,32 @@
-/// A file mapped read-only into memory, unmapped when its owner is destroyed.
+/// A file, or a part of one, mapped read-only into memory, unmapped when its owner is destroyed.
 ///
 /// The mapping costs address space, not memory: a page is read when it is first touched.
 public struct MappedFile: ~Copyable, Sendable {
+  /// What messages call it.
   public let path: String
   /// The open file. What is read through it does not enter the page cache where the filesystem allows that.
   let descriptor: Int32
-  /// The whole file. Valid as long as this value lives.
+  /// Where in the open file `bytes` begin.
+  let offset: Int
+  /// The whole file, or the part. Valid as long as this value lives.
   public nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
 
   /// Maps the file at `path`.
   ///
-  /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read.
-  public init(path: String) throws(SquintError) {
-    self.path = path
+  /// - Parameters:
+  ///   - range: the part that is mapped, in bytes from the start of the file; nil: all of it.
+  ///   - name: what messages call it; nil: its path.
+  /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read; `badData` when it has no such part.
+  public init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
+    self.path = name ?? path
+    offset = range?.lowerBound ?? 0
     // O_NONBLOCK: opening a named pipe would wait for a writer.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else {
-      throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
+      throw SquintError(.noInput, "\(self.path): \(systemMessage(errno))")
     }
     do throws(SquintError) {
-      bytes = try Self.map(descriptor, path)
+      bytes = try Self.map(descriptor, range, self.path)
     } catch {
       close(descriptor)
       throw error
@@ -27,7 +34,9 @@ public struct MappedFile: ~Copyable, Sendable {
     self.descriptor = descriptor
   }
 
-  private static func map(_ descriptor: Int32, _ path: String) throws(SquintError) -> UnsafeRawBufferPointer {
+  private static func map(
+    _ descriptor: Int32, _ range: Range<Int>?, _ path: String
+  ) throws(SquintError) -> UnsafeRawBufferPointer {
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
@@ -36,13 +45,30 @@ public struct MappedFile: ~Copyable, Sendable {
       let isFolder = status.st_mode & S_IFMT == S_IFDIR
       throw SquintError(.noInput, "\(path): this is \(isFolder ? "a folder, not a file" : "not a regular file")")
     }
-    let count = Int(status.st_size)
-    guard count > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }  // mmap refuses a length of zero
-    guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, 0), base != MAP_FAILED else {
+    let size = Int(status.st_size)
+    let range = range ?? 0..<size
+    guard range.lowerBound >= 0, range.upperBound <= size else {
+      throw .badData(
+        path,
+        "bytes \(grouped(range.lowerBound)) to \(grouped(range.upperBound)) are not in the file (\(grouped(size)) bytes); "
+          + "fetch it again")
+    }
+    // mmap refuses a length of zero.
+    guard !range.isEmpty else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+    let lead = lead(range.lowerBound)
+    let count = lead + range.count
+    guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, off_t(range.lowerBound - lead)),
+      base != MAP_FAILED
+    else {
       throw SquintError(.noInput, "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(errno))")
     }
-    return UnsafeRawBufferPointer(start: base, count: count)
+    return UnsafeRawBufferPointer(start: base + lead, count: range.count)
   }
+
+  private static var pageBytes: Int { Int(sysconf(Int32(_SC_PAGESIZE))) }
+
+  /// The bytes that are mapped before a part that begins at `offset`: mmap begins with a page.
+  private static func lead(_ offset: Int) -> Int { offset % pageBytes }
 
   /// Tells the kernel what will become of the bytes `range`.
   func advise(_ range: Range<Int>, _ use: FileUse) {
@@ -50,8 +76,7 @@ public struct MappedFile: ~Copyable, Sendable {
     // Another file's range would make the kernel drop memory that is not ours to drop.
     precondition(range.upperBound <= bytes.count, "a range of another file")
     // madvise takes whole pages; for their neighbours the advice does no harm.
-    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
-    let start = range.lowerBound / page * page
+    let start = UnsafeMutableRawPointer(mutating: base + range.lowerBound).alignedDown(toMultipleOf: Self.pageBytes)
     let advice =
       switch use {
       case .sparsely: MADV_RANDOM
@@ -59,11 +84,14 @@ public struct MappedFile: ~Copyable, Sendable {
       case .soon: MADV_WILLNEED
       case .done: MADV_DONTNEED
       }
-    madvise(UnsafeMutableRawPointer(mutating: base + start), range.upperBound - start, advice)
+    madvise(start, base + range.upperBound - UnsafeRawPointer(start), advice)
   }
 
   deinit {
-    if let base = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: base), bytes.count) }
+    if let base = bytes.baseAddress {
+      let lead = Self.lead(offset)
+      munmap(UnsafeMutableRawPointer(mutating: base - lead), lead + bytes.count)
+    }
     close(descriptor)
   }
 }

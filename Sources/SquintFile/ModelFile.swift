@@ -1,7 +1,8 @@
 /// A model file, opened: its metadata and tables in memory, everything else mapped and read when first touched.
 ///
 /// Opening reads the header and the tables only, verifies their checksum, and checks every offset, length, shape and
-/// count against the file's size (formats/squint.md, "What a reader must reject").
+/// count against the file's size (formats/squint.md, "What a reader must reject"). All offsets are from the start of the model,
+/// which may be a part of a larger file.
 public final class ModelFile: Sendable {
   /// A contiguous part of the file that is used, advised or dropped as a whole: `decoder`, `encoder.image`, ….
   public struct Module: Equatable, Sendable {
@@ -32,17 +33,33 @@ public final class ModelFile: Sendable {
   public let tensors: [Tensor]
   private let indices: [String: Int]
 
+  /// Where it is, or the name that it was given: what messages call it.
   public var path: String { mapping.path }
   public var byteCount: Int { mapping.bytes.count }
   var descriptor: Int32 { mapping.descriptor }
+  /// Where in the open file the model begins.
+  var offset: Int { mapping.offset }
   /// Where the tables and all metadata end, and the modules have not begun.
   package var frontEnd: Int { header.metadataEnd }
 
   /// Opens the model at `path`.
   ///
-  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model file.
-  public init(path: String) throws(SquintError) {
-    mapping = try MappedFile(path: path)
+  /// - Parameters:
+  ///   - range: where in the file the model is, in bytes from its start, such as a program that carries its model; nil: the file
+  ///     is the model. Begins at a multiple of 64; at a multiple of the system's pages nothing is mapped beside it, and at one of
+  ///     4,096 it can be read past the page cache.
+  ///   - name: what messages call it; nil: its path.
+  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model file, `usage` where `range` begins
+  ///   elsewhere.
+  public init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
+    let start = range?.lowerBound ?? 0
+    guard start % PanelLayout.alignment == 0 else {
+      throw SquintError(
+        .usage,
+        "\(name ?? path): a model at offset \(grouped(start)); place it at a multiple of \(PanelLayout.alignment)")
+    }
+    mapping = try MappedFile(path: path, range: range, name: name)
+    let path = mapping.path
     let file = mapping.bytes
     // Without this, the kernel reads megabytes of weights behind every page that is touched.
     mapping.advise(0..<file.count, .sparsely)
@@ -164,7 +181,8 @@ public final class ModelFile: Sendable {
   /// Drops the bytes `range` from the page cache, where no one else uses them.
   package func dropCached(_ range: Range<Int>) {
     #if os(Linux)
-      posix_fadvise(mapping.descriptor, off_t(range.lowerBound), off_t(range.count), POSIX_FADV_DONTNEED)
+      posix_fadvise(
+        mapping.descriptor, off_t(mapping.offset + range.lowerBound), off_t(range.count), POSIX_FADV_DONTNEED)
     #endif
   }
 }

@@ -151,6 +151,69 @@ private func caught(_ body: () throws -> Void) -> SquintError? {
     }
   }
 
+  /// A model in a larger file is what it is as a file of its own, whatever pages are, and messages call it by its name.
+  @Test(arguments: [0, 64, 4096, 65_536, 65_536 + 192]) func aPartOfAFile(offset: Int) throws {
+    try withTemporaryFolder { folder in
+      let path = folder + "/a.squint"
+      try writeSample(to: path)
+      let whole = try ModelFile(path: path)
+      var bytes = [UInt8](repeating: 0xAA, count: offset)
+      bytes += try Data(contentsOf: URL(fileURLWithPath: path))
+      let range = offset..<bytes.count
+      bytes += [UInt8](repeating: 0xAA, count: 10_000)
+      let program = folder + "/program"
+      try Data(bytes).write(to: URL(fileURLWithPath: program))
+
+      let part = try ModelFile(path: program, range: range, name: "nano")
+      #expect(part.path == "nano")
+      #expect(part.byteCount == whole.byteCount)
+      #expect(part.tensors == whole.tensors)
+      #expect(try part.bulkMetadata()["b.bytes"] == whole.bulkMetadata()["b.bytes"])
+      try part.verify()
+      // What the process does not need any more comes back from the right place.
+      part.advise(0..<part.byteCount, .done)
+      let reader = DirectReader(part)
+      for tensor in whole.tensors {
+        #expect(part.bytes(of: tensor).elementsEqual(whole.bytes(of: tensor)))
+        let aligned = DirectReader.aligned(tensor.range)
+        let memory = UnsafeMutableRawBufferPointer.allocate(
+          byteCount: aligned.count, alignment: DirectReader.alignment)
+        defer { memory.deallocate() }
+        try reader.read(aligned, into: memory.baseAddress!)
+        let found = UnsafeRawBufferPointer(rebasing: memory[(tensor.range.lowerBound - aligned.lowerBound)...])
+        #expect(found.prefix(tensor.range.count).elementsEqual(whole.bytes(of: tensor)))
+      }
+
+      for place in [0, 60, 200, whole.tensors[3].range.lowerBound + 7, whole.byteCount - 1] {
+        var damaged = bytes
+        damaged[offset + place] ^= 1
+        try Data(damaged).write(to: URL(fileURLWithPath: program))
+        let error = caught { try ModelFile(path: program, range: range, name: "nano").verify() }
+        #expect(error?.kind == .badData && error?.message.hasPrefix("nano: ") == true, "offset \(place)")
+      }
+    }
+  }
+
+  @Test func partsThatAreNotThere() throws {
+    try withTemporaryFolder { folder in
+      let path = folder + "/a.squint"
+      try writeSample(to: path)
+      let count = try ModelFile(path: path).byteCount
+      func error(_ range: Range<Int>, path: String = path) -> SquintError? {
+        caught { _ = try ModelFile(path: path, range: range, name: "nano") }
+      }
+      for range in [0..<count + 1, 64..<Int.max, 64..<count + 1, Int.max - 63..<Int.max, -64..<count - 64, 64..<64]
+      {
+        #expect(error(range)?.kind == .badData, "\(range)")
+        #expect(error(range)?.message.hasPrefix("nano: ") == true, "\(range)")
+      }
+      // The panels would not be aligned as the kernels need them.
+      #expect(error(1..<count)?.kind == .usage)
+      #expect(error(0..<count - 1)?.message.contains("incomplete") == true)
+      #expect(error(0..<count, path: folder + "/none")?.kind == .noInput)
+    }
+  }
+
   @Test func notAModel() throws {
     try withTemporaryFolder { folder in
       #expect(caught { _ = try ModelFile(path: folder) }?.kind == .noInput)

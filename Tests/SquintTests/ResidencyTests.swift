@@ -47,6 +47,30 @@ import Testing
     }
   }
 
+  /// Neither does it matter whether the model is a file or a part of one, also where that is not a place to read past the page
+  /// cache.
+  @Test(arguments: [65_536, 192]) func aPartOfAFileIsTheSame(offset: Int) throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/model.squint"
+    try convertFixture("llama-gqa", .int8, to: path)
+    let whole = try Model(path: path)
+    let prompt = Prompt(tokens: try promptIDs("llama-gqa"))
+    let options = SessionOptions(threads: 2, chunk: 8)
+    let expected = try logits(Session(whole, options), prompt)
+
+    let program = folder.path + "/program"
+    let bytes = Data(repeating: 0xAA, count: offset) + (try Data(contentsOf: URL(fileURLWithPath: path)))
+    try (bytes + Data(repeating: 0xAA, count: 100)).write(to: URL(fileURLWithPath: program))
+    let model = try Model(ModelFile(path: program, range: offset..<bytes.count, name: "nano"))
+    for session in [
+      try Session(model, options), try streamed(model, options),
+      try streamed(model, options, keeping: whole.file.byteCount / 3, rows: 16),
+    ] {
+      let isEqual = try logits(session, prompt) == expected
+      #expect(isEqual)
+    }
+  }
+
   /// Neither do they depend on how a prompt is cut, in multiples of the rows whose attention is computed together.
   @Test(
     arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen3"], [ElementType.f32, .int8, .int4])

@@ -1,0 +1,32 @@
+import CSquintNano
+import Squint
+
+/// The model that is part of this program.
+enum BuiltInModel {
+  /// What messages call it, and a MODEL that means it.
+  static let name = "squint-nano"
+
+  /// Opens it as any other model: a part of the program's file, mapped and read like a file of its own.
+  ///
+  /// - Throws: `noInput` where the program cannot read its own file, `badData` where that is damaged.
+  static func open() throws(SquintError) -> ModelFile {
+    let offset = Int(squint_nano_offset())
+    guard offset >= 0 else {
+      throw SquintError(.noInput, "\(name): this system does not say where it is in the program; give a MODEL")
+    }
+    do {
+      return try ModelFile(path: "/proc/self/exe", range: offset..<offset + Int(squint_nano_size()), name: name)
+    } catch {
+      guard error.kind == .noInput else { throw error }
+      throw SquintError(error.kind, "\(error.message): it is in this program, read by /proc/self/exe; give a MODEL")
+    }
+  }
+}
+
+extension ModelFile {
+  /// Opens the model that `argument` names: a file, or the built-in model, as without one.
+  static func open(_ argument: String?) throws(SquintError) -> ModelFile {
+    guard let argument, argument != BuiltInModel.name else { return try BuiltInModel.open() }
+    return try ModelFile(path: argument)
+  }
+}
