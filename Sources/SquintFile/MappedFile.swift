@@ -55,7 +55,7 @@ public struct MappedFile: ~Copyable, Sendable {
     }
     // mmap refuses a length of zero.
     guard !range.isEmpty else { return UnsafeRawBufferPointer(start: nil, count: 0) }
-    let lead = lead(range.lowerBound)
+    let lead = Self.lead(range.lowerBound)
     let count = lead + range.count
     guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, off_t(range.lowerBound - lead)),
       base != MAP_FAILED

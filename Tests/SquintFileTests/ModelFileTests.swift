@@ -202,8 +202,7 @@ private func caught(_ body: () throws -> Void) -> SquintError? {
       func error(_ range: Range<Int>, path: String = path) -> SquintError? {
         caught { _ = try ModelFile(path: path, range: range, name: "nano") }
       }
-      for range in [0..<count + 1, 64..<Int.max, 64..<count + 1, Int.max - 63..<Int.max, -64..<count - 64, 64..<64]
-      {
+      for range in [0..<count + 1, 64..<Int.max, 64..<count + 1, Int.max - 63..<Int.max, -64..<count - 64, 64..<64] {
         #expect(error(range)?.kind == .badData, "\(range)")
         #expect(error(range)?.message.hasPrefix("nano: ") == true, "\(range)")
       }
