@@ -117,8 +117,7 @@ extension PlannedModule {
       }
       origin.rowOrder = mapped.rowOrder(wanted.name)
       if wanted.role == .weight || wanted.role == .head, let update = updates.removeValue(forKey: wanted.name) {
-        try update.check(shape: wanted.shape, origin: origin)
-        origin.update = update
+        origin = try update.applied(to: origin, shape: wanted.shape)
       }
       guard origin.tensor.type.isReadable else {
         throw SquintError(

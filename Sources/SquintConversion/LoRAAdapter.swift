@@ -36,20 +36,20 @@ struct LoRAAdapter: Sendable {
     var pairs: [String: Pair] = [:]
     var targets: [String] = []
     for tensor in source.tensors {
-      let factor = try Self.factor(tensor, place: weights)
-      guard let target = Self.target(of: factor.module, maps: maps) else {
+      let (module, part) = try Self.part(tensor, place: weights)
+      guard let target = Self.target(of: module, maps: maps) else {
         throw .badData(
           weights,
           "tensor \(printable(tensor.name)) has no matrix in the decoder, the only part that an adapter is merged into; "
             + LoRAConfiguration.remedy)
       }
       if pairs[target] == nil { targets.append(target) }
-      var pair = pairs[target] ?? Pair(module: factor.module)
-      if let other = factor.isUp ? pair.up : pair.down {
+      var pair = pairs[target] ?? Pair(module: module)
+      if let other = pair[keyPath: part] {
         throw .badData(
           weights, "tensors \(printable(other.name)) and \(printable(tensor.name)) are for the same matrix, \(target)")
       }
-      if factor.isUp { pair.up = tensor } else { pair.down = tensor }
+      pair[keyPath: part] = tensor
       pairs[target] = pair
     }
     guard !pairs.isEmpty else { throw .badData(weights, "there are no tensors of an adapter") }
@@ -79,22 +79,25 @@ struct LoRAAdapter: Sendable {
 
   // MARK: Names
 
-  /// The two tensors of a matrix, as far as they have been found.
+  /// The tensors for a matrix, as far as they have been found.
   private struct Pair {
     /// As PEFT calls it.
     let module: String
     var down: SourceTensor?
     var up: SourceTensor?
+    /// The matrix itself: PEFT stores a head that has an adapter (peft/utils/save_and_load.py, `get_peft_model_state_dict`).
+    var base: SourceTensor?
 
     func update(
       source: SafetensorsSource, configuration: LoRAConfiguration, place: String
     ) throws(SquintError) -> LowRankUpdate {
       guard let down, let up else {
-        let (there, missing) = down == nil ? (up, "lora_A") : (down, "lora_B")
+        let there = either(down, up, base)?.name ?? ""
         throw .badData(
-          place, "tensor \(printable(there?.name ?? "")) has no \(missing) beside it; the adapter is incomplete")
+          place,
+          "tensor \(printable(there)) has no \(down == nil ? "lora_A" : "lora_B") beside it; the adapter is incomplete")
       }
-      for tensor in [down, up] {
+      for tensor in [down, up, base ?? up] {
         guard tensor.shape.count == 2 else {
           throw .badData(place, "tensor \(printable(tensor.name)) has shape \(tensor.shape); it must be a matrix")
         }
@@ -116,18 +119,22 @@ struct LoRAAdapter: Sendable {
       guard scale.isFinite else {
         throw .badData(place, "tensor \(printable(down.name)): its lora_alpha is too large for f32")
       }
-      return LowRankUpdate(source: source, down: down, up: up, scale: scale)
+      return LowRankUpdate(source: source, down: down, up: up, scale: scale, base: base)
     }
   }
 
-  /// Which half of which module's pair a tensor is.
-  private static func factor(
+  /// What a tensor is of the pair of which module.
+  private static func part(
     _ tensor: SourceTensor, place: String
-  ) throws(SquintError) -> (module: String, isUp: Bool) {
+  ) throws(SquintError) -> (module: String, WritableKeyPath<Pair, SourceTensor?>) {
     let prefix = "base_model.model."
-    for (suffix, isUp) in [(".lora_A.weight", false), (".lora_B.weight", true)] {
+    let parts: [(suffix: String, WritableKeyPath<Pair, SourceTensor?>)] = [
+      (".lora_A.weight", \.down), (".lora_B.weight", \.up), (".base_layer.weight", \.base),
+    ]
+    for (suffix, part) in parts {
       guard tensor.name.hasPrefix(prefix), tensor.name.hasSuffix(suffix) else { continue }
-      return (String(tensor.name.dropFirst(prefix.count).dropLast(suffix.count)), isUp)
+      let module = tensor.name.utf8.dropFirst(prefix.utf8.count).dropLast(suffix.utf8.count)
+      return (String(module) ?? "", part)
     }
     let what =
       tensor.name.contains("lora_embedding_")

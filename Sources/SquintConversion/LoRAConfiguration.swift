@@ -34,13 +34,13 @@ struct LoRAConfiguration: Sendable {
     for member in members where !Self.known.contains(member.key) && Self.isSwitchedOn(member.value) {
       throw .badData(place, "\(printable(member.key)) is set, which is not supported; \(Self.remedy)")
     }
-    rank = try reader.size("r") ?? 8
+    rank = try reader.size("r", atMost: Self.largestRank) ?? 8
     alpha = try reader.number("lora_alpha") ?? 8
     isRankStabilized = try reader.flag("use_rslora") ?? false
     var ranks: [(pattern: ModulePattern, rank: Int)] = []
     for (key, pattern) in try Self.patterns("rank_pattern", reader) {
       let values = ConfigurationReader(json: json["rank_pattern"] ?? .null, place: "\(place): rank_pattern")
-      guard let rank = try values.size(key) else { throw values.wrong(printable(key), "an integer") }
+      guard let rank = try values.size(key, atMost: Self.largestRank) else { throw values.wrong(printable(key), "an integer") }
       ranks.append((pattern, rank))
     }
     self.ranks = ranks
@@ -62,6 +62,9 @@ struct LoRAConfiguration: Sendable {
     let alpha = alphas.first { $0.pattern.matches(module) }?.alpha ?? alpha
     return alpha / (isRankStabilized ? rank.squareRoot() : rank)
   }
+
+  /// A bound that no adapter comes near: a rank beyond the sides of a matrix gains nothing.
+  private static let largestRank = 1 << 16
 
   static let remedy = "merge the adapter with PEFT (merge_and_unload) and convert the result"
 

@@ -8,20 +8,30 @@ package struct LowRankUpdate: Sendable {
   /// B [rows, rank]
   let up: SourceTensor
   let scale: Float
+  /// W, where the adapter has it stored beside: it is then taken from there.
+  let base: SourceTensor?
 
   package var rank: Int { down.rows }
 
-  /// Checks that the update is one of the matrix that `origin` gives.
+  /// The origin of a matrix with the update.
   ///
-  /// - Parameter shape: [rows, columns].
+  /// - Parameters:
+  ///   - origin: the matrix without it.
+  ///   - shape: [rows, columns].
   /// - Throws: `SquintError.badData` which names the tensor that does not fit.
-  func check(shape: [Int], origin: TensorOrigin) throws(SquintError) {
-    for (tensor, wanted) in [(down, [rank, shape[1]]), (up, [shape[0], rank])] where tensor.shape != wanted {
+  func applied(to origin: TensorOrigin, shape: [Int]) throws(SquintError) -> TensorOrigin {
+    var wanted = [(down, [rank, shape[1]]), (up, [shape[0], rank])]
+    if let base { wanted.append((base, shape)) }
+    for (tensor, wanted) in wanted where tensor.shape != wanted {
       throw .badData(
         source.path(of: tensor),
         "tensor \(printable(tensor.name)) has shape \(tensor.shape), but \(printable(origin.tensor.name)) of shape \(shape) "
           + "takes \(wanted); the adapter is for another model")
     }
+    // The adapter's own W is in the order of the output.
+    var updated = base.map { TensorOrigin(source: source, tensor: $0) } ?? origin
+    updated.update = self
+    return updated
   }
 
   /// Adds rows of the update to `numbers` [rows, columns]: B · A is summed up in f32, then scaled, then added, as PEFT does it
