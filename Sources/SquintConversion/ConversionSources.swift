@@ -1,6 +1,7 @@
 /// Where a model comes from: a whole checkpoint, parts, or a checkpoint some of whose parts are replaced.
 public struct ConversionSources: Sendable {
-  /// A Hugging Face checkpoint folder or a GGUF text model; nil where `decoder` is given.
+  /// A Hugging Face checkpoint folder, a GGUF text model or a folder of parts (README.md, "Convert a model"); nil where
+  /// `decoder` is given.
   public var source: String?
   /// The GGUF file with the encoder and the projector of a GGUF text model, which is `source`, or else `decoder`.
   public var mmproj: String?

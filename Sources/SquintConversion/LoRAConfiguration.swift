@@ -40,7 +40,9 @@ struct LoRAConfiguration: Sendable {
     var ranks: [(pattern: ModulePattern, rank: Int)] = []
     for (key, pattern) in try Self.patterns("rank_pattern", reader) {
       let values = ConfigurationReader(json: json["rank_pattern"] ?? .null, place: "\(place): rank_pattern")
-      guard let rank = try values.size(key, atMost: Self.largestRank) else { throw values.wrong(printable(key), "an integer") }
+      guard let rank = try values.size(key, atMost: Self.largestRank) else {
+        throw values.wrong(printable(key), "an integer")
+      }
       ranks.append((pattern, rank))
     }
     self.ranks = ranks
