@@ -20,6 +20,10 @@ struct CheckpointFolder: Sendable {
   /// - Throws: `SquintError.noInput` where there is none.
   func configuration() throws(SquintError) -> JSONValue {
     let path = file("config.json")
+    guard has("config.json") || !has(LoRAAdapter.configurationFile) else {
+      throw .badData(
+        self.path, "this is an adapter; give the model that it is for as the source, and this with --adapter")
+    }
     guard access(path, F_OK) == 0 else {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno)); a checkpoint folder has a config.json")
     }

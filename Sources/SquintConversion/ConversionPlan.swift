@@ -41,7 +41,8 @@ package struct TypeChoice: Sendable {
     let isEmbedding = role != .weight
     let wanted = isEmbedding ? embedding : matrices
     guard isEmbedding ? keepsEmbedding : keepsMatrices, source.type.isQuantized else { return (wanted, false) }
-    if let exact = source.type.exactType(columns: source.columns), origin.rowScale == nil { return (exact, true) }
+    let isChanged = origin.rowScale != nil || origin.update != nil
+    if !isChanged, let exact = source.type.exactType(columns: source.columns) { return (exact, true) }
     // A file of several types has the wider ones where they matter (Q6_K among Q4_K), so they must not lose bits.
     let isExplicit = isEmbedding ? isEmbeddingTypeExplicit : isMatrixTypeExplicit
     return (!isExplicit && source.type.bitsPerWeight > ElementType.bitsOfInt4F16 ? .int8 : wanted, false)
@@ -76,9 +77,12 @@ extension ElementType {
 extension PlannedModule {
   /// Maps the tensors of a source to those that the module `name` has.
   ///
-  /// - Throws: `SquintError.badData` which names the tensor that is missing or has a wrong shape.
+  /// - Parameter updates: what an adapter adds to matrices, by their names in the output.
+  /// - Throws: `SquintError.badData` which names the tensor that is missing or has a wrong shape, or an adapter's tensor that
+  ///   has no matrix here.
   package init(
-    name: String, expected: [ExpectedTensor], mapped: MappedTensors, types: TypeChoice
+    name: String, expected: [ExpectedTensor], mapped: MappedTensors, types: TypeChoice,
+    updates: [String: LowRankUpdate] = [:]
   ) throws(SquintError) {
     let source = mapped.source
     var names: Set<String> = []
@@ -103,6 +107,7 @@ extension PlannedModule {
     }
 
     var tensors: [PlannedTensor] = []
+    var updates = updates
     for wanted in expected where wanted.presence != .unused {
       guard var origin = try Self.origin(of: wanted, found: found, source: source) else {
         guard wanted.presence == .required else { continue }
@@ -111,6 +116,9 @@ extension PlannedModule {
           mapped.place, "tensor \(sourceName) (\(wanted.name)) is missing; the checkpoint is incomplete")
       }
       origin.rowOrder = mapped.rowOrder(wanted.name)
+      if wanted.role == .weight || wanted.role == .head, let update = updates.removeValue(forKey: wanted.name) {
+        origin = try update.applied(to: origin, shape: wanted.shape)
+      }
       guard origin.tensor.type.isReadable else {
         throw SquintError(
           .badData,
@@ -123,6 +131,14 @@ extension PlannedModule {
       }
       tensors.append(
         PlannedTensor(name: wanted.name, type: type, shape: wanted.shape, origin: origin, isKept: isKept))
+    }
+    if let (target, update) = updates.min(by: { $0.key < $1.key }) {
+      // The head is then the embedding, which the adapter is not for.
+      let isTied = expected.contains { $0.name == target && $0.presence == .unused }
+      throw .badData(
+        update.source.path(of: update.down),
+        "tensor \(printable(update.down.name)) has no matrix in the \(name)"
+          + (isTied ? ", whose head is its embedding (tie_word_embeddings); train without lm_head" : " (\(target))"))
     }
     self.name = name
     self.tensors = tensors

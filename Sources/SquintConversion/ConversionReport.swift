@@ -31,6 +31,8 @@ public struct ConversionReport: Sendable {
     public let sourceType: String
     /// Whether the source's blocks are taken over bit for bit.
     public let isKept: Bool
+    /// The rank of the adapter that is merged into it; nil where there is none.
+    public let adapterRank: Int?
   }
 
   /// Where the time went, in seconds; reading and quantizing are sums over all threads.

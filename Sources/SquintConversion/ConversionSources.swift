@@ -1,6 +1,7 @@
 /// Where a model comes from: a whole checkpoint, parts, or a checkpoint some of whose parts are replaced.
 public struct ConversionSources: Sendable {
-  /// A Hugging Face checkpoint folder or a GGUF text model; nil where `decoder` is given.
+  /// A Hugging Face checkpoint folder, a GGUF text model or a folder of parts (README.md, "Convert a model"); nil where
+  /// `decoder` is given.
   public var source: String?
   /// The GGUF file with the encoder and the projector of a GGUF text model, which is `source`, or else `decoder`.
   public var mmproj: String?
@@ -10,6 +11,12 @@ public struct ConversionSources: Sendable {
   public var encoders: [String: String]
   /// The safetensors or GGUF files of projectors by modality.
   public var projectors: [String: String]
+  /// The files like preprocessor_config.json that replace what encoders say of pictures, by modality.
+  public var pictures: [String: String] = [:]
+  /// The folder of a LoRA adapter, as PEFT saves it, that is merged into the decoder.
+  public var adapter: String?
+  /// What the model is called; nil: as its decoder is.
+  public var name: String?
 
   public init(
     _ source: String? = nil, mmproj: String? = nil, decoder: String? = nil, encoders: [String: String] = [:],
@@ -24,7 +31,8 @@ public struct ConversionSources: Sendable {
 
   /// All of the above.
   var paths: [String] {
-    [source, mmproj, decoder].compactMap { $0 } + encoders.values.sorted() + projectors.values.sorted()
+    [source, mmproj, decoder, adapter].compactMap { $0 }
+      + [encoders, projectors, pictures].flatMap { $0.values.sorted() }
   }
 
   /// Whether `name` can be a modality's: a small letter, then up to 31 small letters, digits or underscores.

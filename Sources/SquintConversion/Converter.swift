@@ -34,6 +34,8 @@ public struct ConversionOptions: Sendable {
     case crop
     /// The shorter edge is padded with the mean colour, as LLaVA 1.5 was trained and llama.cpp does it.
     case pad
+    /// The picture is resized to the square whatever its proportions, as SigLIP does it.
+    case stretch
   }
 }
 
@@ -60,6 +62,7 @@ public func convert(
   _ sources: ConversionSources, to path: String, options: ConversionOptions = ConversionOptions(),
   progress: @escaping @Sendable (ConversionProgress) -> Void = { _ in }
 ) throws(SquintError) -> ConversionReport {
+  let sources = try sources.withPartsOfFolder()
   try checkOutput(path, sources: sources.paths)
   let conversion = try Conversion(sources, options: options)
   let writer = try ModelFileWriter(path: path, plan: conversion.filePlan)
@@ -88,7 +91,7 @@ public func convert(
 public func planConversion(
   _ sources: ConversionSources, options: ConversionOptions = ConversionOptions()
 ) throws(SquintError) -> ConversionReport {
-  try Conversion(sources, options: options).report()
+  try Conversion(sources.withPartsOfFolder(), options: options).report()
 }
 
 /// What `convert` would do with the checkpoint at `source`.
@@ -117,6 +120,8 @@ private struct Conversion {
         name: sources.encoders.values.sorted().map(lastComponent).joined(separator: ", "), source: "no decoder",
         defaultsPlace: "")
     if !parts.replacements.isEmpty { text.source += "; " + parts.replacements.joined(separator: ", ") }
+    if let name = sources.name { text.name = name }
+    notes += parts.adapter?.notes ?? []
     let tokenizer = text.tokenizer
     var modalities: [Modality] = []
     for modality in parts.modalities {
@@ -132,9 +137,10 @@ private struct Conversion {
     var modules: [PlannedModule] = []
     var use = SourceUse()
     func add(
-      _ name: String, _ expected: [ExpectedTensor], _ mapped: MappedTensors, _ types: TypeChoice
+      _ name: String, _ expected: [ExpectedTensor], _ mapped: MappedTensors, _ types: TypeChoice,
+      updates: [String: LowRankUpdate] = [:]
     ) throws(SquintError) {
-      let module = try PlannedModule(name: name, expected: expected, mapped: mapped, types: types)
+      let module = try PlannedModule(name: name, expected: expected, mapped: mapped, types: types, updates: updates)
       use.claim(module.claimed, of: mapped)
       modules.append(module)
     }
@@ -148,7 +154,10 @@ private struct Conversion {
           "projector.\(name)", projector.configuration.tensors(name: name), projector.tensors, projectorTypes)
       }
     }
-    if let base = parts.base { try add("decoder", base.decoder.tensors, base.decoderTensors, decoderTypes) }
+    if let base = parts.base {
+      try add(
+        "decoder", base.decoder.tensors, base.decoderTensors, decoderTypes, updates: parts.adapter?.updates ?? [:])
+    }
     for mapped in parts.leftOut { use.claimAll(of: mapped) }
     unmapped = try use.unmapped(isAllowed: options.allowsUnmapped)
 
@@ -197,7 +206,8 @@ private struct Conversion {
       tensors: tensors.map { tensor in
         ConversionReport.Tensor(
           name: tensor.name, type: tensor.type, shape: tensor.shape, bytes: tensor.byteCount,
-          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.tensor.type.name, isKept: tensor.isKept)
+          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.tensor.type.name, isKept: tensor.isKept,
+          adapterRank: tensor.origin.update?.rank)
       },
       unmapped: unmapped, notes: notes, fileBytes: fileBytes, timings: timings)
   }

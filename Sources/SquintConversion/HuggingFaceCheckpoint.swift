@@ -57,12 +57,6 @@ struct HuggingFaceCheckpoint: Checkpoint {
     return text
   }
 
-  private func absolute(_ path: String) -> String {
-    guard let resolved = realpath(path, nil) else { return path }
-    defer { free(resolved) }
-    return String(cString: resolved)
-  }
-
   // MARK: Generation
 
   private func generation() throws(SquintError) -> GenerationDefaults {

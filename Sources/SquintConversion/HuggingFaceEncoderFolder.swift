@@ -48,6 +48,15 @@ extension EncoderPart {
   }
 }
 
+extension EncoderPart {
+  /// Takes what the file at `path`, one like preprocessor_config.json, says of pictures.
+  mutating func readPictures(_ path: String) throws(SquintError) {
+    let family = HuggingFaceEncoderFamily.all.first { $0.architecture == configuration.architecture }
+    pictures = try PictureConfiguration(
+      huggingFace: JSONValue.read(path: path), fallback: family?.pictures ?? .clip, place: path)
+  }
+}
+
 extension CheckpointFolder {
   /// What the folder says of pictures; nil: nothing.
   ///

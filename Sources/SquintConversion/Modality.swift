@@ -139,8 +139,8 @@ struct Modality: Sendable {
           + encoder.configuration.architecture)
     }
     if parts.padsToSquare { pictures.padToSquare() }
-    if let fit { try pictures.fit(fit) }
     if let side { try pictures.resize(toSide: side) }
+    if let fit { try pictures.fit(fit) }
     let rows = try Self.rows(of: pictures, encoder: encoder, projector: projector)
     if let stated = parts.tileRows, let rows, stated.count != rows {
       let message = "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile"

@@ -7,8 +7,10 @@ struct ModelParts {
   let modalities: [ModalityParts]
   /// What the sources hold that something else replaces.
   let leftOut: [MappedTensors]
-  /// Whether anything is not from the base.
+  /// What is not from the base, for people.
   let replacements: [String]
+  /// What is merged into the decoder.
+  let adapter: LoRAAdapter?
 
   /// - Throws: `SquintError.usage` where nothing gives a decoder or an encoder, and what opening the sources throws.
   init(_ sources: ConversionSources) throws(SquintError) {
@@ -20,6 +22,12 @@ struct ModelParts {
     let isBase = sources.decoder == nil || sources.source == nil
     let base = try basePath.map { (path) throws(SquintError) in
       try openCheckpoint(path, mmproj: isBase ? sources.mmproj : nil)
+    }
+    adapter = try sources.adapter.map { (path) throws(SquintError) in
+      guard let base else {
+        throw SquintError(.usage, "\(path): an adapter is merged into a decoder, and there is none; give --decoder")
+      }
+      return try LoRAAdapter(folder: path, maps: base.decoderTensors.maps)
     }
     var leftOut: [MappedTensors] = []
     var modalities = base?.modalities ?? []
@@ -47,6 +55,7 @@ struct ModelParts {
       if let path = sources.encoders[name] {
         leftOut += [parts.encoder?.tensors].compactMap { $0 }
         var encoder = try openEncoder(path, name: name)
+        if let path = sources.pictures[name] { try encoder.readPictures(path) }
         if let own = encoder.pictures {
           // The model's own picture settings are for the encoder that it had.
           parts.pictures = own
@@ -63,6 +72,7 @@ struct ModelParts {
       }
       if let index { modalities[index] = parts } else { modalities.append(parts) }
     }
+    if let adapter { replacements.append(adapter.description) }
     self.base = base
     self.leftOut = leftOut + modalities.compactMap(\.ignored)
     self.modalities = modalities

@@ -68,15 +68,30 @@ package struct PictureConfiguration: Equatable, Sendable {
 
   /// Chooses how pictures become squares.
   ///
-  /// - Throws: `SquintError.usage` where pictures are cut into tiles, or stretched to their square.
+  /// - Throws: `SquintError.usage` where pictures are cut into tiles, where they are stretched and shall not be, or where
+  ///   nothing says how large the square is.
   package mutating func fit(_ fit: ConversionOptions.ImageFit) throws(SquintError) {
-    guard layout == .whole, crop != nil else {
+    guard layout == .whole, crop != nil || fit == .stretch else {
       throw SquintError(.usage, "this model's pictures are neither cut nor padded; leave --image-fit out")
     }
     switch fit {
     case .crop: squareBackground = nil
     case .pad: padToSquare()
+    case .stretch: try stretch()
     }
+  }
+
+  /// Resizes pictures to what is cut out of them now.
+  private mutating func stretch() throws(SquintError) {
+    switch (crop, resize) {
+    case (let crop?, _): resize = .exact(height: crop.height, width: crop.width)
+    case (nil, .exact): break
+    case (nil, .shortestEdge(let side)), (nil, .longestEdge(let side)): resize = .exact(height: side, width: side)
+    case (nil, .none):
+      throw SquintError(.usage, "this model's pictures stay as they are; say with --image-size how large they become")
+    }
+    crop = nil
+    squareBackground = nil
   }
 
   /// The size of the tiles; nil where it depends on the picture.

@@ -23,7 +23,9 @@ struct TensorEncoder {
   /// The chunks of `tensor`, in order.
   static func chunks(of tensor: PlannedTensor, index: Int) -> [Chunk] {
     let step = tensor.type.isQuantized ? PanelLayout.rowsPerPanel : 1
-    let rows = max(1, chunkBytes / 4 / tensor.columns / step) * step
+    // Beside each row lie the numbers of an adapter for it.
+    let widest = max(tensor.columns, tensor.origin.update?.rank ?? 0)
+    let rows = max(1, chunkBytes / 4 / widest / step) * step
     return stride(from: 0, to: tensor.rows, by: rows).map { first in
       Chunk(tensor: index, rows: first..<min(first + rows, tensor.rows))
     }

@@ -10,6 +10,8 @@ package struct TensorOrigin: Sendable {
   package var firstRow = 0
   /// A vector of the source whose numbers multiply the rows.
   package var rowScale: SourceTensor?
+  /// What an adapter adds, its rows in the order of the output.
+  package var update: LowRankUpdate?
 
   /// The file and the tensor, for messages.
   package var place: String { "\(source.path(of: tensor)): tensor \(printable(tensor.name))" }
@@ -17,14 +19,21 @@ package struct TensorOrigin: Sendable {
   /// Reads `rows` of the output as f32.
   ///
   /// - Parameter buffer: takes `rows.count * tensor.columns` numbers.
-  /// - Throws: as `TensorSource.read`.
+  /// - Throws: as `TensorSource.read`, and as `LowRankUpdate.add`.
   package func read(rows: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(SquintError) {
     let columns = tensor.columns
     try forEachRun(of: rows) { (run, first) throws(SquintError) in
       let part = buffer[first * columns..<(first + run.count) * columns]
       try source.read(tensor, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
     }
-    guard let rowScale else { return }
+    if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
+    try update?.add(rows, to: buffer)
+  }
+
+  private func multiply(
+    _ rows: Range<Int>, of buffer: UnsafeMutableBufferPointer<Float>, by rowScale: SourceTensor
+  ) throws(SquintError) {
+    let columns = tensor.columns
     let factors = UnsafeMutableBufferPointer<Float>.allocate(capacity: rows.count)
     defer { factors.deallocate() }
     try source.read(rowScale, rows: rows, into: factors)

@@ -19,13 +19,22 @@ struct ConvertCommand: ParsableCommand {
       Its __metadata__ may name activation, shuffle, feature_layer, select (patch or full) and norm_epsilon; without, it \
       is gelu over what the encoder gives, without the class token.
 
+      SOURCE may also be a folder of such parts: decoder/ or decoder.gguf, encoder/ or encoder.onnx, projector.safetensors, \
+      adapter/, and a preprocessor_config.json that replaces the one in encoder/. What an option names is taken instead.
+
+      --adapter merges a LoRA adapter into the decoder, and only there: a folder as PEFT saves it, with adapter_config.json \
+      and adapter_model.safetensors. W becomes W + scale · B · A, in f32, before it gets its type; a matrix with an adapter \
+      does not keep the blocks that it had, the others do. The tokenizer and the chat template stay the decoder's.
+
       Types: f32, f16, bf16, int8 (8.5 bits a weight), int4 (4.5 bits), int4_f16 (5 bits). Norms and biases are f32. \
       Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
       int4_f16, Q4_K as int4; of its other tensors those of more than 5 bits (Q5_0, Q5_1, Q5_K, Q6_K) become int8.
       """,
     version: "squint-convert 0.1.0 (file format 1)")
 
-  @Argument(help: ArgumentHelp("A checkpoint folder or a GGUF file; not needed with --decoder.", valueName: "source"))
+  @Argument(
+    help: ArgumentHelp(
+      "A checkpoint folder, a GGUF file or a folder of parts; not needed with --decoder.", valueName: "source"))
   var source: String?
 
   @Option(help: ArgumentHelp("The GGUF file with a GGUF text model's encoder and projector.", valueName: "file.gguf"))
@@ -41,6 +50,9 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(help: ArgumentHelp("The projector of a modality: a safetensors or a GGUF file.", valueName: "name=file"))
   var projector: [NamedPart] = []
+
+  @Option(help: ArgumentHelp("A LoRA adapter to merge into the decoder: a folder from PEFT.", valueName: "folder"))
+  var adapter: String?
 
   @Option(name: [.customShort("o"), .long], help: ArgumentHelp("The model file to write.", valueName: "out.squint"))
   var output: String?
@@ -143,10 +155,11 @@ struct ConvertCommand: ParsableCommand {
     options.imageFit = imageFit
     options.jobs = jobs
     options.allowsUnmapped = allowUnmapped
-    let sources = ConversionSources(
+    var sources = ConversionSources(
       source, mmproj: mmproj, decoder: decoder,
       encoders: Dictionary(encoder.map { ($0.name, $0.path) }) { first, _ in first },
       projectors: Dictionary(projector.map { ($0.name, $0.path) }) { first, _ in first })
+    sources.adapter = adapter
     guard let output, !dryRun else {
       let report = try planConversion(sources, options: options)
       print(json ? report.json : report.plan)

@@ -31,9 +31,10 @@ extension ConversionReport {
   var plan: String {
     var rows = [["tensor", "shape", "type", "bytes", "from", ""]]
     for tensor in tensors {
+      let merged = tensor.adapterRank.map { "adapter of rank \($0) merged" }
       rows.append([
         tensor.name, tensor.shape.map(String.init).joined(separator: "×"), tensor.type.name, grouped(tensor.bytes),
-        "\(tensor.sourceName) \(tensor.sourceType)", tensor.isKept ? "kept" : "",
+        "\(tensor.sourceName) \(tensor.sourceType)", tensor.isKept ? "kept" : merged ?? "",
       ])
     }
     var text = aligned(rows)
@@ -103,6 +104,7 @@ extension ConversionReport {
         ("name", text(tensor.name)), ("type", text(tensor.type.name)), ("shape", array(tensor.shape.map(String.init))),
         ("bytes", String(tensor.bytes)), ("source", text(tensor.sourceName)),
         ("source_type", text(tensor.sourceType)), ("kept", String(tensor.isKept)),
+        ("adapter_rank", tensor.adapterRank.map { String($0) } ?? "null"),
       ])
     }
     var members = [("modules", array(modules)), ("types", array(types))]

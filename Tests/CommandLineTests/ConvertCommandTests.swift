@@ -113,6 +113,7 @@ import Testing
     for option in [
       "--type", "--decoder-type", "--encoder-type", "--projector-type", "--embedding-type", "--keep", "--no-keep",
       "--dry-run", "--jobs", "--allow-unmapped", "--json", "-o", "--decoder", "--encoder", "--projector",
+      "--adapter", "--image-fit", "stretch",
     ] { #expect(help.output.contains(option), "\(option)") }
     let version = try run("--version")
     #expect(version.status == 0)
@@ -181,6 +182,43 @@ import Testing
       }
       #expect(try run(model, "--encoder", "image=\(folder)/none", "--dry-run").status == 66)
       #expect(try run("--decoder", "\(folder)/none", "--dry-run").status == 66)
+    }
+  }
+
+  @Test func adaptersOnTheCommandLine() throws {
+    let adapters = Self.fixtures.appendingPathComponent("adapters").path
+    let source = Self.fixtures.appendingPathComponent("conversion/llama-biases.gguf").path
+    try withFolder { folder in
+      let out = "\(folder)/m.squint"
+      let plan = try run(source, "--adapter", "\(adapters)/patterns", "--dry-run")
+      #expect(plan.status == 0)
+      #expect(plan.output.contains("blk.1.ffn_down.weight F32"))
+      #expect(plan.output.split(separator: "\n").filter { $0.hasSuffix("adapter of rank 2 merged") }.count == 2)
+      #expect(plan.output.split(separator: "\n").filter { $0.hasSuffix("adapter of rank 6 merged") }.count == 1)
+      let json = try run(source, "--adapter", "\(adapters)/patterns", "--dry-run", "--json")
+      let object = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
+      let ranks = try #require(object["tensors"] as? [[String: Any]]).compactMap { $0["adapter_rank"] as? Int }
+      #expect(ranks.count == 15)
+
+      #expect(try run(source, "--adapter", "\(adapters)/patterns", "-o", out).status == 0)
+      #expect(
+        try ModelFile(path: out).metadata.string("general.source").hasSuffix(
+          "; adapter patterns merged (LoRA, rank 2 to 6, 15 matrices)"))
+      // Over the source: an adapter's file is one.
+      let weights = "\(folder)/a/adapter_model.safetensors"
+      try FileManager.default.copyItem(atPath: "\(adapters)/patterns", toPath: "\(folder)/a")
+      #expect(try run(source, "--adapter", "\(folder)/a", "-o", weights).status == 64)
+
+      for (arguments, status) in [
+        ([model, "--adapter", "\(adapters)/patterns", "-o", out], 65),
+        ([source, "--adapter", "\(folder)/none", "-o", out], 66),
+        ([source, "--adapter", folder, "-o", out], 66), ([source, "--adapter", model, "-o", out], 66),
+        (["\(adapters)/patterns", "-o", out], 65),
+      ] as [([String], Int32)] {
+        let outcome = try run(arguments)
+        #expect(outcome.status == status, "\(arguments)")
+        #expect(outcome.error.filter { $0 == "\n" }.count == 1, "\(arguments)")
+      }
     }
   }
 

@@ -129,6 +129,11 @@ import Testing
     #expect(try pixels(model("llava-clip", padded)) != cut)
     padded.imageFit = .crop
     #expect(try pixels(model("llava-clip", padded)) == cut)
+    var stretched = ConversionOptions()
+    stretched.imageFit = .stretch
+    let stretchedPixels = try pixels(model("llava-clip", stretched))
+    #expect(stretchedPixels != cut)
+    #expect(stretchedPixels.count == cut.count)
 
     var larger = ConversionOptions()
     let small = try model("llava-dinov2", larger)

@@ -102,23 +102,30 @@ struct SyntheticCheckpoint {
   func write(to folder: String) throws {
     try JSONSerialization.data(withJSONObject: config).write(to: URL(fileURLWithPath: "\(folder)/config.json"))
     for (name, text) in files { try Data(text.utf8).write(to: URL(fileURLWithPath: "\(folder)/\(name)")) }
-    var header: [String: Any] = [:]
-    var data = Data()
     var state: UInt64 = 1
+    var tensors: [String: (shape: [Int], numbers: [Float])] = [:]
     for (name, shape) in shapes.sorted(by: { $0.key < $1.key }) {
-      let start = data.count
       var numbers = (0..<shape.reduce(1, *)).map { _ in
         state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         return (Float(state >> 40) / 0x1p24 - 0.5) / 10
       }
       if let first = firstNumbers[name] { numbers[0] = first }
-      numbers.withUnsafeBytes { data.append(contentsOf: $0) }
-      header[name] = ["dtype": "F32", "shape": shape, "data_offsets": [start, data.count]] as [String: Any]
+      tensors[name] = (shape, numbers)
     }
-    let json = try JSONSerialization.data(withJSONObject: header)
-    var file = withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) }
-    file += json
-    file += data
-    try file.write(to: URL(fileURLWithPath: "\(folder)/model.safetensors"))
+    try writeSafetensors(tensors, to: "\(folder)/model.safetensors")
   }
+}
+
+/// Writes F32 tensors, in the order of their names.
+func writeSafetensors(_ tensors: [String: (shape: [Int], numbers: [Float])], to path: String) throws {
+  var header: [String: Any] = [:]
+  var data = Data()
+  for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {
+    let start = data.count
+    tensor.numbers.withUnsafeBytes { data.append(contentsOf: $0) }
+    header[name] = ["dtype": "F32", "shape": tensor.shape, "data_offsets": [start, data.count]] as [String: Any]
+  }
+  let json = try JSONSerialization.data(withJSONObject: header)
+  try (withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json + data)
+    .write(to: URL(fileURLWithPath: path))
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Squint
+import SquintConversion
 import Testing
 
 /// Our logits beside transformers' on the tiny checkpoints of tools/fixtures/models_tiny.py.
@@ -31,6 +32,27 @@ import Testing
         #expect(difference < 1e-4)
       }
     }
+  }
+
+  /// Adapters that PEFT saved, merged while converting, beside PEFT's merged models (tools/fixtures/adapters.py). The GGUF files
+  /// hold the same weights.
+  @Test(arguments: [
+    ("patterns", "models/llama-biases"), ("patterns", "conversion/llama-biases.gguf"),
+    ("rslora", "models/llama-llama3"), ("rslora", "conversion/llama-llama3.gguf"),
+  ])
+  func adapters(_ adapter: String, _ source: String) throws {
+    let folder = try TemporaryFolder()
+    var sources = ConversionSources(fixtures.appendingPathComponent(source).path)
+    sources.adapter = fixtures.appendingPathComponent("adapters/\(adapter)").path
+    var options = ConversionOptions()
+    options.type = .f32
+    try convert(sources, to: folder.path + "/model.squint", options: options)
+    let expected = try numpyRows(sources.adapter! + "/logits.npy")
+    let ids = try promptIDs(adapter == "rslora" ? "llama-llama3" : "llama-biases").prefix(expected.count)
+    let ours = try logits(
+      Model(path: folder.path + "/model.squint"), Array(ids), SessionOptions(kvType: .f32, threads: 2))
+    #expect(ours.count == expected.count)
+    for (a, b) in zip(ours, expected) { #expect(zip(a, b).map { abs($0 - $1) }.max()! < 1e-4) }
   }
 
   /// int8 weights and activations lose no more than the same rounding inside transformers loses (tools/fixtures/models_int8.py),

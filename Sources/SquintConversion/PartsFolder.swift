@@ -1,0 +1,56 @@
+import SquintFile
+
+extension ConversionSources {
+  /// These sources, with the parts that are in `source` in its place where it is a folder of parts: `decoder/` or
+  /// `decoder.gguf`, `encoder/` or `encoder.onnx`, `projector.safetensors`, `adapter/`, and preprocessor_config.json, which is
+  /// for the encoder. What is given beside the folder is taken instead of what is in it.
+  ///
+  /// The encoder and the projector are those of the modality `image`.
+  ///
+  /// - Throws: `SquintError.badData` where a part is there twice, `.noInput` where there are parts but no decoder.
+  func withPartsOfFolder() throws(SquintError) -> ConversionSources {
+    guard let source else { return self }
+    let folder = CheckpointFolder(path: source)
+    let decoders = ["decoder", "decoder.gguf"].filter(folder.has)
+    let encoders = ["encoder", "encoder.onnx"].filter(folder.has)
+    let projectors = ["projector.safetensors"].filter(folder.has)
+    guard !folder.has("config.json"), let first = (decoders + encoders + projectors).first else { return self }
+
+    func one(of names: [String], option: String) throws(SquintError) -> String? {
+      guard names.count < 2 else {
+        throw .badData(
+          folder.path, "there is \(names.joined(separator: " and ")); remove one, or choose with \(option)")
+      }
+      return names.first.map(folder.file)
+    }
+    let modality = "image"
+    var parts = self
+    parts.source = nil
+    parts.name = name ?? lastComponent(absolute(folder.path))
+    if decoder == nil { parts.decoder = try one(of: decoders, option: "--decoder") }
+    guard parts.decoder != nil else {
+      throw SquintError(
+        .noInput,
+        "\(folder.path): there is \(first), but no decoder; put it beside as decoder/ or decoder.gguf, or give --decoder"
+      )
+    }
+    // A file with both belongs to the decoder that is given.
+    if mmproj == nil {
+      if self.encoders[modality] == nil, let encoder = try one(of: encoders, option: "--encoder") {
+        parts.encoders[modality] = encoder
+        let pictures = "preprocessor_config.json"
+        if folder.has(pictures) { parts.pictures[modality] = self.pictures[modality] ?? folder.file(pictures) }
+      }
+      parts.projectors[modality] = self.projectors[modality] ?? projectors.first.map(folder.file)
+    }
+    if adapter == nil, folder.has("adapter") { parts.adapter = folder.file("adapter") }
+    return parts
+  }
+}
+
+/// `path` with all of its folders; `path` itself where it cannot be resolved.
+func absolute(_ path: String) -> String {
+  guard let resolved = realpath(path, nil) else { return path }
+  defer { free(resolved) }
+  return String(cString: resolved)
+}
