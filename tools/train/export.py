@@ -49,7 +49,7 @@ def write_json(path, value):
 def export(model, profile, folder):
     folder.mkdir(parents=True, exist_ok=True)
     kind = torch.float16 if profile.frozen_encoder else torch.float32
-    layers = {name: value.to(kind).contiguous() for name, value in model.projector.state_dict().items()}
+    layers = {name: value.to(kind).contiguous() for name, value in model.projector.folded().items()}
     save_file(layers, folder / "projector.safetensors", metadata={"activation": "gelu", "shuffle": str(profile.shuffle)})
     if not profile.frozen_encoder:
         model.encoder.save_pretrained(folder / "encoder")

@@ -1,5 +1,6 @@
 """LLaVA's architecture (arXiv 2304.08485) from transformers' parts: picture → encoder → projector → rows among the text's → decoder."""
 
+import functools
 import pathlib
 
 import numpy
@@ -59,10 +60,27 @@ def dinov2(path=None):
 
 
 def small_encoder(profile):
-    """Nano's encoder, untrained: a SigLIP tower of 8 layers, 192 wide."""
+    """Nano's encoder, untrained: a SigLIP tower of 6 layers, 192 wide."""
     return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=8, num_attention_heads=3, image_size=profile.size,
+        hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=3, image_size=profile.size,
         patch_size=profile.patch, vision_use_head=False))
+
+
+def whiten_patches(encoder, pixels):
+    """Sets a new encoder's patch embedding to the main components of patches, scaled to vary alike: edges would otherwise be
+    learned late, since brightness is most of what patches vary by.
+
+    - pixels: [pictures, 3, size, size]
+    """
+    layer = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+    patches = F.unfold(pixels, layer.kernel_size, stride=layer.stride).transpose(1, 2).flatten(0, 1)
+    mean = patches.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+    values, vectors = values.flip(0)[:layer.out_channels], vectors.flip(1)[:, :layer.out_channels]
+    weight = (vectors * (values + 1e-3 * values[0]).rsqrt()).T
+    with torch.no_grad():
+        layer.weight.copy_(weight.reshape(layer.weight.shape))
+        layer.bias.copy_(-weight @ mean)
 
 
 # Projector
@@ -71,6 +89,9 @@ class Projector(nn.Module):
     """Squares of shuffle × shuffle patches side by side, and a linear layer, GELU, a linear layer.
 
     features [pictures, rows · rows, width] → rows of the decoder [pictures, (rows / shuffle)², decoder width]
+
+    A few directions hold most of what DINOv2's features vary by, and what tells things apart is small beside them. So a layer is trained on
+    features that vary alike in all directions (`whiten`); `folded` puts that into the first layer's weights.
     """
 
     def __init__(self, width, profile, decoder_width):
@@ -78,6 +99,14 @@ class Projector(nn.Module):
         self.shuffle = profile.shuffle
         self.linear_1 = nn.Linear(width * profile.shuffle ** 2, profile.hidden)
         self.linear_2 = nn.Linear(profile.hidden, decoder_width)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("whitening", torch.eye(width))
+
+    def whiten(self, features):
+        """Sets mean and whitening from features [samples, width]; directions that hardly vary are not blown up."""
+        self.mean.copy_(features.mean(0))
+        values, vectors = torch.linalg.eigh(torch.cov(features.T))
+        self.whitening.copy_(vectors @ torch.diag((values + 0.02 * values.mean()).rsqrt()) @ vectors.T)
 
     def squares(self, features):
         count, patches, width = features.shape
@@ -85,8 +114,19 @@ class Projector(nn.Module):
         squares = features.reshape(count, rows // s, s, rows // s, s, width).transpose(2, 3)
         return squares.reshape(count, (rows // s) ** 2, s * s * width)
 
-    def forward(self, features):
-        return self.linear_2(F.gelu(self.linear_1(self.squares(features))))
+    def forward(self, features, noise=0.0):
+        x = (features - self.mean) @ self.whitening
+        if noise:
+            x = x + torch.randn_like(x) * noise * torch.rand(len(x), 1, 1, device=x.device)
+        return self.linear_2(F.gelu(self.linear_1(self.squares(x))))
+
+    def folded(self):
+        """The same projector as two linear layers: their weights and biases by name."""
+        width = len(self.mean)
+        weight = (self.linear_1.weight.reshape(-1, width) @ self.whitening.T).reshape(self.linear_1.weight.shape)
+        bias = self.linear_1.bias - (weight.reshape(len(weight), -1, width) @ self.mean).sum(1)
+        return {"linear_1.weight": weight, "linear_1.bias": bias, "linear_2.weight": self.linear_2.weight,
+                "linear_2.bias": self.linear_2.bias}
 
 
 # Decoders
@@ -162,17 +202,23 @@ def rounded(weight):
 
 
 class QuantizeAware:
-    """While entered, all linear layers of a model compute with rounded weights."""
+    """While entered, all matrices of a model that have groups of 32 columns compute rounded."""
 
     def __init__(self, model):
-        self.layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.in_features % 32 == 0]
+        forward = {
+            nn.Linear: lambda layer, x: F.linear(x, rounded(layer.weight), layer.bias),
+            nn.Embedding: lambda layer, x: F.embedding(x, rounded(layer.weight)),
+            nn.Conv2d: lambda layer, x: F.conv2d(x, rounded(layer.weight), layer.bias, layer.stride),
+        }
+        self.layers = [(layer, forward[type(layer)]) for layer in model.modules()
+                       if type(layer) in forward and layer.weight[0].numel() % 32 == 0]
 
     def __enter__(self):
-        for layer in self.layers:
-            layer.forward = lambda x, layer=layer: F.linear(x, rounded(layer.weight), layer.bias)
+        for layer, forward in self.layers:
+            layer.forward = functools.partial(forward, layer)
 
     def __exit__(self, *_):
-        for layer in self.layers:
+        for layer, _ in self.layers:
             del layer.forward
 
 

@@ -9,7 +9,7 @@ class Stage:
 
     - loss: "cells" (what is in each square of patches, without a decoder) or "answers" (the tokens of answers).
     - ramp: the share of the steps after which scenes of two things come, and after twice as many those of three.
-    - noise: the deviation of what is added to each feature, in parts of the features' own.
+    - noise: up to which deviation noise is added to features; their own is 1 where they are whitened.
     - quantize_aware: from this share of the steps on, every second one is computed with weights rounded to int4.
     """
     name: str
@@ -21,6 +21,8 @@ class Stage:
     ramp: float = 0.0
     noise: float = 0.0
     quantize_aware: float = 1.0
+    asked: int = 6  # the most questions about a picture
+    cells: float = 0.0  # with "answers": the weight of the loss of "cells" beside theirs
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,18 @@ NANO = Profile(
     name="nano", size=112, patch=16, grain=8, shuffle=1, hidden=384, shapes=0.5, scenes=60_000, held_out=1000,
     mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), frozen_encoder=False,
     stages=(
-        Stage("encoder", ("encoder", "projector", "head"), "cells", 1200, 96, 1e-3),
-        Stage("projector", ("projector",), "answers", 300, 48, 1e-3),
-        Stage("all", ("encoder", "projector", "decoder"), "answers", 6000, 48, 1e-3, quantize_aware=0.6),
+        Stage("encoder", ("encoder", "projector", "head"), "cells", 1500, 96, 1e-3),
+        Stage("projector", ("projector",), "answers", 100, 48, 1e-3),
+        Stage("all", ("encoder", "projector", "decoder", "head"), "answers", 1300, 48, 1e-3, quantize_aware=0.6, cells=0.5),
     ))
 
 MINI = Profile(
     name="mini", size=224, patch=14, grain=14, shuffle=4, hidden=768, shapes=0.0, scenes=24_000, held_out=500,
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), frozen_encoder=True,
     stages=(
-        Stage("warm", ("projector",), "cells", 6000, 96, 1e-3, noise=0.1),
-        Stage("projector", ("projector",), "answers", 300, 12, 3e-4, noise=0.1),
-        Stage("lora", ("projector", "lora"), "answers", 1500, 12, 3e-4, noise=0.1),
+        Stage("warm", ("projector",), "cells", 1300, 96, 1e-3, noise=0.4),
+        Stage("projector", ("projector",), "answers", 100, 16, 2e-4, noise=0.4, asked=3),
+        Stage("lora", ("projector", "lora"), "answers", 500, 16, 5e-4, noise=0.4, asked=3),
     ))
 
 PROFILES = {profile.name: profile for profile in (NANO, MINI)}

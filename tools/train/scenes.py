@@ -20,7 +20,7 @@ COLOURS = {  # what a shape is painted with, around which its colour varies
     "blue": (30, 80, 210), "purple": (130, 50, 165), "pink": (250, 150, 195), "brown": (120, 72, 36),
     "black": (22, 22, 24), "white": (246, 246, 246), "grey": (128, 128, 128),
 }
-SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring", "diamond"]
+SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring"]
 PLURAL = {"scissors", "pants", "pliers", "binoculars", "grapes"}
 
 
@@ -108,8 +108,6 @@ def shape(kind, colour, rng):
         draw.ellipse(at([(-1, -1), (1, 1)]), outline=fill, width=side // 6)
     elif kind == "square":
         draw.rectangle(at([(-0.88, -0.88), (0.88, 0.88)]), fill=fill)
-    elif kind == "diamond":
-        draw.polygon(at([(0, -1), (0.72, 0), (0, 1), (-0.72, 0)]), fill=fill)
     elif kind == "triangle":
         draw.polygon(at(turn(3, [1], 0)), fill=fill)
     elif kind == "star":
@@ -125,13 +123,13 @@ def shape(kind, colour, rng):
     return image.resize((128, 128), Image.Resampling.BOX)
 
 
-def background(size, rng):
-    """A plain, graded, noisy, striped or landscape-like background, RGB."""
+def background(size, rng, simple):
+    """A plain, graded, noisy, striped or landscape-like background, RGB; a simple one is plain, graded, a land or a room."""
     noise = numpy.random.default_rng(rng.getrandbits(32))
     colour = lambda: numpy.array([rng.randint(20, 250) for _ in range(3)], dtype=numpy.float32)
     pale = lambda: 255 - (255 - colour()) * rng.uniform(0.15, 0.6)
     y, x = numpy.mgrid[0:size, 0:size].astype(numpy.float32) / size
-    kind = rng.choice(["plain", "plain", "graded", "graded", "noise", "stripes", "land", "room", "bars"])
+    kind = rng.choice(["plain", "graded", "land", "room", "bars"] if simple else ["plain", "plain", "graded", "graded", "noise", "stripes", "land", "room", "bars"])
     first, second = (pale(), pale()) if rng.random() < 0.7 else (colour(), colour())
     if kind == "plain":
         pixels = numpy.broadcast_to(first, (size, size, 3)).copy()
@@ -157,9 +155,9 @@ def background(size, rng):
         pixels = numpy.where(((side < width) | (side > 1 - width))[..., None], rng.choice([0, 127, 255]), first)
     else:
         pixels = numpy.broadcast_to(first, (size, size, 3)).copy()
-    if kind == "noise" or rng.random() < 0.4:
+    if kind == "noise" or rng.random() < (0.2 if simple else 0.4):
         amount = rng.uniform(20, 70) if kind == "noise" else rng.uniform(4, 20)
-        for cells in (3, 9):
+        for cells in (3,) if simple else (3, 9):
             grid = noise.standard_normal((cells, cells, 1 if rng.random() < 0.5 else 3)).astype(numpy.float32)
             for channel in range(grid.shape[2]):
                 layer = Image.fromarray(grid[..., channel]).resize((size, size), Image.Resampling.BICUBIC)
@@ -200,7 +198,7 @@ class Scenes:
     """
 
     def __init__(self, size, grain, shapes=0.0, nano=False):
-        self.size, self.grain, self.shapes = size, grain, shapes
+        self.size, self.grain, self.shapes, self.nano = size, grain, shapes, nano
         self.things = [thing for thing in read_things() if thing.in_nano or not nano]
         # Names that a shape has, too, would be ambiguous.
         self.kinds = [thing.name for thing in self.things] + (SHAPES if shapes else [])
@@ -218,7 +216,7 @@ class Scenes:
             return Shown(f"{colour} {kind}", kind, colour, "", ""), None
         things = [thing for thing in self.things if thing.unseen] if unseen else self.things
         thing = rng.choice(things)
-        file = rng.choice(thing.unseen if unseen else thing.seen)
+        file = rng.choice(thing.unseen if unseen else thing.seen[:2] if self.nano else thing.seen)
         return Shown(thing.name, thing.name, self.cut_out(file).colour, file, ""), file
 
     def __call__(self, seed, split="train", count=None):
@@ -243,7 +241,7 @@ class Scenes:
         places = {1: [""], 2: ["at the top", "at the bottom"] if vertical else ["on the left", "on the right"],
                   3: ["on the left", "in the middle", "on the right"]}[count]
         size = self.size
-        image = background(size, rng)
+        image = background(size, rng, simple=self.nano)
         rows = size // self.grain
         coverage = numpy.zeros((count, rows, rows), numpy.float32)
         for index, one in enumerate(shown):

@@ -10,6 +10,7 @@ of each stage and, in between, its loss; draws the curves into losses.png. Uses 
 import argparse
 import contextlib
 import json
+import math
 import os
 import signal
 import time
@@ -130,32 +131,34 @@ class Trainer:
         parameters = self.parameters(stage)
         print(f"stage {number}, {stage.name}: trains {sum(p.numel() for p in parameters):,} parameters "
               f"({', '.join(stage.trained)}), {stage.steps} steps of {stage.batch} pictures", flush=True)
-        decayed = [p for p in parameters if p.ndim > 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.02}, {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0}],
-            lr=stage.rate, betas=(0.9, 0.98))
+        optimizers = self.optimizers(stage)
         first = 0
         partial = f"{number}-{stage.name}-partial"
         if saved := self.load(partial):
-            optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, state in zip(optimizers, saved["optimizers"]):
+                optimizer.load_state_dict(state)
             first = saved["step"]
             print(f"  goes on at step {first}", flush=True)
+        elif number == 1:
+            self.whiten()
         self.model.train()
         began = shown = saved_at = time.monotonic()
         seconds = saved["seconds"] if first else 0.0
         for step in range(first, stage.steps):
             warm = min(1, (step + 1) / 100)
-            rate = stage.rate * warm * (0.02 + 0.98 * 0.5 * (1 + numpy.cos(numpy.pi * step / stage.steps)))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            rate = stage.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.steps)))
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * (3 if isinstance(optimizer, torch.optim.Muon) else 1)
             quantized = step >= stage.quantize_aware * stage.steps and step % 2
             with parts.QuantizeAware(self.model) if quantized else contextlib.nullcontext():
                 with torch.autocast(self.device, torch.bfloat16):
                     loss = self.loss(stage, number, step)
-                optimizer.zero_grad(set_to_none=True)
+                self.model.zero_grad(set_to_none=True)
                 loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             self.history.append((stage.name, loss.item()))
             now = time.monotonic()
             if now - shown > 20 or step + 1 == stage.steps:
@@ -165,7 +168,7 @@ class Trainer:
                       f"{(now - began) / (step + 1 - first):.2f} s a step", flush=True)
             if now - saved_at > 60 or self.interrupted:
                 saved_at = now
-                self.save(partial, optimizer=optimizer.state_dict(), step=step + 1, seconds=seconds + now - began)
+                self.save(partial, optimizers=[optimizer.state_dict() for optimizer in optimizers], step=step + 1, seconds=seconds + now - began)
             if self.interrupted:
                 print("interrupted; start again to go on", flush=True)
                 return False
@@ -173,6 +176,26 @@ class Trainer:
         (self.out / f"{partial}.pt").unlink(missing_ok=True)
         self.draw()
         return True
+
+    def optimizers(self, stage):
+        """Muon for the matrices inside layers that begin at random, AdamW for everything else."""
+        chosen = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        inner = [] if self.profile.frozen_encoder else [p for name, p in chosen if ".layers." in name and p.ndim == 2]
+        others = [p for _, p in chosen if not any(p is other for other in inner)]
+        groups = [{"params": [p for p in others if p.ndim > 1], "weight_decay": 0.02},
+                  {"params": [p for p in others if p.ndim == 1], "weight_decay": 0}]
+        optimizers = [torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98))]
+        if inner:
+            optimizers.append(torch.optim.Muon(inner, lr=3 * stage.rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
+        return optimizers
+
+    def whiten(self):
+        """What is trained first gets inputs that vary alike in all directions: the projector of a frozen encoder, the patches of another."""
+        sample = range(0, len(self.scenes), len(self.scenes) // 300)
+        if self.profile.frozen_encoder:
+            self.model.projector.whiten(self.scenes.picture_features(sample).flatten(0, 1).float().to(self.device))
+        else:
+            parts.whiten_patches(self.model.encoder, parts.normalized(torch.from_numpy(self.scenes.pictures[sample]), self.profile))
 
     def loss(self, stage, number, step):
         rng = numpy.random.default_rng((SEED, number, step))
@@ -182,22 +205,32 @@ class Trainer:
             index = int(rng.integers(len(self.scenes)))
             if self.scenes.counts[index] <= most:
                 indices.append(index)
+        # In a mirrored scene the same things are in mirrored cells; but left is right.
+        mirrored = stage.loss == "cells" and not self.profile.frozen_encoder and step % 2 == 1
         if self.profile.frozen_encoder:
             features = self.scenes.picture_features(indices).to(self.device).float()
         else:
-            pixels = parts.normalized(torch.from_numpy(self.scenes.pictures[indices]), self.profile).to(self.device)
+            pictures = self.scenes.pictures[indices]
+            if mirrored:
+                pictures = pictures[:, :, ::-1].copy()
+            pixels = parts.normalized(torch.from_numpy(pictures), self.profile).to(self.device)
             with torch.set_grad_enabled("encoder" in stage.trained):
                 features = self.model.features(pixels)
-        if stage.noise:
-            torch.manual_seed(int(rng.integers(1 << 31)))
-            amount = stage.noise * torch.rand(len(indices), 1, 1, device=self.device) * features.std()
-            features = features + torch.randn_like(features) * amount
-        seen = self.model.projector(features)
-        if stage.loss == "cells":
-            return self.head.loss(seen, self.scenes, indices, self.profile)
-        asked = [self.maker.questions(self.scenes.things(index), int(rng.integers(1 << 40))) for index in indices]
+        torch.manual_seed(int(rng.integers(1 << 31)))
+        seen = self.model.projector(features, stage.noise)
+        if stage.loss == "cells" or stage.cells:
+            cells = self.head.loss(seen, self.scenes, indices, self.profile, mirrored)
+            if stage.loss == "cells":
+                return cells
+        asked = []
+        for index in indices:
+            questions = self.maker.questions(self.scenes.things(index), int(rng.integers(1 << 40)))
+            # Always the caption, which says most, and others by chance.
+            others = rng.permutation(len(questions) - 1)[:stage.asked - 1] + 1
+            asked.append([questions[0], *(questions[other] for other in sorted(others))])
         batch = parts.Batch(self.chat, asked, seen.shape[1]).to(self.device)
-        return F.cross_entropy(self.model.answers(seen, batch).float(), batch.targets)
+        answers = F.cross_entropy(self.model.answers(seen, batch).float(), batch.targets)
+        return answers + stage.cells * cells if stage.cells else answers
 
     def draw(self):
         import matplotlib
@@ -235,9 +268,11 @@ class Head(torch.nn.Module):
             self.kind = torch.nn.Linear(width, 1 + len(self.kinds))
             self.colour = torch.nn.Linear(width, 1 + len(self.colours))
 
-    def loss(self, seen, scenes, indices, profile):
+    def loss(self, seen, scenes, indices, profile, mirrored=False):
         s = profile.shuffle * profile.patch // profile.grain
         patches = torch.from_numpy(scenes.patches[indices].astype(numpy.int64)).to(seen.device)
+        if mirrored:
+            patches = patches.flip(2)
         rows = patches.shape[1] // s
         cells = patches.reshape(-1, rows, s, rows, s).transpose(2, 3).reshape(len(indices), rows * rows, s * s)
         # [pictures, cells, 1 + most things]: the share of each thing; of nothing, what is left of a quarter.
