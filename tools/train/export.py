@@ -1,0 +1,87 @@
+"""Writes what squint-convert takes of a trained model.
+
+    python export.py nano|mini FOLDER [--data FOLDER]
+
+nano: the whole model, a folder of parts (encoder/, decoder/, projector.safetensors).
+mini: what was trained, in float16: projector.safetensors, adapter/ (LoRA factors as PEFT stores them), preprocessor_config.json.
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+from safetensors.torch import save_file
+
+import data
+import model as parts
+from profiles import PROFILES
+from scenes import Scenes
+from train import assemble
+
+
+def trained(profile, out):
+    """The model with the weights of the last stage that is done, in f32."""
+    maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
+    model = assemble(profile, out, maker)
+    folder = data.folder(profile, out)
+    done = [path for number, stage in enumerate(profile.stages, 1) if (path := folder / f"{number}-{stage.name}.pt").exists()]
+    assert done, f"{folder}: no stage is done; run train.py {profile.name} first"
+    saved = torch.load(done[-1], weights_only=True, map_location="cpu")
+    weights = {name: value for name, value in saved["model"].items() if not name.startswith("head.")}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    return model.float().eval(), done[-1].stem
+
+
+def preprocessor(profile):
+    return {
+        "image_processor_type": "SiglipImageProcessor", "do_resize": True, "size": {"height": profile.size, "width": profile.size},
+        "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": profile.mean,
+        "image_std": profile.std,
+    }
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def export(model, profile, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = torch.float16 if profile.frozen_encoder else torch.float32
+    layers = {name: value.to(kind).contiguous() for name, value in model.projector.folded().items()}
+    save_file(layers, folder / "projector.safetensors", metadata={"activation": "gelu", "shuffle": str(profile.shuffle)})
+    if not profile.frozen_encoder:
+        model.encoder.save_pretrained(folder / "encoder")
+        write_json(folder / "encoder/preprocessor_config.json", preprocessor(profile))
+        model.decoder.save_pretrained(folder / "decoder")
+        model.tokenizer.save_pretrained(folder / "decoder")
+        return
+    write_json(folder / "preprocessor_config.json", preprocessor(profile))
+    (folder / "adapter").mkdir(exist_ok=True)
+    factors = {
+        "base_model." + name.removeprefix("decoder.").replace("lora_A", "lora_A.weight").replace("lora_B", "lora_B.weight"):
+        value.to(kind).contiguous() for name, value in model.state_dict().items() if "lora_" in name}
+    factors = {name.replace("base_model.", "base_model.model.", 1): value for name, value in factors.items()}
+    save_file(factors, folder / "adapter/adapter_model.safetensors")
+    write_json(folder / "adapter/adapter_config.json", {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "r": parts.LORA_RANK, "lora_alpha": parts.LORA_ALPHA, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+        "use_rslora": False, "use_dora": False, "target_modules": list(parts.LORA_TARGETS), "modules_to_save": None,
+    })
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("profile", choices=PROFILES)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--data", help="where train.py wrote; default: .tools/train")
+    arguments = parser.parse_args()
+    profile = PROFILES[arguments.profile]
+    model, stage = trained(profile, arguments.data)
+    export(model, profile, arguments.folder)
+    print(f"{arguments.folder}: {profile.name} after the stage {stage}")
+
+
+if __name__ == "__main__":
+    main()
