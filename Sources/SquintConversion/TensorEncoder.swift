@@ -67,7 +67,7 @@ struct TensorEncoder {
           weights: UnsafeBufferPointer(
             rebasing: weights[range.lowerBound * tensor.columns..<range.upperBound * tensor.columns]),
           rowsUsed: range.count, layout: layout, importance: nil, into: panel,
-          firstRow: rows.lowerBound + range.lowerBound)
+          firstRow: rows.lowerBound + range.lowerBound, byChance: tensor.origin.update != nil)
       }
     } else {
       try named(tensor) { () throws(SquintError) in

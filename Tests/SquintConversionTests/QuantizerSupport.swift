@@ -42,7 +42,9 @@ struct QuantizedMatrix {
   /// Seconds in the quantizer, of this thread.
   var seconds = 0.0
 
-  init(_ weights: [Float], rows: Int, columns: Int, type: ElementType, importance: [Float]? = nil) throws {
+  init(
+    _ weights: [Float], rows: Int, columns: Int, type: ElementType, importance: [Float]? = nil, byChance: Bool = false
+  ) throws {
     let layout = PanelLayout(type: type, rows: rows, columns: columns)!
     self.layout = layout
     bytes = [UInt8](repeating: 0xa5, count: layout.byteCount)
@@ -63,7 +65,8 @@ struct QuantizedMatrix {
             }
           } else {
             result = try quantizePanel(
-              weights: source, rowsUsed: used, layout: layout, importance: nil, into: target, firstRow: 16 * panel)
+              weights: source, rowsUsed: used, layout: layout, importance: nil, into: target, firstRow: 16 * panel,
+              byChance: byChance)
           }
           squaredError += result.squaredError
           squaredNorm += result.squaredNorm

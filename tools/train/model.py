@@ -178,6 +178,11 @@ class LoRA(nn.Module):
     def forward(self, x):
         return self.base(x) + F.linear(F.linear(x, self.lora_A), self.lora_B) * self.scale
 
+    @property
+    def weight(self):
+        """The two as one matrix, as it is exported."""
+        return self.base.weight.float() + self.scale * self.lora_B @ self.lora_A
+
 
 LORA_TARGETS, LORA_RANK, LORA_ALPHA = ("q_proj", "v_proj", "up_proj", "down_proj"), 16, 32
 
@@ -192,12 +197,19 @@ def add_lora(decoder):
 
 # Rounding during training
 
-def rounded(weight):
-    """A matrix as int4 holds it: groups of 32 columns, 16 steps from the least to the largest. Gradients pass through."""
-    groups = weight.detach().reshape(-1, 32)
-    least = groups.amin(1, keepdim=True).clamp(max=0)
-    step = ((groups.amax(1, keepdim=True).clamp(min=0) - least) / 15).clamp(min=1e-8)
-    values = (((groups - least) / step).round().clamp(0, 15) * step + least).reshape(weight.shape)
+def rounded(weight, by_chance=False):
+    """A matrix about as int4 holds it: groups of 32 columns, 16 steps from the least to the largest. Gradients pass through.
+
+    - by_chance: up or down with a chance that keeps the mean, as squint-convert rounds what an adapter was merged into.
+    """
+    groups = weight.detach().float().reshape(-1, 32)
+    least = groups.amin(1, keepdim=True).clamp_(max=0)
+    step = ((groups.amax(1, keepdim=True).clamp_(min=0) - least) / 15).clamp_(min=1e-8)
+    steps = (groups - least).div_(step)
+    steps = steps.add_(torch.rand_like(steps)).floor_() if by_chance else steps.round_()
+    values = steps.clamp_(0, 15).mul_(step).add_(least).reshape(weight.shape)
+    if not weight.requires_grad:
+        return values.to(weight.dtype)
     return weight + (values - weight).detach()
 
 
@@ -209,6 +221,7 @@ class QuantizeAware:
             nn.Linear: lambda layer, x: F.linear(x, rounded(layer.weight), layer.bias),
             nn.Embedding: lambda layer, x: F.embedding(x, rounded(layer.weight)),
             nn.Conv2d: lambda layer, x: F.conv2d(x, rounded(layer.weight), layer.bias, layer.stride),
+            LoRA: lambda layer, x: F.linear(x, rounded(layer.weight, by_chance=True)),
         }
         self.layers = [(layer, forward[type(layer)]) for layer in model.modules()
                        if type(layer) in forward and layer.weight[0].numel() % 32 == 0]

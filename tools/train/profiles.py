@@ -48,7 +48,7 @@ NANO = Profile(
     stages=(
         Stage("encoder", ("encoder", "projector", "head"), "cells", 1500, 96, 1e-3),
         Stage("projector", ("projector",), "answers", 100, 48, 1e-3),
-        Stage("all", ("encoder", "projector", "decoder", "head"), "answers", 1300, 48, 1e-3, quantize_aware=0.6, cells=0.5),
+        Stage("all", ("encoder", "projector", "decoder", "head"), "answers", 1700, 48, 1e-3, quantize_aware=0.6, cells=0.5),
     ))
 
 MINI = Profile(
@@ -58,6 +58,7 @@ MINI = Profile(
         Stage("warm", ("projector",), "cells", 1300, 96, 1e-3, noise=0.4),
         Stage("projector", ("projector",), "answers", 100, 16, 2e-4, noise=0.4, asked=3),
         Stage("lora", ("projector", "lora"), "answers", 500, 16, 5e-4, noise=0.4, asked=3),
+        Stage("rounded", ("projector", "lora"), "answers", 200, 16, 6e-4, noise=0.4, asked=3, quantize_aware=0.0),
     ))
 
 PROFILES = {profile.name: profile for profile in (NANO, MINI)}

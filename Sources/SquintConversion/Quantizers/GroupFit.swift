@@ -73,6 +73,12 @@ struct GroupWeights {
     ((weights[column] - offset) * inverse).nearestInteger(from: 0, to: 15)
   }
 
+  /// The same, rounded as if the weights lay `chance` steps (-0.5 to 0.5) further on.
+  @inline(__always)
+  func quant(_ column: Int, inverse: Lanes, offset: Lanes, roundedFrom chance: Lanes) -> Lanes {
+    ((weights[column] - offset) * inverse + chance).nearestInteger(from: 0, to: 15)
+  }
+
   /// How far outside the range of 16 steps the lowest and the highest weight may lie, in steps: each pair of these is
   /// a candidate. A little clipping lets the other weights be finer; a little slack (the negative one) lets them fall
   /// on better places.

@@ -13,14 +13,17 @@ import SquintFile
 ///     it, from calibration); nil counts all alike. Only ratios matter. What is under a thousandth of the mean counts
 ///     as a thousandth, so that no column is given up.
 ///   - panel: Takes `layout.panelBytes` bytes; all are written.
-///   - firstRow: The row of the matrix that `weights` starts with, for messages.
+///   - firstRow: The row of the matrix that `weights` starts with, for messages and for what is by chance.
+///   - byChance: Whether 4-bit weights are rounded up or down with a chance that keeps their mean, which depends on row and column
+///     alone. For weights that were of few bits before and have been changed by less than a step: to the nearest, all would
+///     become what they were, and the change would be lost.
 /// - Returns: Σ (w − ŵ)² and Σ w² over the panel, ŵ as the codec reads it, without importance.
 /// - Throws: `SquintError` (badData) that names row and column of a weight that is not finite or is beyond what f16
 ///   scales reach: ±8,319,008 for int8, ±4,126,752 for int4, ±65,504 for int4_f16.
 @discardableResult
 package func quantizePanel(
   weights: UnsafeBufferPointer<Float>, rowsUsed: Int, layout: PanelLayout, importance: UnsafeBufferPointer<Float>?,
-  into panel: UnsafeMutableRawBufferPointer, firstRow: Int = 0
+  into panel: UnsafeMutableRawBufferPointer, firstRow: Int = 0, byChance: Bool = false
 ) throws(SquintError) -> (squaredError: Double, squaredNorm: Double) {
   let columns = layout.columns
   precondition(
@@ -35,7 +38,8 @@ package func quantizePanel(
       withUnsafeTemporaryAllocation(of: GroupFit.self, capacity: Int4Block.largestGroupCount) { fits in
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: BlockQuantizer.quantCount) { quants in
           var block = BlockQuantizer(
-            codec: PanelCodec(layout), rowsUsed: rowsUsed, panel: panel, lanes: lanes.baseAddress!,
+            codec: PanelCodec(layout), rowsUsed: rowsUsed, chanceOf: byChance ? firstRow : nil, panel: panel,
+            lanes: lanes.baseAddress!,
             importance: blockImportance.baseAddress!, fits: fits.baseAddress!, quants: quants.baseAddress!)
           for index in 0..<layout.blocks {
             block.load(index, weights: weights, importance: importance, mean: mean)
@@ -61,6 +65,8 @@ private struct BlockQuantizer {
 
   let codec: PanelCodec
   let rowsUsed: Int
+  /// The panel's first row, where weights are rounded by chance.
+  let chanceOf: Int?
   let panel: UnsafeMutableRawBufferPointer
   /// The weights `[2 halves][columns of the block]`, eight rows a lane; rows that the matrix does not have are zero.
   private let lanes: UnsafeMutablePointer<Lanes>
@@ -78,12 +84,13 @@ private struct BlockQuantizer {
   var squaredError: Double { errors.sum() }
 
   init(
-    codec: PanelCodec, rowsUsed: Int, panel: UnsafeMutableRawBufferPointer, lanes: UnsafeMutablePointer<Lanes>,
-    importance: UnsafeMutablePointer<Float>, fits: UnsafeMutablePointer<GroupFit>,
-    quants: UnsafeMutablePointer<UInt8>
+    codec: PanelCodec, rowsUsed: Int, chanceOf: Int?, panel: UnsafeMutableRawBufferPointer,
+    lanes: UnsafeMutablePointer<Lanes>, importance: UnsafeMutablePointer<Float>,
+    fits: UnsafeMutablePointer<GroupFit>, quants: UnsafeMutablePointer<UInt8>
   ) {
     self.codec = codec
     self.rowsUsed = rowsUsed
+    self.chanceOf = chanceOf
     self.panel = panel
     self.lanes = lanes
     self.importance = importance
@@ -158,7 +165,7 @@ private struct BlockQuantizer {
       for half in 0..<2 {
         let group = group(index, half: half)
         let (scale, minimum) = group.bestInt4F16Line()
-        store(group, scale: scale, offset: minimum, half: half)
+        store(group, index, scale: scale, offset: minimum, half: half)
         if half == 0 { (scales.0, minimums.0) = (scale, minimum) } else { (scales.1, minimums.1) = (scale, minimum) }
       }
       codec.setWeights(group: firstGroup + index, quants: quants, panel: panel)
@@ -183,9 +190,9 @@ private struct BlockQuantizer {
       let scales6 = (int4.0.scales6[index], int4.1.scales6[index])
       let minimums6 = (int4.0.minimums6[index], int4.1.minimums6[index])
       store(
-        group(index, half: 0), scale: int4.0.d * scales6.0, offset: -(int4.0.dmin * minimums6.0), half: 0)
+        group(index, half: 0), index, scale: int4.0.d * scales6.0, offset: -(int4.0.dmin * minimums6.0), half: 0)
       store(
-        group(index, half: 1), scale: int4.1.d * scales6.1, offset: -(int4.1.dmin * minimums6.1), half: 1)
+        group(index, half: 1), index, scale: int4.1.d * scales6.1, offset: -(int4.1.dmin * minimums6.1), half: 1)
       codec.setWeights(group: firstGroup + index, quants: quants, panel: panel)
       withBytes(scales6) { scales in
         withBytes(minimums6) { minimums in
@@ -203,13 +210,35 @@ private struct BlockQuantizer {
   private func clearQuants() { quants.initialize(repeating: 0, count: Self.quantCount) }
 
   /// Stores the nibbles of a group under its final scale and offset, and adds their squared errors.
-  private mutating func store(_ group: GroupWeights, scale: Lanes, offset: Lanes, half: Int) {
+  private mutating func store(_ group: GroupWeights, _ index: Int, scale: Lanes, offset: Lanes, half: Int) {
     let inverse = scale.inverseOrZero
+    let firstColumn = (firstGroup + index) * PanelLayout.columnsPerGroup
     for column in 0..<group.count {
-      let u = group.quant(column, inverse: inverse, offset: offset)
+      let u =
+        if let chanceOf {
+          group.quant(
+            column, inverse: inverse, offset: offset,
+            roundedFrom: Self.chance(firstRow: chanceOf + 8 * half, column: firstColumn + column))
+        } else {
+          group.quant(column, inverse: inverse, offset: offset)
+        }
       errors += Self.square(group.weights[column] - (scale * u + offset))
       store(u, column: column, half: half)
     }
+  }
+
+  /// Numbers from -0.5 up to 0.5 for eight rows of a column, evenly spread, and the same each time (the finalizer of SplitMix64).
+  private static func chance(firstRow: Int, column: Int) -> Lanes {
+    var result = Lanes()
+    for lane in 0..<8 {
+      var bits = UInt64(firstRow + lane) << 32 | UInt64(column)
+      bits &+= 0x9E37_79B9_7F4A_7C15
+      bits = (bits ^ bits >> 30) &* 0xBF58_476D_1CE4_E5B9
+      bits = (bits ^ bits >> 27) &* 0x94D0_49BB_1331_11EB
+      bits ^= bits >> 31
+      result[lane] = Float(bits >> 40) * 0x1p-24 - 0.5
+    }
+    return result
   }
 
   @inline(__always)
