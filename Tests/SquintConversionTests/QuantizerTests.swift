@@ -28,9 +28,9 @@ import Testing
   @Test(arguments: [ElementType.int4, .int4F16]) func keepsASmallChangeOnTheAverage(_ type: ElementType) throws {
     let (rows, columns) = (64, 512)
     var generator = WeightGenerator(seed: 11)
-    let coarse = (0..<rows * columns).map { _ in generator.normal() }
+    let coarse = generator.normal(rows * columns)
     let steps = try QuantizedMatrix(coarse, rows: rows, columns: columns, type: type).dequantized()
-    let change = (0..<rows * columns).map { _ in 0.02 * generator.normal() }
+    let change = generator.normal(rows * columns, scale: 0.02)
     let weights = zip(steps, change).map { $0 + $1 }
     func share(byChance: Bool) throws -> Double {
       let matrix = try QuantizedMatrix(weights, rows: rows, columns: columns, type: type, byChance: byChance)
