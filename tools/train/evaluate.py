@@ -1,9 +1,9 @@
 """How well a model answers about scenes that it never saw: in PyTorch (f32), and in Squint as f32, int8 and int4, on the same pictures.
 
-    tools/train/evaluate nano|mini [--scenes N] [--types f32,int8,int4] [--data FOLDER] [--work FOLDER]
+    tools/train/evaluate nano|mini [--scenes N] [--types f32,int8,int4,all-int4] [--data FOLDER] [--work FOLDER]
 
-Prints a table of exact match, for all questions and for each kind of question, and how many of the things in the pictures were named at
-their place in the answer to "What is in this picture?" — for compositions never seen, and for cut-outs never seen.
+Prints a table of exact match, for all questions and for each kind of question, and how many of the things in the pictures were named in the
+answer to "What is in this picture?" — for compositions never seen, and for cut-outs never seen.
 The answers go to WORK/answers-*.json.
 """
 
@@ -28,6 +28,9 @@ from scenes import Scenes
 KINDS = ["caption", "what", "where", "how many", "is there", "colour"]
 SPLITS = {"held-out": "compositions never seen", "unseen": "cut-outs never seen"}
 MOST_TOKENS = 40
+TYPES = {  # what squint-convert is told; by default the decoder is int4 and the rest int8
+    "f32": ["--type", "f32"], "int8": ["--type", "int8"], "int4": [], "all-int4": ["--type", "int4"],
+}
 
 
 def examples(profile, split, count, folder):
@@ -46,13 +49,11 @@ def examples(profile, split, count, folder):
 
 
 def named(shown, answer):
-    """How many things stand at their place in a caption: "A dog on the left, a car in the middle and a red circle on the right."."""
-    pattern = r"(?:(?:an?|and) )*(.*?) (on the left|on the right|in the middle|at the top|at the bottom)[.,]?(?: |$)"
+    """How many of the things a caption names, wherever it says that they are: "A dog on the left and a red circle on the right."."""
     text = answer.strip().rstrip(".").lower()
-    if len(shown) == 1:
-        return int(re.sub(r"^an? ", "", text) == shown[0].name)
-    places = {place: name for name, place in re.findall(pattern, text)}
-    return sum(places.get(one.place) == one.name for one in shown)
+    text = re.sub(r" (on the left|on the right|in the middle|at the top|at the bottom)\b", "", text)
+    said = {re.sub(r"^(?:and )?(?:an? )?", "", part.strip()) for part in re.split(r",| and ", text)}
+    return sum(one.name in said for one in shown)
 
 
 def with_torch(profile, model, found):
@@ -133,7 +134,7 @@ def main():
     parser.add_argument("profile", choices=PROFILES)
     parser.add_argument("--scenes", type=int, default=500, help="of each kind; default: 500")
     parser.add_argument("--splits", default="held-out,unseen")
-    parser.add_argument("--types", default="f32,int8,int4")
+    parser.add_argument("--types", default=",".join(TYPES), help="default: %(default)s; int4 is squint-convert's default")
     parser.add_argument("--data", help="where train.py wrote; default: .tools/train")
     parser.add_argument("--work", type=pathlib.Path, default=root / ".tools/evaluate")
     parser.add_argument("--bin", type=pathlib.Path, help="the folder with squint and squint-convert")
@@ -155,7 +156,7 @@ def main():
         answers[split, "PyTorch f32"] = with_torch(profile, model, asked)
     for kind in arguments.types.split(","):
         file = work / f"{kind}.squint"
-        subprocess.run([arguments.bin / "squint-convert", parts_folder, "-o", file, "--type", kind], check=True, stderr=subprocess.DEVNULL,
+        subprocess.run([arguments.bin / "squint-convert", parts_folder, "-o", file, *TYPES[kind]], check=True, stderr=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL)
         for split, asked in found.items():
             answers[split, f"Squint {kind}"] = with_squint(arguments.bin / "squint", file, asked, f"Squint {kind}")

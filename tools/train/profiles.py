@@ -21,7 +21,7 @@ class Stage:
     ramp: float = 0.0
     noise: float = 0.0
     quantize_aware: float = 1.0
-    asked: int = 6  # the most questions about a picture
+    asked: int = 6  # the most questions about a picture; with more, where each thing is
     cells: float = 0.0  # with "answers": the weight of the loss of "cells" beside theirs
 
 
@@ -49,6 +49,7 @@ NANO = Profile(
         Stage("encoder", ("encoder", "projector", "head"), "cells", 1500, 96, 1e-3),
         Stage("projector", ("projector",), "answers", 100, 48, 1e-3),
         Stage("all", ("encoder", "projector", "decoder", "head"), "answers", 1700, 48, 1e-3, quantize_aware=0.6, cells=0.5),
+        Stage("polish", ("encoder", "projector", "decoder", "head"), "answers", 400, 48, 5e-4, asked=8, quantize_aware=0.0, cells=0.5),
     ))
 
 MINI = Profile(

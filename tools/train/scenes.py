@@ -291,8 +291,11 @@ class Scenes:
         text = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
         return text[0].upper() + text[1:] + "."
 
-    def questions(self, shown, seed, split="train"):
-        """Questions and answers about a scene: (type, question, answer), one of each type that has one."""
+    def questions(self, shown, seed, split="train", every=False):
+        """Questions and answers about a scene: (type, question, answer), one of each type that has one.
+
+        - every: ask where each thing is, which is learned last.
+        """
         rng = random.Random(f"questions {split} {seed}")
         count = len(shown)
         asked = [("caption", rng.choice(CAPTION_QUESTIONS), self.caption(shown))]
@@ -300,8 +303,8 @@ class Scenes:
             one = rng.choice(shown)
             name = with_article(one.name)
             asked.append(("what", rng.choice([f"What is {one.place}?", f"What do you see {one.place}?"]), name[0].upper() + name[1:] + "."))
-            where = rng.choice(shown)
-            asked.append(("where", f"Where {verb(where.name)} the {where.name}?", where.place[0].upper() + where.place[1:] + "."))
+            for where in shown if every else [rng.choice(shown)]:
+                asked.append(("where", f"Where {verb(where.name)} the {where.name}?", where.place[0].upper() + where.place[1:] + "."))
         asked.append(("how many", rng.choice(COUNT_QUESTIONS), NUMBERS[count] + "."))
         if rng.random() < 0.5:
             name = rng.choice(shown).name

@@ -224,7 +224,7 @@ class Trainer:
                 return cells
         asked = []
         for index in indices:
-            questions = self.maker.questions(self.scenes.things(index), int(rng.integers(1 << 40)))
+            questions = self.maker.questions(self.scenes.things(index), int(rng.integers(1 << 40)), every=stage.asked > 6)
             # Always the caption, which says most, and others by chance.
             others = rng.permutation(len(questions) - 1)[:stage.asked - 1] + 1
             asked.append([questions[0], *(questions[other] for other in sorted(others))])
