@@ -35,6 +35,21 @@ import Testing
     return try #require(try outcome.json()["tokens"] as? [Int])
   }
 
+  // MARK: What it says
+
+  /// The README's first example.
+  @Test(arguments: [
+    ("What is in this picture?", "A train on the left, a red circle in the middle and a yellow ring on the right.\n"),
+    ("How many things are there?", "Three.\n"), ("What is on the left?", "A train.\n"),
+    ("What colour is the ring?", "Yellow.\n"), ("Is there a cow?", "No.\n"),
+  ]) func seesThePictureOfTheReadme(_ question: String, _ answer: String) throws {
+    let picture = URL(fileURLWithPath: Self.file).deletingLastPathComponent().deletingLastPathComponent()
+      .appendingPathComponent("docs/samples/nano-2.png").path
+    let outcome = try squint(["ask", "--image", picture, question])
+    #expect(outcome.status == 0, "\(outcome.error)")
+    #expect(outcome.text == answer)
+  }
+
   // MARK: The same as the file
 
   /// At a page of its own, however large pages are: it is mapped, advised and read as a file is.

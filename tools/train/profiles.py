@@ -53,7 +53,7 @@ NANO = Profile(
     ))
 
 MINI = Profile(
-    name="mini", size=224, patch=14, grain=14, shuffle=4, hidden=768, shapes=0.0, scenes=24_000, held_out=500,
+    name="mini", size=224, patch=14, grain=14, shuffle=4, hidden=768, shapes=0.0, scenes=13_000, held_out=500,
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), frozen_encoder=True,
     stages=(
         Stage("warm", ("projector",), "cells", 1300, 96, 1e-3, noise=0.4),
