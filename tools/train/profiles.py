@@ -8,7 +8,6 @@ class Stage:
     """A part of the training. `trained` are the modules whose weights it changes; LoRA stands for factors beside the decoder's.
 
     - loss: "cells" (what is in each square of patches, without a decoder) or "answers" (the tokens of answers).
-    - ramp: the share of the steps after which scenes of two things come, and after twice as many those of three.
     - noise: up to which deviation noise is added to features; their own is 1 where they are whitened.
     - quantize_aware: from this share of the steps on, every second one is computed with weights rounded to int4.
     """
@@ -18,7 +17,6 @@ class Stage:
     steps: int
     batch: int
     rate: float
-    ramp: float = 0.0
     noise: float = 0.0
     quantize_aware: float = 1.0
     asked: int = 6  # the most questions about a picture; with more, where each thing is

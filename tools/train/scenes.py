@@ -21,6 +21,8 @@ COLOURS = {  # what a shape is painted with, around which its colour varies
     "black": (22, 22, 24), "white": (246, 246, 246), "grey": (128, 128, 128),
 }
 SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring"]
+PLACES = {1: [""], 2: ["on the left", "on the right"], 3: ["on the left", "in the middle", "on the right"]}
+PLACES_ONE_ABOVE_THE_OTHER = ["at the top", "at the bottom"]
 PLURAL = {"scissors", "pants", "pliers", "binoculars", "grapes"}
 
 
@@ -185,9 +187,8 @@ class Shown:
     name: str  # "dog", "red circle"
     kind: str  # "dog", "circle"
     colour: str  # or None where none prevails
-    file: str
-    place: str  # "left", "in the middle", ...
-    box: tuple = None
+    file: str  # or "" for a drawn shape
+    place: str  # "on the left", "at the top", …; "" where it is alone
 
 
 class Scenes:
@@ -238,8 +239,7 @@ class Scenes:
                 continue
             break
         vertical = count == 2 and rng.random() < 0.3
-        places = {1: [""], 2: ["at the top", "at the bottom"] if vertical else ["on the left", "on the right"],
-                  3: ["on the left", "in the middle", "on the right"]}[count]
+        places = PLACES_ONE_ABOVE_THE_OTHER if vertical else PLACES[count]
         size = self.size
         image = background(size, rng, simple=self.nano)
         rows = size // self.grain
@@ -281,7 +281,6 @@ class Scenes:
             alpha = numpy.zeros((size, size), numpy.float32)
             alpha[top:top + height, left:left + width] = numpy.asarray(picture.getchannel("A"))[:size - top, :size - left]
             coverage[index] = alpha[:rows * self.grain, :rows * self.grain].reshape(rows, self.grain, rows, self.grain).mean((1, 3)) / 255
-            one.box = (left, top, left + width, top + height)
         return image, shown, coverage
 
     # What may be asked

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import signal
 import time
 
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 import data
 import model as parts
 from profiles import PROFILES
-from scenes import COLOURS, Scenes
+from scenes import COLOURS, PLACES, PLACES_ONE_ABOVE_THE_OTHER, Scenes, Shown
 
 SEED = 20240417
 
@@ -38,7 +39,6 @@ class TrainingScenes:
         assert files, f"{folder}: no scenes; run data.py {profile.name} first"
         loaded = [numpy.load(file) for file in files]
         self.shown = [scene for file in loaded for scene in json.loads(str(file["shown"]))]
-        self.counts = numpy.array([len(scene) for scene in self.shown])
         self.patches = numpy.concatenate([file["patches"] for file in loaded])
         self.features = self.pictures = None
         if profile.frozen_encoder:
@@ -53,12 +53,7 @@ class TrainingScenes:
         return torch.from_numpy(numpy.stack([self.features[index // data.SHARD][index % data.SHARD] for index in indices]))
 
     def things(self, index):
-        return [Shown(*fields) for fields in self.shown[index]]
-
-
-class Shown:
-    def __init__(self, name, kind, colour, place):
-        self.name, self.kind, self.colour, self.place = name, kind, colour, place
+        return [Shown(name, kind, colour, "", place) for name, kind, colour, place in self.shown[index]]
 
 
 class Trainer:
@@ -199,12 +194,7 @@ class Trainer:
 
     def loss(self, stage, number, step):
         rng = numpy.random.default_rng((SEED, number, step))
-        most = 3 if not stage.ramp else min(3, 1 + int(step / stage.steps / stage.ramp))
-        indices = []
-        while len(indices) < stage.batch:
-            index = int(rng.integers(len(self.scenes)))
-            if self.scenes.counts[index] <= most:
-                indices.append(index)
+        indices = [int(rng.integers(len(self.scenes))) for _ in range(stage.batch)]
         # In a mirrored scene the same things are in mirrored cells; but left is right.
         mirrored = stage.loss == "cells" and not self.profile.frozen_encoder and step % 2 == 1
         if self.profile.frozen_encoder:
@@ -311,11 +301,11 @@ def assemble(profile, out, maker):
         return parts.VisionLanguageModel(profile, None, decoder, tokenizer)
     texts = []
     for seed in range(4000):
-        _, shown, _ = None, [maker.pick(__import__("random").Random(f"{seed} {n}"), False)[0] for n in range(1 + seed % 3)], None
-        for index, one in enumerate(shown):
-            one.place = [[""], ["on the left", "on the right"], ["on the left", "in the middle", "on the right"]][len(shown) - 1][index]
-        if seed % 3 == 1 and seed % 2:
-            shown[0].place, shown[1].place = "at the top", "at the bottom"
+        count = 1 + seed % 3
+        shown = [maker.pick(random.Random(f"{seed} {index}"), False)[0] for index in range(count)]
+        places = PLACES[count] if count != 2 or seed % 2 == 0 else PLACES_ONE_ABOVE_THE_OTHER
+        for one, place in zip(shown, places):
+            one.place = place
         texts += [text for _, question, answer in maker.questions(shown, seed) for text in (question, answer)]
     tokenizer = parts.small_tokenizer(texts)
     return parts.VisionLanguageModel(profile, parts.small_encoder(profile), parts.small_decoder(tokenizer), tokenizer)
