@@ -23,7 +23,7 @@ from train import assemble
 def trained(profile, out):
     """The model with the weights of the last stage that is done, in f32."""
     maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
-    model = assemble(profile, out, maker)
+    model = assemble(profile, maker)
     folder = data.folder(profile, out)
     done = [path for number, stage in enumerate(profile.stages, 1) if (path := folder / f"{number}-{stage.name}.pt").exists()]
     assert done, f"{folder}: no stage is done; run train.py {profile.name} first"

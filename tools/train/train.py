@@ -63,7 +63,7 @@ class Trainer:
         self.scenes = TrainingScenes(profile, arguments.data)
         self.maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
         torch.manual_seed(SEED)
-        self.model = assemble(profile, self.out, self.maker)
+        self.model = assemble(profile, self.maker)
         self.chat = parts.Chat(self.model.tokenizer)
         self.head = Head(self.model, self.maker)
         self.model.head = self.head
@@ -186,7 +186,7 @@ class Trainer:
 
     def whiten(self):
         """What is trained first gets inputs that vary alike in all directions: the projector of a frozen encoder, the patches of another."""
-        sample = range(0, len(self.scenes), len(self.scenes) // 300)
+        sample = range(0, len(self.scenes), max(1, len(self.scenes) // 300))
         if self.profile.frozen_encoder:
             self.model.projector.whiten(self.scenes.picture_features(sample).flatten(0, 1).float().to(self.device))
         else:
@@ -291,7 +291,7 @@ class Head(torch.nn.Module):
         return apart + 0.3 * (seen - target).square().sum(-1).mean() / self.names.square().sum(-1).mean()
 
 
-def assemble(profile, out, maker):
+def assemble(profile, maker):
     """The model of a profile before training."""
     if profile.frozen_encoder:
         decoder, tokenizer = parts.smollm2()
