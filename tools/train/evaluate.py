@@ -60,7 +60,6 @@ def with_torch(profile, model, found):
     """The answers that transformers' greedy generation gives in f32, with the weights as they are exported."""
     if profile.frozen_encoder:
         model.encoder = parts.dinov2().eval()
-        model.projector.half().float()
         for layer in model.modules():
             if isinstance(layer, parts.LoRA):
                 factors = (layer.lora_B.half().float(), layer.lora_A.half().float())
@@ -160,7 +159,7 @@ def main():
                        stdout=subprocess.DEVNULL)
         for split, asked in found.items():
             answers[split, f"Squint {kind}"] = with_squint(arguments.bin / "squint", file, asked, f"Squint {kind}")
-    print(f"{profile.name}, after the stage {stage}, {arguments.scenes} scenes of each kind\n")
+    print(f"{profile.name}, {stage}, {arguments.scenes} scenes of each kind\n")
     for split, asked in found.items():
         print(f"| {SPLITS[split]} | all | {' | '.join(KINDS)} | things named |\n|{' --- |' * (len(KINDS) + 3)}")
         for (of, runner), given in answers.items():

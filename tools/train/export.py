@@ -2,7 +2,7 @@
 
     python export.py nano|mini FOLDER [--data FOLDER]
 
-nano: the whole model, a folder of parts (encoder/, decoder/, projector.safetensors).
+nano: the whole model, in float16, a folder of parts (encoder/, decoder/, projector.safetensors).
 mini: what was trained, in float16: projector.safetensors, adapter/ (LoRA factors as PEFT stores them), preprocessor_config.json.
 """
 
@@ -11,7 +11,8 @@ import json
 import pathlib
 
 import torch
-from safetensors.torch import save_file
+import transformers
+from safetensors.torch import load_file, save_file
 
 import data
 import model as parts
@@ -19,19 +20,40 @@ from profiles import PROFILES
 from scenes import Scenes
 from train import assemble
 
+SHIPPED = pathlib.Path(__file__).parents[2] / "models"
+
 
 def trained(profile, out):
-    """The model with the weights of the last stage that is done, in f32."""
-    maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
-    model = assemble(profile, maker)
+    """The model with the weights of the last stage that is done, or else with those that come with Squint, in f32; and which these are."""
     folder = data.folder(profile, out)
     done = [path for number, stage in enumerate(profile.stages, 1) if (path := folder / f"{number}-{stage.name}.pt").exists()]
-    assert done, f"{folder}: no stage is done; run train.py {profile.name} first"
+    if not done:
+        return shipped(profile, SHIPPED / f"squint-{profile.name}")
+    maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
+    model = assemble(profile, maker)
     saved = torch.load(done[-1], weights_only=True, map_location="cpu")
     weights = {name: value for name, value in saved["model"].items() if not name.startswith("head.")}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected
-    return model.float().eval(), done[-1].stem
+    return model.float().eval(), f"after the stage {done[-1].stem}"
+
+
+def shipped(profile, folder):
+    """The model that `export` wrote into a folder."""
+    if profile.frozen_encoder:
+        model = assemble(profile, None)
+        factors = load_file(folder / "adapter/adapter_model.safetensors")
+        weights = {"decoder." + name.removeprefix("base_model.model.").removesuffix(".weight"): value for name, value in factors.items()}
+    else:
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder / "decoder")
+        model = parts.VisionLanguageModel(
+            profile, transformers.SiglipVisionModel.from_pretrained(folder / "encoder"),
+            transformers.LlamaForCausalLM.from_pretrained(folder / "decoder"), tokenizer)
+        weights = {}
+    weights |= {f"projector.{name}": value for name, value in load_file(folder / "projector.safetensors").items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    return model.float().eval(), "as it comes with Squint"
 
 
 def preprocessor(profile):
@@ -48,20 +70,21 @@ def write_json(path, value):
 
 def export(model, profile, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    kind = torch.float16 if profile.frozen_encoder else torch.float32
-    layers = {name: value.to(kind).contiguous() for name, value in model.projector.folded().items()}
+    layers = {name: value.half().contiguous() for name, value in model.projector.folded().items()}
     save_file(layers, folder / "projector.safetensors", metadata={"activation": "gelu", "shuffle": str(profile.shuffle)})
     if not profile.frozen_encoder:
+        model.half()
         model.encoder.save_pretrained(folder / "encoder")
         write_json(folder / "encoder/preprocessor_config.json", preprocessor(profile))
         model.decoder.save_pretrained(folder / "decoder")
         model.tokenizer.save_pretrained(folder / "decoder")
+        model.float()
         return
     write_json(folder / "preprocessor_config.json", preprocessor(profile))
     (folder / "adapter").mkdir(exist_ok=True)
     factors = {
         "base_model." + name.removeprefix("decoder.").replace("lora_A", "lora_A.weight").replace("lora_B", "lora_B.weight"):
-        value.to(kind).contiguous() for name, value in model.state_dict().items() if "lora_" in name}
+        value.half().contiguous() for name, value in model.state_dict().items() if "lora_" in name}
     factors = {name.replace("base_model.", "base_model.model.", 1): value for name, value in factors.items()}
     save_file(factors, folder / "adapter/adapter_model.safetensors")
     write_json(folder / "adapter/adapter_config.json", {
@@ -80,7 +103,7 @@ def main():
     profile = PROFILES[arguments.profile]
     model, stage = trained(profile, arguments.data)
     export(model, profile, arguments.folder)
-    print(f"{arguments.folder}: {profile.name} after the stage {stage}")
+    print(f"{arguments.folder}: {profile.name}, {stage}")
 
 
 if __name__ == "__main__":
