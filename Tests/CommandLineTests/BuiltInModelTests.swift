@@ -114,11 +114,12 @@ import Testing
     var streamed = 0
     let arguments = ["--image", Self.picture, "What?", "--threads", "1", "--context", "256"]
     let expected = try tokens(Self.file, "--image", Self.picture, "What?", "--threads", "1", "--context", "256")
-    for memory in stride(from: peak, to: peak - 8 << 20, by: -512 << 10) {
+    // What the process itself takes differs from run to run, so the budgets that stream begin and end somewhere in here.
+    for memory in stride(from: peak - 3 << 20, to: peak - 9 << 20, by: -128 << 10) {
       let outcome = try squint(["ask"] + arguments + ["--memory", "\(memory)", "--max-tokens", "12", "--json"])
       guard outcome.status == 0 else {
         expectError(outcome, 69, "squint-nano: ")
-        break
+        continue
       }
       let answer = try outcome.json()
       #expect(answer["tokens"] as? [Int] == expected)
