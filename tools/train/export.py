@@ -82,10 +82,8 @@ def export(model, profile, folder):
         return
     write_json(folder / "preprocessor_config.json", preprocessor(profile))
     (folder / "adapter").mkdir(exist_ok=True)
-    factors = {
-        "base_model." + name.removeprefix("decoder.").replace("lora_A", "lora_A.weight").replace("lora_B", "lora_B.weight"):
-        value.half().contiguous() for name, value in model.state_dict().items() if "lora_" in name}
-    factors = {name.replace("base_model.", "base_model.model.", 1): value for name, value in factors.items()}
+    factors = {f"base_model.model.{name.removeprefix('decoder.')}.weight": value.half().contiguous()
+               for name, value in model.state_dict().items() if "lora_" in name}
     save_file(factors, folder / "adapter/adapter_model.safetensors")
     write_json(folder / "adapter/adapter_config.json", {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct",

@@ -56,6 +56,10 @@ def with_article(name):
     return ("an " if name[0] in "aeiou" else "a ") + name
 
 
+def sentence(text):
+    return text[0].upper() + text[1:] + "."
+
+
 def verb(name):
     return "are" if name in PLURAL else "is"
 
@@ -133,9 +137,7 @@ def background(size, rng, simple):
     y, x = numpy.mgrid[0:size, 0:size].astype(numpy.float32) / size
     kind = rng.choice(["plain", "graded", "land", "room", "bars"] if simple else ["plain", "plain", "graded", "graded", "noise", "stripes", "land", "room", "bars"])
     first, second = (pale(), pale()) if rng.random() < 0.7 else (colour(), colour())
-    if kind == "plain":
-        pixels = numpy.broadcast_to(first, (size, size, 3)).copy()
-    elif kind == "graded":
+    if kind == "graded":
         angle = rng.uniform(0, 2 * numpy.pi)
         t = (x - 0.5) * numpy.cos(angle) + (y - 0.5) * numpy.sin(angle) + 0.5
         pixels = first + (second - first) * numpy.clip(t, 0, 1)[..., None]
@@ -155,7 +157,7 @@ def background(size, rng, simple):
         width = rng.uniform(0.06, 0.2)
         side = x if rng.random() < 0.5 else y
         pixels = numpy.where(((side < width) | (side > 1 - width))[..., None], rng.choice([0, 127, 255]), first)
-    else:
+    else:  # plain, or to be noise
         pixels = numpy.broadcast_to(first, (size, size, 3)).copy()
     if kind == "noise" or rng.random() < (0.2 if simple else 0.4):
         amount = rng.uniform(20, 70) if kind == "noise" else rng.uniform(4, 20)
@@ -211,14 +213,14 @@ class Scenes:
         return self.files[file]
 
     def pick(self, rng, unseen):
-        """A thing: its name, kind, colour, file and picture."""
+        """A thing, not yet at a place."""
         if rng.random() < self.shapes:
             kind, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
-            return Shown(f"{colour} {kind}", kind, colour, "", ""), None
+            return Shown(f"{colour} {kind}", kind, colour, "", "")
         things = [thing for thing in self.things if thing.unseen] if unseen else self.things
         thing = rng.choice(things)
         file = rng.choice(thing.unseen if unseen else thing.seen[:2] if self.nano else thing.seen)
-        return Shown(thing.name, thing.name, self.cut_out(file).colour, file, ""), file
+        return Shown(thing.name, thing.name, self.cut_out(file).colour, file, "")
 
     def __call__(self, seed, split="train", count=None):
         """A scene.
@@ -230,7 +232,7 @@ class Scenes:
         rng = random.Random(f"{split} {seed}")
         count = count or rng.choice([1, 1, 2, 2, 2, 3, 3])
         while True:
-            shown = [self.pick(rng, split == "unseen")[0] for _ in range(count)]
+            shown = [self.pick(rng, split == "unseen") for _ in range(count)]
             names = [one.name for one in shown]
             pairs = [is_held_out(a, b) for i, a in enumerate(names) for b in names[:i]]
             if len(set(names)) < count or (split == "train" and any(pairs)):
@@ -288,7 +290,7 @@ class Scenes:
     def caption(self, shown):
         parts = [with_article(one.name) + (f" {one.place}" if one.place else "") for one in shown]
         text = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-        return text[0].upper() + text[1:] + "."
+        return sentence(text)
 
     def questions(self, shown, seed, split="train", every=False):
         """Questions and answers about a scene: (type, question, answer), one of each type that has one.
@@ -300,10 +302,9 @@ class Scenes:
         asked = [("caption", rng.choice(CAPTION_QUESTIONS), self.caption(shown))]
         if count > 1:
             one = rng.choice(shown)
-            name = with_article(one.name)
-            asked.append(("what", rng.choice([f"What is {one.place}?", f"What do you see {one.place}?"]), name[0].upper() + name[1:] + "."))
+            asked.append(("what", rng.choice([f"What is {one.place}?", f"What do you see {one.place}?"]), sentence(with_article(one.name))))
             for where in shown if every else [rng.choice(shown)]:
-                asked.append(("where", f"Where {verb(where.name)} the {where.name}?", where.place[0].upper() + where.place[1:] + "."))
+                asked.append(("where", f"Where {verb(where.name)} the {where.name}?", sentence(where.place)))
         asked.append(("how many", rng.choice(COUNT_QUESTIONS), NUMBERS[count] + "."))
         if rng.random() < 0.5:
             name = rng.choice(shown).name
@@ -311,7 +312,7 @@ class Scenes:
         else:
             while True:
                 # Among others what is there in another colour.
-                name = self.pick(rng, False)[0].name
+                name = self.pick(rng, False).name
                 if self.shapes and rng.random() < 0.3:
                     kinds = [one.kind for one in shown if one.kind in SHAPES]
                     name = f"{rng.choice(list(COLOURS))} {rng.choice(kinds)}" if kinds else name
@@ -324,7 +325,7 @@ class Scenes:
         if coloured:
             one = rng.choice(coloured)
             asked.append(("colour", rng.choice([f"What colour {verb(one.kind)} the {one.kind}?", f"What color {verb(one.kind)} the {one.kind}?"]),
-                          one.colour[0].upper() + one.colour[1:] + "."))
+                          sentence(one.colour)))
         return asked
 
 

@@ -302,7 +302,7 @@ def assemble(profile, maker):
     texts = []
     for seed in range(4000):
         count = 1 + seed % 3
-        shown = [maker.pick(random.Random(f"{seed} {index}"), False)[0] for index in range(count)]
+        shown = [maker.pick(random.Random(f"{seed} {index}"), False) for index in range(count)]
         places = PLACES[count] if count != 2 or seed % 2 == 0 else PLACES_ONE_ABOVE_THE_OTHER
         for one, place in zip(shown, places):
             one.place = place
