@@ -14,7 +14,7 @@ struct SquintCommand: ParsableCommand {
       Answers and data go to stdout, everything else to stderr. Sizes are written 256M, 1.5G or 268435456.
       Make a model file with squint-convert.
       """,
-    version: "squint 0.1.0 (file format 1, with \(BuiltInModel.name))",
+    version: "squint \(SquintVersion.program) (file format \(SquintVersion.format), with \(BuiltInModel.name))",
     subcommands: [
       Ask.self, Chat.self, Inspect.self, Verify.self, Plan.self, Bench.self, Tokenize.self, Detokenize.self,
       Logits.self, Embed.self,

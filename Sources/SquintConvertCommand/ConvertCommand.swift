@@ -30,7 +30,7 @@ struct ConvertCommand: ParsableCommand {
       Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
       int4_f16, Q4_K as int4; of its other tensors those of more than 5 bits (Q5_0, Q5_1, Q5_K, Q6_K) become int8.
       """,
-    version: "squint-convert 0.1.0 (file format 1)")
+    version: "squint-convert \(SquintVersion.program) (file format \(SquintVersion.format))")
 
   @Argument(
     help: ArgumentHelp(

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-// The README's example: what stands below the next line up to the end of the function is there word for word.
+// The example of docs/swift.md: what stands below the next line up to the end of the function is there word for word.
 import Squint
 
 func describe(_ photo: String, with path: String) async throws {
@@ -15,14 +15,14 @@ func describe(_ photo: String, with path: String) async throws {
   }
 }
 
-@Suite struct ReadmeExampleTests {
+@Suite struct SwiftPageTests {
   private static let root = fixtures.deletingLastPathComponent().deletingLastPathComponent()
 
-  @Test func theReadmeShowsWhatIsCompiledHere() throws {
-    let readme = try String(contentsOf: Self.root.appendingPathComponent("README.md"), encoding: .utf8)
+  @Test func thePageShowsWhatIsCompiledHere() throws {
+    let page = try String(contentsOf: Self.root.appendingPathComponent("docs/swift.md"), encoding: .utf8)
     let source = try String(
-      contentsOf: Self.root.appendingPathComponent("Tests/SquintTests/ReadmeExample.swift"), encoding: .utf8)
-    let blocks = readme.components(separatedBy: "```swift\n").dropFirst().map { $0.components(separatedBy: "```")[0] }
+      contentsOf: Self.root.appendingPathComponent("Tests/SquintTests/SwiftPageExample.swift"), encoding: .utf8)
+    let blocks = page.components(separatedBy: "```swift\n").dropFirst().map { $0.components(separatedBy: "```")[0] }
     #expect(blocks.count == 1)
     for block in blocks { #expect(source.contains(block)) }
   }
