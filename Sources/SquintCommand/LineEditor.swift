@@ -152,9 +152,16 @@ enum LineEditor {
       text.append(byte)
     }
     text.removeLast(end.count)
-    var lines = String(decoding: text, as: UTF8.self).split(omittingEmptySubsequences: false) { $0.isNewline }
-    while lines.last?.isEmpty == true { lines.removeLast() }
-    let pasted = lines.joined(separator: "\n").filter { $0 != "\0" }
+    // In the editor's modes the terminal swaps \r and \n, and a line end may be one of them or both.
+    var lines: [UInt8] = []
+    var last: UInt8 = 0
+    for byte in text where byte != 0 {
+      let isSecond = byte == UInt8(ascii: "\r") && last == UInt8(ascii: "\n")
+      last = isSecond ? 0 : byte
+      if !isSecond { lines.append(byte == UInt8(ascii: "\r") ? UInt8(ascii: "\n") : byte) }
+    }
+    while lines.last == UInt8(ascii: "\n") { lines.removeLast() }
+    let pasted = String(decoding: lines, as: UTF8.self)
     return UInt8(el_insertstr(editor, pasted) == 0 ? CC_REFRESH : CC_ERROR)
   }
 
@@ -177,13 +184,16 @@ enum LineEditor {
       signal(SIGTSTP, handler)
       isBack.store(true, ordering: .relaxed)
     }
-    if isBack.exchange(false, ordering: .relaxed) {
+    let isBack = isBack.exchange(false, ordering: .relaxed)
+    if isBack {
       _ = edit_set_raw(editor, 1)
       Terminal.emit(Terminal.beginPasteMarks)
-      _ = edit_refresh(editor)
     }
-    if isResized.exchange(false, ordering: .relaxed) {
-      el_resize(editor)
+    let isResized = isResized.exchange(false, ordering: .relaxed)
+    if isResized { el_resize(editor) }
+    if isBack || isResized {
+      // libedit draws where the cursor is.
+      Terminal.emit("\r\u{1B}[J")
       _ = edit_refresh(editor)
     }
   }

@@ -116,7 +116,8 @@ extension Session {
       switch step {
       case .decode(let picture, let count): progress.show("opening: picture \(picture + 1) of \(count)")
       case .encode(let tile, let count): progress.show("looking: tile \(tile + 1) of \(count)")
-      case .prefill(let position, let count): progress.show("reading: token \(position) of \(count)")
+      case .prefill(let position, let count):
+        progress.show(["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"])
       }
     }
   }

@@ -12,7 +12,8 @@ struct Verify: ParsableCommand {
     let file = try model.open()
     let progress = Progress()
     try file.verify { bytes in
-      progress.show("verifying: \(bytes * 100 / max(file.byteCount, 1)) % of \(readableSize(file.byteCount))")
+      let share = bytes * 100 / max(file.byteCount, 1)
+      progress.show(["verifying: \(share) % of \(readableSize(file.byteCount))", "verifying: \(share) %"])
     }
     Terminal.write("\(file.path): \(file.tensors.count) tensors, \(grouped(file.byteCount)) bytes: all right\n")
   }

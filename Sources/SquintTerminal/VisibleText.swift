@@ -1,5 +1,3 @@
-import SquintFile
-
 // Text for a terminal: what would make it do things is made visible, and lines are as long as the window takes.
 
 /// `text` with its control characters made visible, but for line ends and tabs: `^[` as terminals echo them, `<U+202E>` for
@@ -79,14 +77,16 @@ extension Unicode.Scalar {
     case 0x20..<0x7F: return 1
     case 0xFE0F: return 1  // makes the symbol before it an emoji, which is wide
     case 0x1160...0x11FF, 0xD7B0...0xD7FF: return 0  // Hangul vowels and finals join the consonant before them
-    case 0x1100...0x115F, 0x2E80...0x303E, 0x3041...0x4DBF, 0x4E00...0xA4CF, 0xA960...0xA97F, 0xAC00...0xD7A3,
+    case 0x1100...0x115F, 0x2329...0x232A, 0x2630...0x2637, 0x268A...0x268F, 0x2E80...0x303E, 0x3041...0xA4CF,
+      0xA960...0xA97F, 0xAC00...0xD7A3,
       0xF900...0xFAFF, 0xFE10...0xFE19, 0xFE30...0xFE6F, 0xFF01...0xFF60, 0xFFE0...0xFFE6, 0x16FE0...0x18DFF,
       0x1AFF0...0x1B2FF, 0x1D300...0x1D37F, 0x1F1E6...0x1F2FF, 0x20000...0x3FFFD:
       return properties.generalCategory == .nonspacingMark ? 0 : 2
     default: break
     }
     switch properties.generalCategory {
-    case .nonspacingMark, .enclosingMark, .format: return 0
+    case .nonspacingMark, .enclosingMark: return 0
+    case .format: return value < 0x2000 || 0x11000..<0x20000 ~= value ? 1 : 0  // scripts' own, such as Arabic's number sign
     case .unassigned: return 2  // newer than the tables
     default: return properties.isEmojiPresentation ? 2 : 1
     }

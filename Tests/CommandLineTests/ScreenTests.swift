@@ -215,7 +215,7 @@ import Testing
       #expect(edited.questions == ["Is it green?", "Ws it green?"])
       #expect(edited.screen.text.contains("> Is it green?\n") && edited.screen.text.contains("> Ws it green?\n"))
       let wide = try said(
-        columns, [.type("漢字と🙂か" + left + left + left), .type("\u{7F}だ"), .prompt("> 漢字だ🙂か"), .enter])
+        columns, [.type("漢字と🙂か" + left + left), .type("\u{7F}だ"), .prompt("> 漢字だ🙂か"), .enter])
       #expect(wide.questions == ["漢字だ🙂か"])
       // Also where the locale knows no characters.
       let long = String(repeating: "wörter ", count: 30) + "end"

@@ -5,7 +5,8 @@
     columns, rows
     stdin, stdout, stderr   "terminal", "other" (a second terminal) or the path of a file
     steps        what the person does, one after the other:
-      {"wait": TEXT}       until TEXT is on the screen; {"prompt": TEXT}: until the cursor's line is TEXT
+      {"wait": TEXT}       until TEXT is on the screen
+      {"prompt": TEXT}     until the cursor's line is TEXT, and something came since anything was typed
       {"send": TEXT}       types it
       {"signal": NUMBER}   sends it to the program
       {"resize": [COLUMNS, ROWS]}
@@ -85,6 +86,7 @@ def main():
     status = None
     waited = True
     looks = {}
+    sent = -1  # the bytes that had come when something was typed
 
     def pump(timeout):
         nonlocal status
@@ -108,8 +110,9 @@ def main():
         if kind == "wait":
             waited = until(lambda: value in "\n".join(terminal.lines())) and waited
         elif kind == "prompt":
-            waited = until(lambda: terminal.cursor_line() == value) and waited
+            waited = until(lambda: terminal.cursor_line() == value and len(terminal.bytes) > sent) and waited
         elif kind == "send":
+            sent = len(terminal.bytes)
             os.write(terminal.master, value.encode())
         elif kind == "signal":
             os.kill(child, value)
