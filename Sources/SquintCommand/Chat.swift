@@ -46,6 +46,7 @@ struct Chat: ParsableCommand {
     if isTalking { Terminal.note("\(printable(model.name)): /help for help, Ctrl-D to end") }
     var wasInterrupted = false
     while true {
+      cancellation.reset()
       // `kill` ends a conversation at once, and so does Ctrl-C where nobody can say another line.
       Interrupt.ask(isTalking ? [SIGINT] : [])
       let said: (text: String, isCommand: Bool)
@@ -59,7 +60,6 @@ struct Chat: ParsableCommand {
         Terminal.note("")
         if wasInterrupted { throw ExitCode(Interrupt.exitCode) }
         wasInterrupted = true
-        cancellation.reset()
         Terminal.note("Ctrl-C again, or Ctrl-D, to end")
         continue
       }
@@ -67,7 +67,6 @@ struct Chat: ParsableCommand {
       let words = said.text.split(separator: " ", maxSplits: 1).map(\.trimmed).filter { !$0.isEmpty }
       guard said.isCommand, let word = words.first, word.hasPrefix("/") else {
         guard !words.isEmpty else { continue }
-        cancellation.reset()
         Interrupt.ask([SIGINT])
         report { () throws(SquintError) in try conversation.ask(said.text) }
         if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }

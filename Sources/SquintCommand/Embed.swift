@@ -44,8 +44,9 @@ struct Embed: ParsableCommand {
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))
       file = opened
-    } visit: { (tile, count, numbers) throws(SquintError) in
-      progress.show("looking: tile \(tile + 1) of \(count)")
+    } progress: { step in
+      progress.show(step.lines)
+    } visit: { (_, _, numbers) throws(SquintError) in
       try file?.write(UnsafeRawBufferPointer(numbers))
       return !Interrupt.cancellation.isCancelled
     }

@@ -112,13 +112,18 @@ extension Session {
   /// Shows by `progress` how far a long prompt is.
   func show(_ progress: Progress) {
     guard Terminal.isRewritable else { return }
-    onProgress = { step in
-      switch step {
-      case .decode(let picture, let count): progress.show("opening: picture \(picture + 1) of \(count)")
-      case .encode(let tile, let count): progress.show("looking: tile \(tile + 1) of \(count)")
-      case .prefill(let position, let count):
-        progress.show(["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"])
-      }
+    onProgress = { step in progress.show(step.lines) }
+  }
+}
+
+extension SessionProgress {
+  /// How far it is, for windows of less and less width.
+  var lines: [String] {
+    switch self {
+    case .decode(let picture, let count): ["opening: picture \(picture + 1) of \(count)"]
+    case .encode(let tile, let count): ["looking: tile \(tile + 1) of \(count)"]
+    case .prefill(let position, let count):
+      ["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"]
     }
   }
 }

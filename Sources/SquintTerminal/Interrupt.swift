@@ -16,6 +16,12 @@ package enum Interrupt {
   static func prepare() {
     // Made before the handler can run: a global is made at its first use, under a lock.
     _ = (cancellation.isCancelled, received.load(ordering: .relaxed), asking.load(ordering: .relaxed))
+    // Ctrl-\ is for those who want to see the program's memory; the terminal is theirs again all the same.
+    signal(SIGQUIT) { number in
+      Terminal.leave(echoes: true)
+      signal(number, SIG_DFL)
+      raise(number)
+    }
     for number in signals {
       let previous = signal(number) { number in
         if Interrupt.asking.load(ordering: .relaxed) & 1 << UInt64(number) != 0, !Interrupt.cancellation.isCancelled {
@@ -40,15 +46,6 @@ package enum Interrupt {
   /// From now on the first of `signals` switches `cancellation`, and only the second ends the program.
   package static func ask(_ signals: [Int32] = signals) {
     asking.store(signals.reduce(0) { $0 | 1 << UInt64($1) }, ordering: .relaxed)
-  }
-
-  /// Calls `body`; meanwhile the first of `signals` switches `cancellation`, and only the second ends the program.
-  package static func asking<Result, Failure>(
-    _ signals: [Int32] = signals, _ body: () throws(Failure) -> Result
-  ) throws(Failure) -> Result {
-    ask(signals)
-    defer { ask([]) }
-    return try body()
   }
 
   /// What shells expect of a program that a signal ended.
