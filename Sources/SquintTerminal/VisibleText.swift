@@ -86,7 +86,8 @@ extension Unicode.Scalar {
     }
     switch properties.generalCategory {
     case .nonspacingMark, .enclosingMark: return 0
-    case .format: return value < 0x2000 || 0x11000..<0x20000 ~= value ? 1 : 0  // scripts' own, such as Arabic's number sign
+    // Those of a script, such as Arabic's number sign, are seen.
+    case .format: return value < 0x2000 || 0x11000..<0x20000 ~= value ? 1 : 0
     case .unassigned: return 2  // newer than the tables
     default: return properties.isEmojiPresentation ? 2 : 1
     }
