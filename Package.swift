@@ -2,7 +2,7 @@
 import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
-// squint, squint-convert > Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
+// squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
 // SquintFile > CKernels, CPictures > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP. CSquintNano, the model that is part of squint,
 // belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
@@ -21,15 +21,17 @@ let package = Package(
     .executableTarget(
       name: "SquintCommand",
       dependencies: [
-        "Squint", "CEdit", "CSquintNano", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Squint", "SquintTerminal", "CEdit", "CSquintNano",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "SquintConvertCommand",
       dependencies: [
-        "SquintConversion", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "SquintConversion", "SquintTerminal", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .target(
       name: "Squint", dependencies: ["SquintModels", "SquintMedia", "SquintText", "SquintCompute", "SquintFile"]),
+    .target(name: "SquintTerminal", dependencies: ["SquintFile"]),
     .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
@@ -56,7 +58,7 @@ let package = Package(
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
       name: "CommandLineTests",
-      dependencies: ["SquintCommand", "SquintConvertCommand", "Squint", "SquintConversion"]),
+      dependencies: ["SquintCommand", "SquintConvertCommand", "SquintTerminal", "Squint", "SquintConversion"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c11

@@ -61,16 +61,24 @@ public final class Embedder {
   ///
   /// - Parameters:
   ///   - begin: called once with the shape of all that comes.
+  ///   - progress: called now and then, with how far it is.
   ///   - visit: called with each tile's part in turn, as counted by `TileLayout`; returns whether to go on.
   /// - Throws: `noInput`, `badData` for the picture; `doesNotFit` where the memory does not hold it.
   public func embed(
-    _ path: String, begin: ([Int]) throws(SquintError) -> Void,
+    _ path: String, begin: ([Int]) throws(SquintError) -> Void, progress: (SessionProgress) -> Void = { _ in },
     visit: (_ tile: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
   ) throws(SquintError) {
     let picture = try Picture(path: path, vision)
     let layout = picture.size.layout
+    func tiles() throws(SquintError) -> TiledPicture {
+      _ = try picture.tiles(while: {
+        progress(.decode(picture: 0, of: 1))
+        return true
+      })
+      return try picture.tiles()
+    }
     if stage == .pixels {
-      let tiles = try picture.tiles()
+      let tiles = try tiles()
       try begin([layout.count, 3, layout.height, layout.width])
       for tile in 0..<layout.count {
         let planes = Self.planes(tiles, tile: tile, levels: vision.processor.levels)
@@ -87,13 +95,19 @@ public final class Embedder {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
     let engine = try Vision.Engine(vision, regions, reader: DirectReader(file), in: arena, compute)
     if stage == .projector { file.advise(file.range(ofModule: Vision.modules.projector), .soon) }
-    let tiles = try picture.tiles()
+    let tiles = try tiles()
     let width = stage == .encoder ? vision.encoder.featureWidth : engine.rows.width
     let rows = stage == .encoder ? try vision.featureRows(layout) : regions.rowCapacity
     try begin([layout.count * rows, width])
     for tile in 0..<layout.count {
       var goesOn = true
-      _ = try engine.encode(tiles, tiles: tile..<tile + 1) { (tile, features) throws(SquintError) in
+      let isFinished = try engine.encode(
+        tiles, tiles: tile..<tile + 1,
+        while: {
+          progress(.encode(tile: tile, of: layout.count))
+          return true
+        }
+      ) { (tile, features) throws(SquintError) in
         var part = features
         if stage == .projector {
           try engine.project(features, layout, first: 0)
@@ -101,7 +115,7 @@ public final class Embedder {
         }
         goesOn = try visit(tile, layout.count, UnsafeBufferPointer(start: part.data, count: rows * width))
       }
-      guard goesOn else { return }
+      guard isFinished, goesOn else { return }
     }
     withExtendedLifetime(arena) {}
   }

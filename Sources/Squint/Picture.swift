@@ -35,8 +35,14 @@ public final class Picture: Sendable {
 
   /// Its tiles, decoded now or before.
   func tiles() throws(SquintError) -> TiledPicture {
+    guard let tiles = try tiles(while: { true }) else { preconditionFailure("nobody cancelled it") }
+    return tiles
+  }
+
+  /// The same; nil where `goesOn`, which is asked while it is decoded, said no.
+  func tiles(while goesOn: () -> Bool) throws(SquintError) -> TiledPicture? {
     if let tiles = decoded.withLock({ $0 }) { return tiles }
-    let tiles = try processor.process(path: path)
+    guard let tiles = try processor.process(path: path, while: goesOn) else { return nil }
     guard tiles.layout == size.layout else {
       throw .badData(path, "the picture was changed while it was looked at; ask again")
     }

@@ -194,16 +194,26 @@ public final class Session {
     defer { leave(engine) }
     model.file.advise(model.file.range(ofModule: Vision.modules.projector), .soon)
     let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
-    for (picture, _) in pictures { _ = try picture.tiles() }
+    for (index, (picture, _)) in pictures.enumerated() {
+      let tiles = try picture.tiles(while: {
+        onProgress?(.decode(picture: index, of: pictures.count))
+        return !isCancelled
+      })
+      guard tiles != nil else { return nil }
+    }
     let decoded = clock.now
     var done = 0
     for (picture, row) in pictures {
       let tiles = try picture.tiles()
       for first in stride(from: 0, to: tiles.layout.count, by: engine.tilesAtATime) {
-        onProgress?(.encode(tile: done, of: count))
         let some = first..<min(first + engine.tilesAtATime, tiles.layout.count)
-        let isFinished = try engine.encode(tiles, tiles: some, while: { !isCancelled }) {
-          (tile, features) throws(SquintError) in
+        let isFinished = try engine.encode(
+          tiles, tiles: some,
+          while: {
+            onProgress?(.encode(tile: done, of: count))
+            return !isCancelled
+          }
+        ) { (tile, features) throws(SquintError) in
           try engine.project(features, tiles.layout, first: row + tile * picture.size.rowsPerTile)
         }
         guard isFinished else { return nil }
@@ -331,6 +341,8 @@ public final class Session {
 
 /// How far a prompt is.
 public enum SessionProgress: Sendable {
+  /// Picture `picture` of so many, counted from 0, is being decoded.
+  case decode(picture: Int, of: Int)
   /// Tile `tile` of so many, counted from 0, is being encoded.
   case encode(tile: Int, of: Int)
   /// The prompt from `position` on is being computed.

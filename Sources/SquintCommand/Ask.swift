@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Ask: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -56,10 +57,9 @@ struct Ask: ParsableCommand {
   }
 
   func run() throws {
-    let cancellation = Interrupt.install()
     let arguments = arguments
     let model = try Model(open(arguments.model, isAlone: arguments.question == nil))
-    let question = try arguments.question ?? unspokenQuestion() ?? Interrupt.waiting(standardInput)
+    let question = try arguments.question ?? unspokenQuestion() ?? standardInput()
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
     let pictures = try machine.pictures(media, for: model)
     var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
@@ -72,23 +72,29 @@ struct Ask: ParsableCommand {
       machine.session(
         beams: generation.beams, vision: .init(pictures), prompt: prompt.count, answer: generation.maxTokens))
     machine.report(plan)
-    let session = try Session(model, plan, cancellation: cancellation)
+    let session = try Session(model, plan, cancellation: Interrupt.cancellation)
     try session.append(prompt)
 
-    session.showProgress()
+    let progress = Progress()
+    session.show(progress)
     var clock = StatisticsClock(session)
     var answer = Generator(session, generation.options(SamplingOptions()))
     var text = ""
     var tokens: [Int32] = []
     while let piece = try answer.next() {
       if let id = piece.id {
-        if clock.isFirst { Terminal.endProgress() }
+        // Now there is something that a signal must not take away.
+        if clock.isFirst { Interrupt.ask() }
         clock.token()
         tokens.append(id)
       }
-      if json { text += piece.text } else { Terminal.write(piece.text) }
+      if json {
+        text += piece.text
+        progress.show("answering: \(tokens.count) tokens")
+      } else {
+        Terminal.write(piece.text)
+      }
     }
-    Terminal.endProgress()
     let statistics = clock.statistics(session)
     if json {
       try printJSON(
@@ -156,14 +162,11 @@ struct Ask: ParsableCommand {
       }
       guard count > 0 else { break }
       bytes += chunk[..<count]
-      guard bytes.count <= Self.longestInput else {
-        throw SquintError(.usage, "the prompt on stdin is longer than \(grouped(Self.longestInput)) bytes; shorten it")
+      guard bytes.count <= longestText else {
+        throw SquintError(.usage, "the prompt on stdin is longer than \(grouped(longestText)) bytes; shorten it")
       }
     }
     while let last = bytes.last, last == UInt8(ascii: "\n") || last == UInt8(ascii: "\r") { bytes.removeLast() }
     return String(decoding: bytes, as: UTF8.self)
   }
-
-  /// More than any context holds; an endless stdin must not fill the memory.
-  private static let longestInput = 16 << 20
 }

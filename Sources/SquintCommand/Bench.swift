@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -90,8 +91,9 @@ struct Bench: ParsableCommand {
     var prefill: [Double] = []
     var decode: [Double] = []
     var looking: [EncodingStatistics] = []
+    let progress = Progress(isLong: true)
     for round in 0..<rounds {
-      Terminal.progress("round \(round + 1) of \(rounds)")
+      progress.show("round \(round + 1) of \(rounds)")
       let measured = try session.measure(promptTokens: promptTokens, generatedTokens: generatedTokens)
       prefill.append(measured.prefill)
       decode.append(measured.decode)
@@ -99,12 +101,11 @@ struct Bench: ParsableCommand {
     }
     // The program's own peak, before the roofline's buffers.
     let peak = Machine.peakResidentBytes()
-    Terminal.progress("measuring what the machine can do")
+    progress.show("measuring what the machine can do")
     // Within the budget, too, where there is one.
     let memory = machine.compute.memory.map { max($0.bytes - peak, 0) } ?? Int.max
     let roofline = try Roofline(
       threads: session.plan.threads, memory: min(Machine().availableBytes / 4, memory))
-    Terminal.endProgress()
 
     let prefillRate = median(prefill)
     let decodeRate = median(decode)
@@ -145,7 +146,7 @@ struct Bench: ParsableCommand {
       ])
     }
     Terminal.write(
-      "\(Terminal.printable(model.name)), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
+      "\(printable(model.name)), \(output.isa), \(output.threads) threads, median of \(rounds)\n\n\(table.text)\n"
         + "peak memory \(readableSize(peak))\(plan.streaming.map { "; \($0)" } ?? "")\n")
   }
 

@@ -1,6 +1,6 @@
 import ArgumentParser
-import CEdit
 import Squint
+import SquintTerminal
 
 struct Chat: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -9,10 +9,12 @@ struct Chat: ParsableCommand {
 
   static let help = """
     /image FILE   show a picture with the next question
-    /reset        forget the conversation
+    /reset        forget the conversation; so does /clear
     /save FILE    write the conversation to FILE
+    /load FILE    go on with a conversation that was saved
     /stats        what the last answer took
     /quit         end; so does Ctrl-D
+    \"""           begins and ends a question of several lines
     Ctrl-C ends an answer. The arrow keys edit the line and bring back earlier ones.
     """
 
@@ -29,8 +31,7 @@ struct Chat: ParsableCommand {
   var stats = false
 
   func run() throws {
-    // `kill` ends a conversation at once.
-    let cancellation = Interrupt.install([SIGINT])
+    let cancellation = Interrupt.cancellation
     let model = try Model(model.open())
     let plan = try SessionPlan(
       model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
@@ -38,51 +39,60 @@ struct Chat: ParsableCommand {
     let tiles = plan.options.maximumTiles
     let pictures = try model.pictures(media.image, maximumTiles: tiles)
     let session = try Session(model, plan, cancellation: cancellation)
-    session.showProgress()
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, system: system, options: options)
     for picture in pictures { try conversation.show(picture) }
-    if isatty(STDIN_FILENO) == 1 {
-      setlocale(LC_ALL, "")  // so that the line editor knows characters from bytes
-      Terminal.note("\(Terminal.printable(model.name)): /help for help, Ctrl-D to end")
-    }
+    let isTalking = isatty(STDIN_FILENO) == 1
+    if isTalking { Terminal.note("\(printable(model.name)): /help for help, Ctrl-D to end") }
     var wasInterrupted = false
     while true {
-      guard let line = readLine(from: "> ") else {
-        guard cancellation.isCancelled else { return }
+      cancellation.reset()
+      // `kill` ends a conversation at once, and so does Ctrl-C where nobody can say another line.
+      Interrupt.ask(isTalking ? [SIGINT] : [])
+      let said: (text: String, isCommand: Bool)
+      switch Self.question() {
+      case .said(let text, let isCommand): said = (text, isCommand)
+      case .end:
+        if isTalking { Terminal.note("") }
+        return
+      case .interrupted:
         // Ctrl-C at the prompt drops the line; a second one with nothing said between ends the conversation.
+        Terminal.note("")
         if wasInterrupted { throw ExitCode(Interrupt.exitCode) }
         wasInterrupted = true
-        cancellation.reset()
         Terminal.note("Ctrl-C again, or Ctrl-D, to end")
         continue
       }
       wasInterrupted = false
-      let words = line.split(separator: " ", maxSplits: 1).map(String.init)
-      switch words.first {
-      case nil: continue
+      let words = said.text.split(separator: " ", maxSplits: 1).map(\.trimmed).filter { !$0.isEmpty }
+      guard said.isCommand, let word = words.first, word.hasPrefix("/") else {
+        guard !words.isEmpty else { continue }
+        Interrupt.ask([SIGINT])
+        report { () throws(SquintError) in try conversation.ask(said.text) }
+        if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }
+        continue
+      }
+      switch word {
       case "/quit": return
       case "/help": Terminal.note(Chat.help)
-      case "/reset": conversation.reset()
+      case "/reset", "/clear": conversation.reset()
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
-      case "/image":
-        guard words.count == 2 else {
-          Terminal.report(SquintError(.usage, "/image needs the name of a file"))
-          continue
+      case "/image" where words.count == 2:
+        report { () throws(SquintError) in
+          try conversation.show(model.picture(Self.file(words[1]), maximumTiles: tiles))
         }
-        report { () throws(SquintError) in try conversation.show(model.picture(words[1], maximumTiles: tiles)) }
-      case "/save":
-        guard words.count == 2 else {
-          Terminal.report(SquintError(.usage, "/save needs the name of a file"))
-          continue
+      case "/save" where words.count == 2:
+        report { () throws(SquintError) in try conversation.save(to: Self.file(words[1])) }
+      case "/load" where words.count == 2:
+        report { () throws(SquintError) in
+          try conversation.load(from: Self.file(words[1])) { (path) throws(SquintError) in
+            try model.picture(path, maximumTiles: tiles)
+          }
         }
-        report { () throws(SquintError) in try conversation.save(to: words[1]) }
-      case let word? where word.hasPrefix("/"):
-        Terminal.report(SquintError(.usage, "there is no \(word); /help lists what there is"))
+      case "/image", "/save", "/load":
+        Terminal.report(SquintError(.usage, "\(word) needs the name of a file"))
       default:
-        cancellation.reset()
-        report { () throws(SquintError) in try conversation.ask(line) }
-        if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }
+        Terminal.report(SquintError(.usage, "there is no \(word); /help lists what there is"))
       }
     }
   }
@@ -92,16 +102,55 @@ struct Chat: ParsableCommand {
     do { try body() } catch { Terminal.report(error) }
   }
 
-  /// A line from the terminal, edited and remembered, or from wherever stdin comes from; nil at its end.
-  private func readLine(from prompt: String) -> String? {
-    guard isatty(STDIN_FILENO) == 1 else { return Interrupt.waiting { Swift.readLine() } }
-    guard let line = readline(prompt) else {
-      Terminal.note("")
-      return nil
+  private enum Question {
+    /// A line, which may be a command, or several, which are none.
+    case said(String, isCommand: Bool)
+    case interrupted
+    case end
+  }
+
+  /// The next line or, between two `"""`, several.
+  private static func question() -> Question {
+    let mark = "\"\"\""
+    var text: String
+    switch LineEditor.next("> ") {
+    case .text(let line) where line.hasPrefix(mark): text = String(line.dropFirst(mark.count))
+    case .text(let line): return .said(line, isCommand: !line.contains("\n"))
+    case .interrupted: return .interrupted
+    case .end: return .end
     }
-    defer { free(line) }
-    if line.pointee != 0 { add_history(line) }
-    return String(cString: line)
+    while !text.trimmed.hasSuffix(mark) {
+      switch LineEditor.next(". ") {
+      case .text(let line): text += "\n" + line
+      case .interrupted: return .interrupted
+      case .end: return .said(text.trimmed, isCommand: false)
+      }
+    }
+    return .said(String(text.trimmed.dropLast(mark.count)).trimmed, isCommand: false)
+  }
+
+  /// The file that `name` means: as shells take it, where there is none of just that name.
+  private static func file(_ name: String) -> String {
+    guard access(name, F_OK) != 0 else { return name }
+    // What terminals write when a file is dropped on them: in quotes, or with backslashes.
+    for quote in ["'", "\""] where name.count > 1 && name.hasPrefix(quote) && name.hasSuffix(quote) {
+      return String(name.dropFirst().dropLast())
+    }
+    var path = ""
+    var isEscaped = false
+    for character in name {
+      isEscaped = character == "\\" && !isEscaped
+      if !isEscaped { path.append(character) }
+    }
+    if path.hasPrefix("~/"), let home = getenv("HOME") { path = String(cString: home) + path.dropFirst() }
+    return path
+  }
+}
+
+extension StringProtocol {
+  /// Without the white space around it.
+  fileprivate var trimmed: String {
+    String(drop { $0.isWhitespace }.reversed().drop { $0.isWhitespace }.reversed())
   }
 }
 
@@ -145,16 +194,15 @@ private struct Conversation {
       pictures += waiting
       // What the context holds already is not computed again.
       try session.replace(with: session.model.prompt(messages, pictures: pictures))
+      session.show(Progress())
       var clock = StatisticsClock(session)
       var answer = Generator(session, options)
       var text = ""
       while let piece = try answer.next() {
-        if clock.isFirst { Terminal.endProgress() }
         if piece.id != nil { clock.token() }
         text += piece.text
         Terminal.write(piece.text)
       }
-      Terminal.endProgress()
       Terminal.write("\n")
       waiting = []
       statistics = clock.statistics(session)
@@ -163,21 +211,27 @@ private struct Conversation {
         Terminal.note("squint: the context of \(session.context) tokens is full; /reset, or a larger --context")
       }
     } catch {
-      Terminal.endProgress()
       (messages, pictures) = before
       throw error
     }
   }
 
   func save(to path: String) throws(SquintError) {
-    var names = pictures.map(\.path)[...]
-    let lines = messages.map { message in
-      var text = ""
-      if case .parts(let parts) = message.content {
-        for part in parts where part == .image { text += "[picture \(names.popFirst() ?? "")] " }
-      }
-      return "\(message.role): \(text)\(message.text)\n"
+    try writeFile(path, SavedConversation(messages, pictures: pictures.map(\.path)).text)
+  }
+
+  /// Goes on with the conversation in the file `path`, whose pictures `open` opens. Where that fails, this one stays.
+  mutating func load(
+    from path: String, open: (String) throws(SquintError) -> Picture
+  ) throws(SquintError) {
+    let saved = try SavedConversation(readFile(path), path: path)
+    var pictures: [Picture] = []
+    for name in saved.pictures {
+      let picture = try open(name)
+      try session.check(picture)
+      pictures.append(picture)
     }
-    try writeFile(path, lines.joined())
+    reset()
+    (messages, self.pictures) = (saved.messages, pictures)
   }
 }

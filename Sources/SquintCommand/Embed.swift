@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Embed: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -33,22 +34,23 @@ struct Embed: ParsableCommand {
     guard media.image.count == 1 else {
       throw SquintError(.usage, "give one picture: --image FILE (there are \(media.image.count))")
     }
-    let cancellation = Interrupt.install()
     let embedder = try Embedder(
       model.open(), stage: stage, side: size, threads: compute.threads, memory: compute.memory?.bytes)
+    let progress = Progress()
     var file: OutputFile?
     try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
-      // Not before: a picture that is none leaves no file behind.
+      // Not before: a picture that is none leaves no file behind; and what is half-written must not be left behind.
+      Interrupt.ask()
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))
       file = opened
-    } visit: { (tile, count, numbers) throws(SquintError) in
-      if count > 1 { Terminal.progress("looking: tile \(tile + 1) of \(count)") }
+    } progress: { step in
+      progress.show(step.lines)
+    } visit: { (_, _, numbers) throws(SquintError) in
       try file?.write(UnsafeRawBufferPointer(numbers))
-      return !cancellation.isCancelled
+      return !Interrupt.cancellation.isCancelled
     }
-    Terminal.endProgress()
-    if cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
+    if Interrupt.cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
     try file?.finish()
   }
 }

@@ -7,6 +7,18 @@ func writeFile(_ path: String, _ text: String) throws(SquintError) {
   try file.finish()
 }
 
+/// More than any context holds; an endless file or stdin must not fill the memory.
+let longestText = 16 << 20
+
+/// The text of the file `path`; bytes that are no UTF-8 become U+FFFD.
+func readFile(_ path: String) throws(SquintError) -> String {
+  let file = try MappedFile(path: path)
+  guard file.bytes.count <= longestText else {
+    throw .badData(path, "it is longer than \(grouped(longestText)) bytes; make it shorter")
+  }
+  return String(decoding: file.bytes, as: UTF8.self)
+}
+
 extension OutputFile {
   func write(_ bytes: [UInt8]) throws(SquintError) {
     try bytes.withBytes { (bytes) throws(SquintError) in try write(bytes) }

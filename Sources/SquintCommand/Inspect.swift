@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Shows what is in the model's file.")
@@ -121,11 +122,11 @@ struct JSONMetadata: Encodable {
     case .float(let value): return "\(value)"
     case .string(let value):
       let count = value.unicodeScalars.count
-      return Terminal.printable(value, limit: 80) + (count > 80 ? " (\(grouped(count)) characters)" : "")
+      return printable(value, limit: 80) + (count > 80 ? " (\(grouped(count)) characters)" : "")
     case .bytes(let value): return "\(value.count) bytes"
     case .ints(let value): return list(value.map { "\($0)" })
     case .floats(let value): return list(value.map { "\($0)" })
-    case .strings(let value): return list(value.map { Terminal.printable($0, limit: 40) })
+    case .strings(let value): return list(value.map { printable($0, limit: 40) })
     }
   }
 }
@@ -140,7 +141,7 @@ struct TextTable {
 
   var text: String {
     let columns = rows[0].indices
-    let widths = columns.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    let widths = columns.map { column in rows.map { SquintTerminal.columns(of: $0[column]) }.max() ?? 0 }
     let isNumeric = columns.map { column in
       rows.count > 1 && rows.dropFirst().allSatisfy { $0[column].first?.isNumber ?? false && !$0[column].contains("×") }
     }
@@ -148,7 +149,7 @@ struct TextTable {
     for row in rows {
       var line = ""
       for column in columns {
-        let padding = String(repeating: " ", count: widths[column] - row[column].count)
+        let padding = String(repeating: " ", count: widths[column] - SquintTerminal.columns(of: row[column]))
         line += (isNumeric[column] ? padding + row[column] : row[column] + padding) + "  "
       }
       while line.last == " " { line.removeLast() }

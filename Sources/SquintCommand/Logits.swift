@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Logits: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -28,8 +29,6 @@ struct Logits: ParsableCommand {
     guard (prompt == nil) != ids.isEmpty else {
       throw SquintError(.usage, "give the prompt either as --prompt TEXT or as --ids ID…")
     }
-    // A signal that ended the program at once would leave the half-written file behind.
-    let cancellation = Interrupt.install()
     let model = try Model(model.open())
     let pictures = try machine.pictures(media, for: model)
     let prompt =
@@ -38,14 +37,16 @@ struct Logits: ParsableCommand {
     guard prompt.count > 0 else { throw SquintError(.usage, "the prompt is empty; say something") }
     var options = machine.session(vision: .init(pictures))
     (options.prompt, options.answer) = (prompt.count, 0)
-    let session = try Session(model, options, cancellation: cancellation)
-    session.showProgress()
+    let session = try Session(model, options, cancellation: Interrupt.cancellation)
+    let progress = Progress()
+    session.show(progress)
     try session.append(prompt)
+    // A signal that ended the program at once would leave the half-written file behind.
+    Interrupt.ask()
     let file = try OutputFile(path: output)
     try file.write(numpyHeader([prompt.count, model.vocabularySize]))
     try session.forEachLogits { (_, logits) throws(SquintError) in try file.write(UnsafeRawBufferPointer(logits)) }
-    Terminal.endProgress()
-    if cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
+    if session.cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
     try file.finish()
   }
 }

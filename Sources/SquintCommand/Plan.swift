@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -123,7 +124,7 @@ struct Plan: ParsableCommand {
     }
     Terminal.write(
       """
-      \(Terminal.printable(model.name)): \(plan.summary)
+      \(printable(model.name)): \(plan.summary)
 
       \(table.text)
       \(legend.text)
@@ -315,6 +316,6 @@ extension SessionPlan {
   }
 
   private func escaped(_ text: String) -> String {
-    Terminal.printable(text, limit: 60).map { $0 == "<" ? "&lt;" : $0 == "&" ? "&amp;" : String($0) }.joined()
+    printable(text, limit: 60).map { $0 == "<" ? "&lt;" : $0 == "&" ? "&amp;" : String($0) }.joined()
   }
 }

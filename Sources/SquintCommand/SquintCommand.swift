@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 @main
 struct SquintCommand: ParsableCommand {
@@ -21,7 +22,10 @@ struct SquintCommand: ParsableCommand {
     ])
 
   static func main() {
-    Terminal.prepare()
+    Terminal.prepare(
+      "squint",
+      unreadable:
+        "the model file cannot be read any more: it was changed meanwhile, or the disk is failing; run squint verify\n")
     do {
       var command = try parseAsRoot()
       try command.run()

@@ -1,4 +1,5 @@
 import Squint
+import SquintTerminal
 
 /// What an answer took.
 struct Statistics: Encodable {
@@ -108,17 +109,21 @@ struct StatisticsClock {
 }
 
 extension Session {
-  /// Shows how far a long prompt is, where someone looks.
-  func showProgress() {
-    guard Terminal.isInteractive else { return }
-    let start = ContinuousClock.now
-    onProgress = { progress in
-      // What is over in a moment needs no line.
-      guard ContinuousClock.now - start > .milliseconds(500) else { return }
-      switch progress {
-      case .encode(let tile, let count): Terminal.progress("looking: tile \(tile + 1) of \(count)")
-      case .prefill(let position, let count): Terminal.progress("reading: token \(position) of \(count)")
-      }
+  /// Shows by `progress` how far a long prompt is.
+  func show(_ progress: Progress) {
+    guard Terminal.isRewritable else { return }
+    onProgress = { step in progress.show(step.lines) }
+  }
+}
+
+extension SessionProgress {
+  /// How far it is, for windows of less and less width.
+  var lines: [String] {
+    switch self {
+    case .decode(let picture, let count): ["opening: picture \(picture + 1) of \(count)"]
+    case .encode(let tile, let count): ["looking: tile \(tile + 1) of \(count)"]
+    case .prefill(let position, let count):
+      ["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"]
     }
   }
 }

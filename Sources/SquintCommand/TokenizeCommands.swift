@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Tokenize: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Prints the tokens of a text.")

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintTerminal
 
 struct Verify: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -9,11 +10,11 @@ struct Verify: ParsableCommand {
 
   func run() throws {
     let file = try model.open()
-    defer { Terminal.endProgress() }
+    let progress = Progress()
     try file.verify { bytes in
-      Terminal.progress("verifying: \(bytes * 100 / max(file.byteCount, 1)) % of \(readableSize(file.byteCount))")
+      let share = bytes * 100 / max(file.byteCount, 1)
+      progress.show(["verifying: \(share) % of \(readableSize(file.byteCount))", "verifying: \(share) %"])
     }
-    Terminal.endProgress()
     Terminal.write("\(file.path): \(file.tensors.count) tensors, \(grouped(file.byteCount)) bytes: all right\n")
   }
 }

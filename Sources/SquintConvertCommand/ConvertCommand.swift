@@ -1,6 +1,7 @@
 import ArgumentParser
 import SquintConversion
 import SquintFile
+import SquintTerminal
 
 @main
 struct ConvertCommand: ParsableCommand {
@@ -120,6 +121,9 @@ struct ConvertCommand: ParsableCommand {
   }
 
   static func main() {
+    Terminal.prepare(
+      "squint-convert",
+      unreadable: "a source file cannot be read any more: it was changed meanwhile, or the disk is failing\n")
     do {
       var command = try parseAsRoot()
       try command.run()
@@ -128,8 +132,7 @@ struct ConvertCommand: ParsableCommand {
       if error is ExitCode || exitCode(for: error).isSuccess { exit(withError: error) }
       // A list of values comes with a line for each.
       let lines = message(for: error).split(separator: "\n").map { $0.drop { $0 == " " || $0 == "-" } }
-      printError("\(lines.joined(separator: " ")); squint-convert --help says how")
-      exit(withError: ExitCode(SquintError.Kind.usage.rawValue))
+      Terminal.fail(SquintError(.usage, "\(lines.joined(separator: " ")); squint-convert --help says how"))
     }
   }
 
@@ -137,9 +140,8 @@ struct ConvertCommand: ParsableCommand {
     do throws(SquintError) {
       try convert()
     } catch {
-      if let signal = Interruption.signal { throw ExitCode(128 + signal) }
-      printError(error.message)
-      throw ExitCode(error.exitCode)
+      if Interrupt.cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
+      Terminal.fail(error)
     }
   }
 
@@ -162,26 +164,26 @@ struct ConvertCommand: ParsableCommand {
     sources.adapter = adapter
     guard let output, !dryRun else {
       let report = try planConversion(sources, options: options)
-      print(json ? report.json : report.plan)
+      Terminal.write((json ? report.json : report.plan) + "\n")
       printNotes(report)
       return
     }
-    Interruption.watch()
-    options.isCancelled = { Interruption.signal != nil }
-    let bar = ProgressBar(name: output)
-    let result = Result { () throws(SquintError) in
-      try SquintConversion.convert(sources, to: output, options: options) { bar.update($0) }
+    options.isCancelled = { Interrupt.cancellation.isCancelled }
+    let name = output.split(separator: "/").last.map(String.init) ?? output
+    let progress = Progress()
+    // A signal that ended the program at once would leave the half-written file behind.
+    Interrupt.ask()
+    let report = try SquintConversion.convert(sources, to: output, options: options) { step in
+      progress.show(step.lines(name: name, seconds: progress.seconds))
     }
-    bar.clear()
-    let report = try result.get()
-    print(json ? report.json : report.table)
+    Terminal.write((json ? report.json : report.table) + "\n")
     printNotes(report)
   }
 
   private func printNotes(_ report: ConversionReport) {
-    for note in report.notes { printError("note: \(note)") }
+    for note in report.notes { Terminal.report("note: \(note)") }
     if !dryRun && !report.unmapped.isEmpty {
-      printError(
+      Terminal.report(
         "note: \(report.unmapped.count) tensors are left out: \(report.unmapped.prefix(5).joined(separator: ", "))\(report.unmapped.count > 5 ? ", …" : "")"
       )
     }
@@ -210,20 +212,4 @@ extension ElementType: ExpressibleByArgument {
 
   // The discussion describes the types once, not under every option.
   public static var allValueDescriptions: [String: String] { [:] }
-}
-
-/// Writes one line to stderr, after the program's name.
-func printError(_ message: String) { writeToStandardError("squint-convert: \(message)\n") }
-
-/// Writes `text` to stderr. (The C library's `stderr` is a global variable, which Swift 6 does not let us touch.)
-func writeToStandardError(_ text: String) {
-  var text = text
-  text.withUTF8 { bytes in
-    var rest = UnsafeRawBufferPointer(bytes)
-    while !rest.isEmpty {
-      let count = write(STDERR_FILENO, rest.baseAddress, rest.count)
-      guard count > 0 else { return }
-      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-    }
-  }
 }

@@ -1,5 +1,6 @@
 import SquintConversion
 import SquintFile
+import SquintTerminal
 
 extension ConversionReport {
   // MARK: For people
@@ -146,5 +147,33 @@ extension ConversionReport {
       }
     }
     return out + "\""
+  }
+}
+
+extension ConversionProgress {
+  /// How far it is, for windows of less and less width.
+  func lines(name: String, seconds: Double) -> [String] {
+    let fraction = totalBytes == 0 ? 1 : Double(writtenBytes) / Double(totalBytes)
+    let rate = Double(writtenBytes) / max(seconds, 0.001)
+    let left = rate > 0 ? Double(totalBytes - writtenBytes) / rate : 0
+    func bar(_ width: Int) -> String {
+      let filled = Int(fraction * Double(width))
+      return String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
+    }
+    func megabytes(_ bytes: Int) -> String { grouped(bytes / 1_000_000) }
+    let share = "\(Int(fraction * 100)) %"
+    let time = "\(duration(left)) left"
+    return [
+      "\(name) \(bar(30)) \(share), \(megabytes(writtenBytes)) of \(megabytes(totalBytes)) MB at \(Int(rate / 1e6)) MB/s, \(time)",
+      "\(name) \(bar(20)) \(share), \(time)",
+      "\(bar(12)) \(share), \(time)",
+      "\(share), \(time)",
+      share,
+    ]
+  }
+
+  private func duration(_ seconds: Double) -> String {
+    let total = Int(min(seconds, 360_000).rounded(.up))
+    return total < 60 ? "\(total) s" : "\(total / 60) min \(total % 60) s"
   }
 }

@@ -84,7 +84,12 @@ struct PictureSteps {
   }
 
   /// Decodes the picture and fills `pixels`, [tile, height, width, 3], which are zero.
-  func run(_ decoder: any PictureDecoder, into pixels: UnsafeMutablePointer<UInt8>) throws(SquintError) {
+  ///
+  /// - Parameter goesOn: asked before each row.
+  /// - Returns: whether it was finished.
+  func run(
+    _ decoder: any PictureDecoder, into pixels: UnsafeMutablePointer<UInt8>, while goesOn: () -> Bool
+  ) throws(SquintError) -> Bool {
     let layout = geometry.layout
     var receiver: any RowReceiver = TileWriter(
       width: geometry.columns.count, height: geometry.rows.count, left: geometry.left, top: geometry.top,
@@ -100,12 +105,14 @@ struct PictureSteps {
     for _ in 0..<acrossPadding.before { receiver.take(row) }
     try decoder.start()
     for _ in 0..<storedHeight {
+      guard goesOn() else { return false }
       try decoder.readRow(into: row + 4 * alongPadding.before)
       receiver.take(row)
     }
     fillWithBackground()
     for _ in 0..<acrossPadding.after { receiver.take(row) }
     if let overview { makeOverview(overview, layout, pixels) }
+    return true
   }
 
   /// Resizes the picture that lies in the tiles to the tile behind them.
@@ -134,6 +141,12 @@ extension PictureProcessor {
   /// - Throws: `noInput` where there is no file, `badData` where it is no JPEG, PNG or WebP picture, is damaged or truncated,
   ///   or is of a size that is refused.
   public func process(path: String) throws(SquintError) -> TiledPicture {
+    guard let tiles = try process(path: path, while: { true }) else { preconditionFailure("nobody cancelled it") }
+    return tiles
+  }
+
+  /// The same; nil where `goesOn`, which is asked before each row, said no.
+  public func process(path: String, while goesOn: () -> Bool) throws(SquintError) -> TiledPicture? {
     let decoder = try openPicture(PictureFile(path: path))
     let steps: PictureSteps
     do throws(SquintError) {
@@ -142,16 +155,17 @@ extension PictureProcessor {
       throw SquintError(error.kind, "\(path): \(error.message)")
     }
     var pixels = [UInt8](repeating: 0, count: steps.geometry.layout.byteCount)
+    var isFinished = false
     var failure: SquintError?
     pixels.withUnsafeMutableBufferPointer { buffer in
       do throws(SquintError) {
-        try steps.run(decoder, into: buffer.baseAddress!)
+        isFinished = try steps.run(decoder, into: buffer.baseAddress!, while: goesOn)
       } catch {
         failure = error
       }
     }
     if let failure { throw failure }
-    return TiledPicture(layout: steps.geometry.layout, pixels: pixels)
+    return isFinished ? TiledPicture(layout: steps.geometry.layout, pixels: pixels) : nil
   }
 
   /// At most what `process(path:)` holds at a time for a picture with this header, in bytes: the codec, the rows that are

@@ -224,36 +224,7 @@ import Testing
 
   @Test(arguments: [SIGINT, SIGTERM]) func aSignalLeavesNothing(signal: Int32) throws {
     try withFolder { folder in
-      // Zeros in a sparse file: quick to make, seconds to quantize.
-      let source = "\(folder)/source"
-      try FileManager.default.createDirectory(atPath: source, withIntermediateDirectories: true)
-      let rows = 400_000
-      let width = 512
-      try Data(
-        #"{"model_type": "llama", "vocab_size": \#(rows), "hidden_size": \#(width), "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": true}"#
-          .utf8
-      ).write(to: URL(fileURLWithPath: "\(source)/config.json"))
-      var offset = 0
-      var entries: [String] = []
-      for (name, shape) in [
-        ("embed_tokens", [rows, width]), ("norm", [width]), ("layers.0.input_layernorm", [width]),
-        ("layers.0.post_attention_layernorm", [width]), ("layers.0.self_attn.q_proj", [width, width]),
-        ("layers.0.self_attn.k_proj", [width, width]), ("layers.0.self_attn.v_proj", [width, width]),
-        ("layers.0.self_attn.o_proj", [width, width]), ("layers.0.mlp.gate_proj", [32, width]),
-        ("layers.0.mlp.up_proj", [32, width]), ("layers.0.mlp.down_proj", [width, 32]),
-      ] {
-        let bytes = 2 * shape.reduce(1, *)
-        entries.append(
-          #""model.\#(name).weight": {"dtype": "BF16", "shape": \#(shape), "data_offsets": [\#(offset), \#(offset + bytes)]}"#
-        )
-        offset += bytes
-      }
-      let header = Data("{\(entries.joined(separator: ", "))}".utf8)
-      let path = "\(source)/model.safetensors"
-      try (withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + header)
-        .write(to: URL(fileURLWithPath: path))
-      #expect(truncate(path, off_t(8 + header.count + offset)) == 0)
-
+      let source = try sparseCheckpoint(in: folder)
       let output = "\(folder)/output"
       try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
       // The threads that tests run on block signals, which a child would inherit.
@@ -275,4 +246,37 @@ import Testing
       #expect(error.fileHandleForReading.readDataToEndOfFile().isEmpty)
     }
   }
+}
+
+/// Makes a checkpoint in the folder `folder` that takes seconds to quantize: zeros in a sparse file, which is quick to make.
+func sparseCheckpoint(in folder: String) throws -> String {
+  let source = "\(folder)/source"
+  try FileManager.default.createDirectory(atPath: source, withIntermediateDirectories: true)
+  let rows = 400_000
+  let width = 512
+  try Data(
+    #"{"model_type": "llama", "vocab_size": \#(rows), "hidden_size": \#(width), "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": true}"#
+      .utf8
+  ).write(to: URL(fileURLWithPath: "\(source)/config.json"))
+  var offset = 0
+  var entries: [String] = []
+  for (name, shape) in [
+    ("embed_tokens", [rows, width]), ("norm", [width]), ("layers.0.input_layernorm", [width]),
+    ("layers.0.post_attention_layernorm", [width]), ("layers.0.self_attn.q_proj", [width, width]),
+    ("layers.0.self_attn.k_proj", [width, width]), ("layers.0.self_attn.v_proj", [width, width]),
+    ("layers.0.self_attn.o_proj", [width, width]), ("layers.0.mlp.gate_proj", [32, width]),
+    ("layers.0.mlp.up_proj", [32, width]), ("layers.0.mlp.down_proj", [width, 32]),
+  ] {
+    let bytes = 2 * shape.reduce(1, *)
+    entries.append(
+      #""model.\#(name).weight": {"dtype": "BF16", "shape": \#(shape), "data_offsets": [\#(offset), \#(offset + bytes)]}"#
+    )
+    offset += bytes
+  }
+  let header = Data("{\(entries.joined(separator: ", "))}".utf8)
+  let path = "\(source)/model.safetensors"
+  try (withUnsafeBytes(of: UInt64(header.count).littleEndian) { Data($0) } + header)
+    .write(to: URL(fileURLWithPath: path))
+  #expect(truncate(path, off_t(8 + header.count + offset)) == 0)
+  return source
 }
