@@ -14,13 +14,14 @@ public final class Model: Sendable {
   package let configuration: TransformerDecoder.Configuration
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
-  /// How a conversation becomes a prompt; nil for a model that was not made for conversation.
-  let templateSource: String
-  /// The tokens that end an answer.
+  /// How a conversation becomes a prompt.
+  let chat: ChatFormat
+  /// The tokens that end an answer: those that the file names, the usual ends of a turn, and the one that the chat template
+  /// puts behind an answer.
   public let stopTokens: Set<Int32>
   /// The checkpoint's own choice of sampling, for conversation.
   public let sampling: SamplingOptions
-  /// What the tokenizer holds in memory, in bytes.
+  /// What the tokenizer and the chat template hold in memory, in bytes.
   let tokenizerBytes: Int
   let weights: TransformerDecoder.Weights
   /// nil for a model that takes text alone.
@@ -48,15 +49,15 @@ public final class Model: Sendable {
       vision = try Vision(file, decoderWidth: configuration.width)
       markup = try PictureMarkup(metadata)
       let template = try metadata.string("chat.template", default: "")
-      templateSource = template
+      let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
       let residentBefore = Machine.residentBytes()
       tokenizer = try Self.storedTokenizer(in: file)
       file.advise(0..<file.frontEnd, .done)  // all of it has been read
+      chat = ChatFormat(
+        source: template, tokenizer: tokenizer, stopTokens: named, pictures: (markup.token, markup.texts))
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = configuration.vocabulary
-      stopTokens = Set(
-        try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) }
-          .filter { $0 >= 0 && $0 < vocabulary })
+      stopTokens = named.union(chat.ends).filter { $0 >= 0 && $0 < vocabulary }
       sampling = SamplingOptions(
         temperature: Float(try metadata.float("generation.temperature", default: 0)),
         topK: try metadata.int("generation.top_k", in: 0...Int(Int32.max), default: 0),
@@ -99,6 +100,9 @@ public final class Model: Sendable {
   /// The tokens that there are: 0 ..< vocabularySize.
   public var vocabularySize: Int { configuration.vocabulary }
 
+  /// The positions that the decoder was trained for: a context may be longer, and answers in it poorer.
+  public var trainedContext: Int { configuration.context }
+
   /// The tokens of `text` as the decoder takes them.
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.
@@ -108,8 +112,8 @@ public final class Model: Sendable {
     return tokens
   }
 
-  func encode(_ text: String, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
-    guard let tokenizer else { throw Self.noTokenizer(file) }
+  private func encode(_ text: String, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
+    guard let tokenizer else { throw noTokenizer }
     return tokenizer.encode(text, addSpecialTokens: addSpecialTokens)
   }
 

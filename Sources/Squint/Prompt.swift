@@ -19,6 +19,8 @@ public struct Prompt: Sendable {
   public internal(set) var tokens: [Int32] = []
   /// In the order of the positions.
   private(set) var spans: [Span] = []
+  /// What was done to make it that people should know, a line each.
+  public internal(set) var notes: [String] = []
 
   /// Stands for a row of a picture: no token.
   public static let featureToken: Int32 = -1
@@ -115,6 +117,11 @@ struct PictureMarkup: Sendable {
     overviewSuffix = try metadata.string("image.overview_suffix", default: "")
   }
 
+  /// All that is written for pictures.
+  var texts: String {
+    marker + tokenText + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix + overviewSuffix
+  }
+
   enum Piece: Equatable {
     case text(String)
     /// Places for these rows of the picture.
@@ -140,14 +147,5 @@ struct PictureMarkup: Sendable {
       pieces += [.text(overviewPrefix), .rows(first..<first + perTile), .text(overviewSuffix)]
     }
     return pieces
-  }
-}
-
-extension String {
-  /// The parts of the text between the occurrences of `separator`, compared byte by byte.
-  func pieces(around separator: String) -> [String] {
-    utf8.split(separator: Array(separator.utf8), omittingEmptySubsequences: false).map {
-      String(decoding: $0, as: UTF8.self)
-    }
   }
 }

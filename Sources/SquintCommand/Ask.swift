@@ -28,10 +28,9 @@ struct Ask: ParsableCommand {
       """)
   var prompt: String?
 
-  @Option(help: .init("What the model is told before the question.", valueName: "text"))
-  var system: String?
+  @OptionGroup var prompting: PromptOptions
 
-  @Flag(help: "Continue the prompt as it stands, without the chat template.")
+  @Flag(help: "Continue the prompt as it stands, without the chat template; control tokens in it are control tokens.")
   var raw = false
 
   @OptionGroup var generation: GenerationArguments
@@ -62,16 +61,17 @@ struct Ask: ParsableCommand {
     let question = try arguments.question ?? unspokenQuestion() ?? standardInput()
     guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
     let pictures = try machine.pictures(media, for: model)
-    var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
-    if let system { messages.insert(ChatMessage(role: "system", system), at: 0) }
     let prompt =
       raw
-      ? try model.prompt(text: question, pictures: pictures) : try model.prompt(messages, pictures: pictures)
+      ? try model.prompt(text: question, pictures: pictures)
+      : try prompting.prompt(
+        prompting.beginning + [ChatMessage(role: "user", question, pictures: pictures.count)], pictures, for: model)
+    for note in prompt.notes { Terminal.report(note) }
     let plan = try SessionPlan(
       model,
       machine.session(
         beams: generation.beams, vision: .init(pictures), prompt: prompt.count, answer: generation.maxTokens))
-    machine.report(plan)
+    machine.report(plan, for: model)
     let session = try Session(model, plan, cancellation: Interrupt.cancellation)
     try session.append(prompt)
 
@@ -103,6 +103,9 @@ struct Ask: ParsableCommand {
           timings: statistics.timings, memory: statistics.memory))
     } else {
       Terminal.write("\n")
+    }
+    if answer.finishReason == .length, generation.maxTokens != answer.count {
+      Terminal.report("the context of \(grouped(session.context)) tokens is full; a larger --context takes more")
     }
     if stats { Terminal.note(statistics.line) }
     if answer.finishReason == .cancelled { throw ExitCode(Interrupt.exitCode) }

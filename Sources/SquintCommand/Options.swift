@@ -74,6 +74,15 @@ struct MachineOptions: ParsableArguments {
     guard fit else { return }
     Terminal.note("fit: \(plan.summary)\(plan.streaming.map { "; \($0)" } ?? "")")
   }
+
+  /// Says what `--fit` chose, and that a conversation may grow longer than what `model` knows.
+  func report(_ plan: SessionPlan, for model: Model) {
+    report(plan)
+    guard plan.context > model.trainedContext else { return }
+    Terminal.report(
+      "the model was trained for \(grouped(model.trainedContext)) tokens, and the context has "
+        + "\(grouped(plan.context)): what comes later may be poor; --context \(model.trainedContext) keeps to them")
+  }
 }
 
 /// What the model is to look at.
@@ -88,6 +97,25 @@ struct MediaOptions: ParsableArguments {
 extension SessionOptions.VisionUse {
   /// For one answer about `pictures`.
   init(_ pictures: [Picture]) { self = pictures.isEmpty ? .none : .once(pictures.map(\.size)) }
+}
+
+/// How what people say becomes a prompt.
+struct PromptOptions: ParsableArguments {
+  @Option(help: .init("What the model is told before everything else.", valueName: "text"))
+  var system: String?
+
+  @Flag(
+    help: """
+      Let control tokens that are spelled in a question, in --system or in an answer be control tokens. Otherwise they are text.
+      """)
+  var allowControlTokens = false
+
+  /// A conversation that has only begun.
+  var beginning: [ChatMessage] { system.map { [ChatMessage(role: "system", $0)] } ?? [] }
+
+  func prompt(_ messages: [ChatMessage], _ pictures: [Picture], for model: Model) throws(SquintError) -> Prompt {
+    try model.prompt(messages, pictures: pictures, allowsControlTokens: allowControlTokens)
+  }
 }
 
 /// The options that decide an answer.

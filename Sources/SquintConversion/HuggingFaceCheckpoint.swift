@@ -50,7 +50,8 @@ struct HuggingFaceCheckpoint: Checkpoint {
     var text = CheckpointText(
       name: published.flatMap { $0.isEmpty ? nil : $0 } ?? folderName,
       source: "\(folderName): Hugging Face checkpoint, \(types)", license: try license(),
-      defaults: try generation(), defaultsPlace: folder.file("generation_config.json"), template: try chatTemplate(),
+      defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
+      template: try chatTemplates().chosen(of: place, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))
     notes += visionNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
@@ -87,18 +88,22 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
   // MARK: Chat template
 
-  /// The file of its own comes first, as in transformers (tokenization_utils_base.py).
-  private func chatTemplate() throws(SquintError) -> String? {
-    if let template = try folder.text("chat_template.jinja", limit: JSONValue.maximumByteCount) { return template }
-    for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
-      guard let value = try folder.json(name)?["chat_template"] else { continue }
-      if let template = value.string { return template }
-      // Several by name; the one called "default" is used unless another is asked for.
-      let named = value.array ?? []
-      let chosen = named.first { $0["name"]?.string == "default" } ?? named.first
-      if let template = chosen?["template"]?.string { return template }
+  /// The file of its own comes first, as in transformers (tokenization_utils_base.py), with those in a folder beside it.
+  private func chatTemplates() throws(SquintError) -> ChatTemplates {
+    var templates = ChatTemplates()
+    let limit = JSONValue.maximumByteCount
+    if let template = try folder.text("chat_template.jinja", limit: limit) { templates.add(template) }
+    let more = "additional_chat_templates"
+    let others = try folder.has(more) ? fileNames(inFolder: folder.file(more)) : []
+    for name in others where name.hasSuffix(".jinja") {
+      if let template = try folder.text("\(more)/\(name)", limit: limit) {
+        templates.add(template, name: String(name.dropLast(6)))
+      }
     }
-    return config["lm_chat_template"]?.string
+    for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] where templates.isEmpty {
+      templates = ChatTemplates(json: try folder.json(name)?["chat_template"])
+    }
+    return templates.isEmpty ? ChatTemplates(json: config["lm_chat_template"]) : templates
   }
 
   // MARK: Licence
