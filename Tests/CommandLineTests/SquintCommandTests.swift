@@ -191,7 +191,7 @@ import Testing
     #expect(lines.count == 6, "\(outcome.error)")
     #expect(lines.first == "no answer yet")
     // Said once, though the second answer is cut, too.
-    #expect(lines[1] == "squint: an answer is cut after --max-tokens 6")
+    #expect(lines[1] == "squint: the answer was cut after 6 tokens; a larger --max-tokens lets it go on")
     #expect(lines[2].contains("tokens at"))
     #expect(lines[3].hasPrefix("squint: /save"))
     #expect(lines[4].hasPrefix("squint: \(folder.path)/no/such/folder"))
