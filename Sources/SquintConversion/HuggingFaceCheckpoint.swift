@@ -7,9 +7,10 @@ struct HuggingFaceCheckpoint: Checkpoint {
   let modalities: [ModalityParts]
   private let folder: CheckpointFolder
   private let layout: HuggingFaceLayout
-  private let tensors: SafetensorsSource
+  private let tensors: any TensorSource
   private let config: JSONValue
-  private let visionNotes: [String]
+  /// What opening it found.
+  private let openingNotes: [String]
 
   /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported.
   init(folder path: String) throws(SquintError) {
@@ -23,11 +24,12 @@ struct HuggingFaceCheckpoint: Checkpoint {
       decoder = try DecoderConfiguration(
         huggingFace: config, family: layout.decoderFamily(config: config), place: place)
     }
-    tensors = try SafetensorsSource(path: folder.path)
     var notes: [String] = []
+    tensors = try QuantizationScheme.dequantized(
+      SafetensorsSource(path: folder.path), config: config, place: folder.path, notes: &notes)
     let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
     modalities = vision.map { [$0] } ?? []
-    visionNotes = notes
+    openingNotes = notes
   }
 
   var place: String { folder.path }
@@ -52,7 +54,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       source: "\(folderName): Hugging Face checkpoint, \(types)", license: try license(),
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"), template: try chatTemplate(),
       tokenizer: try tokenizer(notes: &notes))
-    notes += visionNotes
+    notes += openingNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
     return text
   }
