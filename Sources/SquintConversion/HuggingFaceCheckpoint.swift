@@ -6,8 +6,8 @@ struct HuggingFaceCheckpoint: Checkpoint {
   let decoder: DecoderConfiguration
   let modalities: [ModalityParts]
   private let folder: CheckpointFolder
-  private let layout: HuggingFaceLayout
   private let tensors: any TensorSource
+  let decoderTensors: MappedTensors
   private let config: JSONValue
   /// What opening it found.
   private let openingNotes: [String]
@@ -17,33 +17,29 @@ struct HuggingFaceCheckpoint: Checkpoint {
     folder = CheckpointFolder(path: path)
     config = try folder.configuration()
     let place = folder.file("config.json")
-    layout = try HuggingFaceLayout(config: config, place: place)
-    if layout == .nanoVLM {
-      decoder = try NanoVLM.decoder(config: config, place: place)
-    } else {
-      decoder = try DecoderConfiguration(
-        huggingFace: config, family: layout.decoderFamily(config: config), place: place)
-    }
+    let layout = try HuggingFaceLayout(config: config, place: place)
     var notes: [String] = []
-    tensors = try QuantizationScheme.dequantized(
-      SafetensorsSource(path: folder.path), config: config, place: folder.path, notes: &notes)
+    let isNanoVLM = layout == .nanoVLM
+    tensors = try folder.tensors(config: config, spelling: isNanoVLM ? .nanoVLM : .model, notes: &notes)
+    let names = isNanoVLM ? NanoVLM.decoderNames : .huggingFaceDecoder
+    let mapped = MappedTensors(source: tensors, maps: [names], place: folder.path)
+    let stored = StoredTensors(mapped, module: "decoder")
+    var decoder =
+      isNanoVLM
+      ? try NanoVLM.decoder(config: config, stored: stored, place: place, notes: &notes)
+      : try DecoderConfiguration(
+        huggingFace: config, family: layout.decoderFamily(config: config), stored: stored, place: place, notes: &notes)
+    try decoder.shareEmbedding(
+      stored, source: tensors, key: isNanoVLM ? "lm_tie_weights" : "tie_word_embeddings", place: place, notes: &notes)
+    self.decoder = decoder
+    decoderTensors = MappedTensors(
+      source: tensors, maps: [names.ignoringLayers(from: decoder.layers)], place: folder.path)
     let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
     modalities = vision.map { [$0] } ?? []
     openingNotes = notes
   }
 
   var place: String { folder.path }
-
-  var decoderTensors: MappedTensors {
-    let maps: [NameMap] =
-      switch layout {
-      case .text, .llava, .originalLLaVA: [.huggingFaceDecoder, .huggingFaceInnerDecoder]
-      case .idefics3: [.huggingFaceTextModel]
-      case .nanoVLM:
-        [NanoVLM(config: config, source: tensors, folder: folder).decoderNames(isTied: decoder.isTied)]
-      }
-    return MappedTensors(source: tensors, maps: maps, place: place)
-  }
 
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
     let published = config["_name_or_path"]?.string.map(lastComponent)
@@ -91,7 +87,13 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
   /// The file of its own comes first, as in transformers (tokenization_utils_base.py).
   private func chatTemplate() throws(SquintError) -> String? {
-    if let template = try folder.text("chat_template.jinja", limit: JSONValue.maximumByteCount) { return template }
+    if let template = try folder.text("chat_template.jinja", limit: JSONValue.maximumByteCount) {
+      let start = Array(template.utf8.prefix(ForeignFile.startBytes))
+      if !start.isEmpty, let remark = ForeignFile.remark(start: start) {
+        throw .badData(folder.file("chat_template.jinja"), remark)
+      }
+      return template
+    }
     for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
       guard let value = try folder.json(name)?["chat_template"] else { continue }
       if let template = value.string { return template }

@@ -102,6 +102,8 @@ package enum QuantizationScheme: Equatable, Sendable {
       for (ending, scheme) in marks where tensor.name.hasSuffix(ending) {
         return scheme ?? said ?? packing(of: tensor, in: source)
       }
+    }
+    for tensor in source.tensors {
       guard tensor.name.hasSuffix(".weight"), !tensor.type.isReadable else { continue }
       let stem = String(tensor.name.dropLast(".weight".count))
       switch tensor.type {
