@@ -164,8 +164,12 @@ extension PlannedModule {
     }
     var origin: TensorOrigin
     if let tensor = found[wanted.name] {
-      origin = TensorOrigin(
-        source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: wanted.otherShapes))
+      var shapes = wanted.otherShapes
+      if let shape = wanted.channelsLastShape { shapes.append(shape) }
+      origin = TensorOrigin(source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: shapes))
+      if let shape = wanted.channelsLastShape, tensor.shape == shape, !wanted.otherShapes.contains(shape) {
+        origin.channelsLast = shape.last
+      }
     } else if let fused = wanted.fused, let tensor = found[fused.name] {
       origin = TensorOrigin(
         source: source, tensor: try seen(tensor, as: [fused.rows] + wanted.shape.dropFirst()), firstRow: fused.firstRow)

@@ -6,42 +6,40 @@ struct HuggingFaceCheckpoint: Checkpoint {
   let decoder: DecoderConfiguration
   let modalities: [ModalityParts]
   private let folder: CheckpointFolder
-  private let layout: HuggingFaceLayout
-  private let tensors: SafetensorsSource
+  private let tensors: any TensorSource
+  let decoderTensors: MappedTensors
   private let config: JSONValue
-  private let visionNotes: [String]
+  /// What opening it found.
+  private let openingNotes: [String]
 
   /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported.
   init(folder path: String) throws(SquintError) {
     folder = CheckpointFolder(path: path)
     config = try folder.configuration()
     let place = folder.file("config.json")
-    layout = try HuggingFaceLayout(config: config, place: place)
-    if layout == .nanoVLM {
-      decoder = try NanoVLM.decoder(config: config, place: place)
-    } else {
-      decoder = try DecoderConfiguration(
-        huggingFace: config, family: layout.decoderFamily(config: config), place: place)
-    }
-    tensors = try SafetensorsSource(path: folder.path)
+    let layout = try HuggingFaceLayout(config: config, place: place)
     var notes: [String] = []
+    let isNanoVLM = layout == .nanoVLM
+    tensors = try folder.tensors(config: config, spelling: isNanoVLM ? .nanoVLM : .model, notes: &notes)
+    let names = isNanoVLM ? NanoVLM.decoderNames : .huggingFaceDecoder
+    let mapped = MappedTensors(source: tensors, maps: [names], place: folder.path)
+    let stored = StoredTensors(mapped, module: "decoder")
+    var decoder =
+      isNanoVLM
+      ? try NanoVLM.decoder(config: config, stored: stored, place: place, notes: &notes)
+      : try DecoderConfiguration(
+        huggingFace: config, family: layout.decoderFamily(config: config), stored: stored, place: place, notes: &notes)
+    try decoder.shareEmbedding(
+      stored, source: tensors, key: isNanoVLM ? "lm_tie_weights" : "tie_word_embeddings", place: place, notes: &notes)
+    self.decoder = decoder
+    decoderTensors = MappedTensors(
+      source: tensors, maps: [names.ignoringLayers(from: decoder.layers)], place: folder.path)
     let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
     modalities = vision.map { [$0] } ?? []
-    visionNotes = notes
+    openingNotes = notes
   }
 
   var place: String { folder.path }
-
-  var decoderTensors: MappedTensors {
-    let maps: [NameMap] =
-      switch layout {
-      case .text, .llava, .originalLLaVA: [.huggingFaceDecoder, .huggingFaceInnerDecoder]
-      case .idefics3: [.huggingFaceTextModel]
-      case .nanoVLM:
-        [NanoVLM(config: config, source: tensors, folder: folder).decoderNames(isTied: decoder.isTied)]
-      }
-    return MappedTensors(source: tensors, maps: maps, place: place)
-  }
 
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
     let published = config["_name_or_path"]?.string.map(lastComponent)
@@ -53,7 +51,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
       template: try chatTemplates().chosen(of: place, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))
-    notes += visionNotes
+    notes += openingNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
     return text
   }
@@ -91,19 +89,24 @@ struct HuggingFaceCheckpoint: Checkpoint {
   /// The file of its own comes first, as in transformers (tokenization_utils_base.py), with those in a folder beside it.
   private func chatTemplates() throws(SquintError) -> ChatTemplates {
     var templates = ChatTemplates()
-    let limit = JSONValue.maximumByteCount
-    if let template = try folder.text("chat_template.jinja", limit: limit) { templates.add(template) }
+    if let template = try template(in: "chat_template.jinja") { templates.add(template) }
     let more = "additional_chat_templates"
     let others = try folder.has(more) ? fileNames(inFolder: folder.file(more)) : []
     for name in others where name.hasSuffix(".jinja") {
-      if let template = try folder.text("\(more)/\(name)", limit: limit) {
-        templates.add(template, name: String(name.dropLast(6)))
-      }
+      if let template = try template(in: "\(more)/\(name)") { templates.add(template, name: String(name.dropLast(6))) }
     }
     for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] where templates.isEmpty {
       templates = ChatTemplates(json: try folder.json(name)?["chat_template"])
     }
     return templates.isEmpty ? ChatTemplates(json: config["lm_chat_template"]) : templates
+  }
+
+  /// The template that the file `name` of the folder holds; nil where there is no such file.
+  private func template(in name: String) throws(SquintError) -> String? {
+    guard let template = try folder.text(name, limit: JSONValue.maximumByteCount) else { return nil }
+    let start = Array(template.utf8.prefix(ForeignFile.startBytes))
+    if !start.isEmpty, let remark = ForeignFile.remark(start: start) { throw .badData(folder.file(name), remark) }
+    return template
   }
 
   // MARK: Licence

@@ -46,6 +46,9 @@ extension FileHeader {
       throw .badData(path, "this is a picture, not a model; give pictures with --image")
     }
     guard file.count >= Self.magic.count, file.prefix(Self.magic.count).elementsEqual(Self.magic) else {
+      if let remark = ForeignFile.remark(start: Array(file.prefix(ForeignFile.startBytes))) {
+        throw .badData(path, remark)
+      }
       throw .badData(
         path, "this is not a Squint model (it does not start with \\x89SQNT); make one with squint-convert")
     }

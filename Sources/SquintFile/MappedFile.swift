@@ -22,9 +22,7 @@ public struct MappedFile: ~Copyable, Sendable {
     offset = range?.lowerBound ?? 0
     // O_NONBLOCK: opening a named pipe would wait for a writer.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else {
-      throw SquintError(.noInput, "\(self.path): \(systemMessage(errno))")
-    }
+    guard descriptor >= 0 else { throw .cannotOpen(self.path, errno) }
     do throws(SquintError) {
       bytes = try Self.map(descriptor, range, self.path)
     } catch {

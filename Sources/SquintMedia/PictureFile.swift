@@ -11,7 +11,7 @@ final class PictureFile {
   init(path: String) throws(SquintError) {
     // O_NONBLOCK: opening a named pipe would wait for a writer.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
+    guard descriptor >= 0 else { throw .cannotOpen(path, errno) }
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
       let code = errno

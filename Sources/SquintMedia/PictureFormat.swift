@@ -23,8 +23,10 @@ extension PictureFormat {
     if start.starts(with: [0xFF, 0xD8, 0xFF]) { return .jpeg }
     if start.starts(with: [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]) { return .png }
     if start.starts(with: "RIFF".utf8), start.dropFirst(8).starts(with: "WEBP".utf8) { return .webp }
+    let kind = otherKind(start)
+    if kind == text, let remark = ForeignFile.remark(start: start) { throw file.error(remark) }
     throw file.error(
-      "this is \(otherKind(start)); JPEG, PNG and WebP pictures are understood, convert it to one of them")
+      "this is \(kind); JPEG, PNG and WebP pictures are understood, convert it to one of them")
   }
 
   /// In words for a message, what a file is that starts with `start`.
@@ -35,8 +37,10 @@ extension PictureFormat {
     for (signature, kind) in binarySignatures where start.starts(with: signature) { return kind }
     if start.allSatisfy({ $0 == 0 }) { return "a file of zeros" }
     let isText = start.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 || $0 == 0x0A || $0 == 0x0D }
-    return isText ? "a text" : "no picture that is known"
+    return isText ? text : "no picture that is known"
   }
+
+  private static let text = "a text"
 
   private static let signatures: [(offset: Int, signature: String, kind: String)] = [
     (0, "GIF8", "a GIF picture"),
