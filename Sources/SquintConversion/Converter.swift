@@ -206,7 +206,8 @@ private struct Conversion {
       tensors: tensors.map { tensor in
         ConversionReport.Tensor(
           name: tensor.name, type: tensor.type, shape: tensor.shape, bytes: tensor.byteCount,
-          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.tensor.type.name, isKept: tensor.isKept,
+          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.source.typeName(of: tensor.origin.tensor),
+          isKept: tensor.isKept,
           adapterRank: tensor.origin.update?.rank)
       },
       unmapped: unmapped, notes: notes, fileBytes: fileBytes, timings: timings)

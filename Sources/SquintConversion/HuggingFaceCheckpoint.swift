@@ -44,10 +44,12 @@ struct HuggingFaceCheckpoint: Checkpoint {
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
     let published = config["_name_or_path"]?.string.map(lastComponent)
     let folderName = lastComponent(absolute(place))
-    let types = Set(tensors.tensors.map(\.type.name)).sorted().joined(separator: " ")
+    let types = Set(tensors.tensors.map { tensors.typeName(of: $0) }).sorted()
+    // What was quantized is called by several words.
+    let list = types.joined(separator: types.contains { $0.contains(" ") } ? "; " : " ")
     var text = CheckpointText(
       name: published.flatMap { $0.isEmpty ? nil : $0 } ?? folderName,
-      source: "\(folderName): Hugging Face checkpoint, \(types)", license: try license(),
+      source: "\(folderName): Hugging Face checkpoint, \(list)", license: try license(),
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
       template: try chatTemplates().chosen(of: place, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))

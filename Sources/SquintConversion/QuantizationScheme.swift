@@ -29,21 +29,23 @@ package enum QuantizationScheme: Equatable, Sendable {
   /// The tensors of a checkpoint as numbers.
   ///
   /// - Parameters:
-  ///   - source: the checkpoint's tensors as they are stored.
+  ///   - source: the checkpoint's tensors as they are stored; those that `PackedCheckpoint` reads become matrices of numbers.
   ///   - config: its config.json.
   ///   - place: the folder, for messages.
   ///   - notes: takes what the user should know.
   /// - Throws: `SquintError.badData` where they are quantized in a way that is not read.
-  static func dequantized(
+  package static func dequantized(
     _ source: any TensorSource, config: JSONValue, place: String, notes: inout [String]
   ) throws(SquintError) -> any TensorSource {
+    let settings = try PackedSettings(config: config, folder: CheckpointFolder(path: place))
+    let packed = try PackedCheckpoint(source, settings: settings, notes: &notes)
     let said = said(by: config)
-    guard let scheme = stored(in: source, said: said) else {
-      if let said {
+    guard let scheme = stored(in: packed, said: said) else {
+      if packed.isPlain, let said {
         notes.append(
           "config.json says that the weights are quantized (\(said.name)), but they are stored as plain numbers")
       }
-      return source
+      return packed.isPlain ? source : packed
     }
     throw .badData(
       place,

@@ -55,6 +55,24 @@ import Testing
     for (a, b) in zip(ours, expected) { #expect(zip(a, b).map { abs($0 - $1) }.max()! < 1e-4) }
   }
 
+  /// Checkpoints in few bits (tools/fixtures/quantized_checkpoints.py) beside transformers on the same weights in f32.
+  @Test(arguments: [
+    "awq", "awq-gemv-32", "awq-gemv-64", "compressed-tensors", "fp8-blocks", "fp8-plain", "fp8-rows", "gptq",
+    "gptq-symmetric", "gptq-v2", "mlx", "mlx-bf16",
+  ])
+  func quantized(_ name: String) throws {
+    let folder = try TemporaryFolder()
+    let source = fixtures.appendingPathComponent("quantized-checkpoints/\(name)").path
+    var options = ConversionOptions()
+    options.type = .f32
+    try convert(source: source, to: folder.path + "/model.squint", options: options)
+    let expected = try numpyRows(source + "/logits.npy")
+    let ids = try JSONDecoder().decode([Int32].self, from: Data(contentsOf: URL(fileURLWithPath: source + "/ids.json")))
+    let ours = try logits(Model(path: folder.path + "/model.squint"), ids, SessionOptions(kvType: .f32, threads: 2))
+    #expect(ours.count == expected.count)
+    for (a, b) in zip(ours, expected) { #expect(largestDifference(a, b) < 1e-4) }
+  }
+
   /// int8 weights and activations lose no more than the same rounding inside transformers loses (tools/fixtures/models_int8.py),
   /// and on the average of the checkpoints less than a thousandth.
   ///
