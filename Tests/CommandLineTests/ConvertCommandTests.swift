@@ -249,10 +249,9 @@ import Testing
 }
 
 /// Makes a checkpoint in the folder `folder` that takes seconds to quantize: zeros in a sparse file, which is quick to make.
-func sparseCheckpoint(in folder: String) throws -> String {
+func sparseCheckpoint(in folder: String, rows: Int = 400_000) throws -> String {
   let source = "\(folder)/source"
   try FileManager.default.createDirectory(atPath: source, withIntermediateDirectories: true)
-  let rows = 400_000
   let width = 512
   try Data(
     #"{"model_type": "llama", "vocab_size": \#(rows), "hidden_size": \#(width), "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": true}"#

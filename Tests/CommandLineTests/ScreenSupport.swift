@@ -56,10 +56,8 @@ struct Screen: Decodable {
 
   var text: String { lines.joined(separator: "\n") }
 
-  /// The text without the line ends that the window's width made, for windows of `columns`.
-  func unwrapped(_ columns: Int) -> String {
-    lines.map { $0.count == columns ? $0 : $0 + "\n" }.joined()
-  }
+  /// The text without white space: where lines were wrapped does not matter.
+  var squeezed: String { text.squeezed }
 
   /// Expects what every program leaves: modes and cursor as they were, and the next prompt on a line of its own.
   func expectClean(_ status: Int32 = 0, sourceLocation: SourceLocation = #_sourceLocation) {
@@ -117,6 +115,11 @@ struct Screen: Decodable {
     let program = try? RunningProgram(program: URL(fileURLWithPath: "/usr/bin/env"), [candidate, "-c", "import pyte"])
     return program?.finish().status == 0
   }
+}
+
+extension String {
+  /// Without white space.
+  var squeezed: String { filter { !$0.isWhitespace } }
 }
 
 /// Makes a PNG in the folder `folder` that takes seconds to decode: 256 megapixels, all black.

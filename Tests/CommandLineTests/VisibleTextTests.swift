@@ -15,15 +15,15 @@ import Testing
     let outcome = try RunningProgram(program: URL(fileURLWithPath: "/usr/bin/env"), [python, "-c", code]).finish()
     let theirs = outcome.text.split { $0.isWhitespace }.compactMap { Int($0) }
     try #require(theirs.count == 0x110000, "\(outcome.error)")
-    var more = 0
+    var (less, more) = ([Int](), 0)
     for (value, their) in theirs.enumerated() {
       guard let scalar = Unicode.Scalar(UInt32(value)), !scalar.isControl, value != 0xAD else { continue }
       let ours = columns(of: String(scalar))
-      #expect(ours >= their, "U+\(String(value, radix: 16))")
+      if ours < their { less.append(value) }
       // Unassigned ones may be wide one day.
       if ours > their, scalar.properties.generalCategory != .unassigned { more += 1 }
     }
-    #expect(more < 600, "\(more)")
+    #expect(less.isEmpty && more < 600, "\(less) \(more)")
   }
 
   @Test func visibleText() {
