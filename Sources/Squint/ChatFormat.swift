@@ -72,32 +72,40 @@ package struct ChatFormat: Sendable {
   /// The token of `controls` that `template` puts behind an answer, with nothing but white space between.
   ///
   /// An answer that ends the conversation counts first: one in its middle may be followed by the head of the next turn, which no
-  /// answer holds either.
+  /// answer holds either. A token that also stands between an answer and the reasoning before it ends none.
   private static func end(
     of template: ChatTemplate, _ variables: [String: TemplateValue], _ tokenizer: Tokenizer, _ controls: Set<Int32>
   ) -> Int32? {
-    let (question, answer) = ("Where?", "There.")
+    let (question, reasoning, answer) = ("Where?", "Perhaps.", "There.")
     // Enough for two turns; a template that would take longer is found out when it is asked for a prompt.
     var limits = TemplateLimits()
     limits.steps = 100_000
     limits.output = 1 << 20
     limits.text = 4 << 20
+    func render(_ messages: [ChatMessage]) -> PromptText? {
+      try? template.render(messages: messages, addGenerationPrompt: false, variables: variables, limits: limits)
+    }
+    func tokens(_ text: PromptText) -> [Int32] {
+      (try? tokenizer.encode(text, addSpecialTokens: false, controls: controls)) ?? []
+    }
     for isLast in [true, false] {
       var messages = [ChatMessage(role: "user", question), ChatMessage(role: "assistant", answer)]
       if !isLast { messages.append(ChatMessage(role: "user", question)) }
-      for form in [messages, messages.map(\.inParts)] {
-        guard
-          let text = try? template.render(
-            messages: form, addGenerationPrompt: false, variables: variables, limits: limits),
-          let place = text.firstContent(answer),
-          let ids = try? tokenizer.encode(
-            text[place.upperBound..<text.bytes.count], addSpecialTokens: false, controls: controls)
-        else { continue }
-        let end = ids.first { id in
+      for var form in [messages, messages.map(\.inParts)] {
+        guard let text = render(form), let place = text.firstContent(answer) else { continue }
+        let end = tokens(text[place.upperBound..<text.bytes.count]).first { id in
           controls.contains(id)
             || tokenizer.decode(CollectionOfOne(id), skipSpecialTokens: false).contains { !$0.isWhitespace }
         }
-        if let end, controls.contains(end) { return end }
+        guard let end, controls.contains(end) else { continue }
+        form[1].fields = ["reasoning_content": .string(reasoning)]
+        if let text = render(form), let before = text.firstContent(reasoning), let place = text.firstContent(answer),
+          before.upperBound < place.lowerBound,
+          tokens(text[before.upperBound..<place.lowerBound]).contains(end)
+        {
+          continue
+        }
+        return end
       }
     }
     return nil

@@ -49,8 +49,8 @@ import Testing
     #expect(refused.count == 2, "\(outcome.error)")
     #expect(refused.first?.contains("/reset") == true && refused.last?.contains("2 places") == true)
     // Two answers, neither about a picture.
-    let statistics = lines.filter { $0.contains("prompt tokens") }
-    #expect(statistics.count == 2 && statistics.allSatisfy { !$0.contains("picture") }, "\(outcome.error)")
+    #expect(outcome.text.filter { $0 == "\n" }.count >= 2)
+    #expect(lines.allSatisfy { !$0.contains("picture in ") }, "\(outcome.error)")
   }
 
   @Test func aFullContextIsSaidOnce() throws {

@@ -145,6 +145,15 @@ import Testing
         ["<end_of_turn>", "<|eot_id|>", "<|im_end|>"]
       ),
       ("", ["<|end|>", "<|start|>"], ["<|end|>"]),
+      // What also ends the reasoning does not end the answer.
+      (
+        loop + "{{ m.reasoning_content ~ '<|x|>' if m.reasoning_content }}{{ m.content }}<|x|>{% endfor %}",
+        ["<e>", "<|x|>"], []
+      ),
+      (
+        loop + "{{ m.reasoning_content ~ '<|x|>' if m.reasoning_content }}{{ m.content }}<|y|>{% endfor %}",
+        ["<e>", "<|x|>", "<|y|>"], ["<|y|>"]
+      ),
       // One answer of several messages.
       (
         loop + "<|start|>{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}{% endfor %}",

@@ -5,7 +5,7 @@ public enum TurnEnds {
   public static let names: Set<String> = [
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>",
     "<|call|>", "<|end_of_text|>", "<|endoftext|>", "<|end_of_turn|>", "<|endofturn|>", "<end_of_utterance>", "</s>",
-    "<EOT>", "<｜end▁of▁sentence｜>",
+    "<EOT>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>",
   ]
 
   /// Those of them that `tokens` has.
