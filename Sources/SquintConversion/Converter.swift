@@ -159,7 +159,8 @@ private struct Conversion {
         "decoder", base.decoder.tensors, base.decoderTensors, decoderTypes, updates: parts.adapter?.updates ?? [:])
     }
     for mapped in parts.leftOut { use.claimAll(of: mapped) }
-    unmapped = try use.unmapped(isAllowed: options.allowsUnmapped, modules: modules.map(\.name))
+    unmapped = try use.unmapped(
+      isAllowed: options.allowsUnmapped, modules: modules.map(\.name), unknownClass: parts.base?.unknownClass)
 
     var plan = ModelFilePlan()
     try text.write(to: &plan, for: decoder, notes: &notes)
@@ -237,8 +238,9 @@ private struct SourceUse {
   /// - Parameters:
   ///   - isAllowed: whether they may be left out.
   ///   - modules: what the output has.
+  ///   - unknownClass: what the checkpoint calls itself, where that is not known.
   /// - Throws: `SquintError.badData` where they may not, or the model would lose a sense with them.
-  func unmapped(isAllowed: Bool, modules: [String]) throws(SquintError) -> [String] {
+  func unmapped(isAllowed: Bool, modules: [String], unknownClass: String?) throws(SquintError) -> [String] {
     var all: [String] = []
     for (mapped, claimed) in sources {
       let names = mapped.source.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
@@ -260,7 +262,7 @@ private struct SourceUse {
           "no rule maps tensor \(name)\(others); "
             + (inside == nil
               ? "--dry-run --allow-unmapped lists them, --allow-unmapped leaves them out"
-              : "the model computes something that is not supported"))
+              : "\(unknownClass.map(printable) ?? "what the model computes with it") is not supported"))
       }
       all += names
     }

@@ -5,6 +5,7 @@ import SquintText
 struct HuggingFaceCheckpoint: Checkpoint {
   let decoder: DecoderConfiguration
   let modalities: [ModalityParts]
+  let unknownClass: String?
   private let folder: CheckpointFolder
   private let tensors: any TensorSource
   let decoderTensors: MappedTensors
@@ -19,6 +20,12 @@ struct HuggingFaceCheckpoint: Checkpoint {
     let place = folder.file("config.json")
     let layout = try HuggingFaceLayout(config: config, place: place)
     var notes: [String] = []
+    unknownClass = layout == .nanoVLM ? nil : HuggingFaceLayout.unknownClass(config: config)
+    if let unknownClass {
+      notes.append(
+        "\(place): the class \(printable(unknownClass)) is not known; the model is read as its tensors and its model_type are"
+      )
+    }
     let isNanoVLM = layout == .nanoVLM
     tensors = try folder.tensors(config: config, spelling: isNanoVLM ? .nanoVLM : .model, notes: &notes)
     let names = isNanoVLM ? NanoVLM.decoderNames : .huggingFaceDecoder

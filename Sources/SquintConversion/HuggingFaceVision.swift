@@ -17,11 +17,10 @@ enum HuggingFaceLayout: Sendable {
   init(config: JSONValue, place: String) throws(SquintError) {
     let modelType = config["model_type"]?.string ?? ""
     let architectures = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let original = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
     if NanoVLM.isNanoVLM(config) {
       self = .nanoVLM
     } else if ["llava_llama", "llava_mistral", "llava_qwen"].contains(modelType)
-      || architectures.contains(where: original.contains)
+      || architectures.contains(where: Self.originalClasses.contains)
       || modelType == "llava" && config["text_config"] == nil && config["vision_config"] == nil
     {
       self = .originalLLaVA
@@ -49,6 +48,19 @@ enum HuggingFaceLayout: Sendable {
         "\(printable(other)) does not write text; only models that do are supported (…ForCausalLM, …ForConditionalGeneration)"
       )
     }
+  }
+
+  /// The original LLaVA's classes.
+  private static let originalClasses = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
+
+  /// The class that config.json names, where it is none of those that are read here.
+  static func unknownClass(config: JSONValue) -> String? {
+    let names = config["architectures"]?.array?.compactMap(\.string) ?? []
+    let families = HuggingFaceFamily.all.map(\.modelType) + ["llava", "idefics3", "smolvlm"]
+    let endings = ["forcausallm", "model", "forconditionalgeneration"]
+    let known = Set(
+      families.flatMap { family in endings.map { family + $0 } } + originalClasses.map { $0.lowercased() })
+    return names.contains { known.contains($0.lowercased()) } ? nil : names.first
   }
 
   private static func unsupported(modelType: String, architecture: String?, place: String) -> SquintError {

@@ -80,10 +80,18 @@ package enum ForeignFile {
       && parts.allSatisfy { part in
         !part.isEmpty && part.first != "." && part.utf8.allSatisfy(isNameByte)
       }
+    let isFile = fileEndings.contains { path.lowercased().hasSuffix($0) }
     // In a folder that exists it is a file that does not.
-    guard isName, access(String(parts[0]), F_OK) != 0 else { return nil }
+    guard isName, !isFile, access(String(parts[0]), F_OK) != 0 else { return nil }
     return "there is no such file; if this is a name on the Hugging Face hub, \(download(path[...]))"
   }
+
+  /// Names on the hub have dots, too, but do not end like files.
+  private static let fileEndings = [
+    ".squint", ".zst", ".gguf", ".safetensors", ".onnx", ".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".gif",
+    ".bmp",
+    ".txt", ".npy",
+  ]
 
   private static func download(_ name: Substring) -> String {
     let folder = name.split(separator: "/").last.map(String.init) ?? "FOLDER"

@@ -3,41 +3,9 @@ import SquintConversion
 import SquintFile
 import Testing
 
-/// A tensor as a safetensors file has it.
-struct StoredTensor {
-  var type: String
-  var shape: [Int]
-  var bytes: Data
-}
-
-/// The tensors of the safetensors file at `path`.
-func readSafetensors(_ path: String) throws -> [String: StoredTensor] {
-  let data = try Data(contentsOf: URL(fileURLWithPath: path))
-  let length = Int(data.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
-  let header = try #require(try JSONSerialization.jsonObject(with: data[8..<8 + length]) as? [String: Any])
-  var tensors: [String: StoredTensor] = [:]
-  for case (let name, let entry as [String: Any]) in header where name != "__metadata__" {
-    let type = try #require(entry["dtype"] as? String)
-    let shape = try #require(entry["shape"] as? [Int])
-    let offsets = try #require(entry["data_offsets"] as? [Int])
-    let bytes = Data(data[8 + length + offsets[0]..<8 + length + offsets[1]])
-    tensors[name] = StoredTensor(type: type, shape: shape, bytes: bytes)
-  }
-  return tensors
-}
-
 /// Writes `tensors`, in the order of their names.
 func writeSafetensors(_ tensors: [String: StoredTensor], to path: String) throws {
-  var header: [String: Any] = [:]
-  var data = Data()
-  for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {
-    let start = data.count
-    data.append(tensor.bytes)
-    header[name] = ["dtype": tensor.type, "shape": tensor.shape, "data_offsets": [start, data.count]] as [String: Any]
-  }
-  let json = try JSONSerialization.data(withJSONObject: header)
-  try (withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json + data)
-    .write(to: URL(fileURLWithPath: path))
+  try StoredTensor.file(tensors).write(to: URL(fileURLWithPath: path))
 }
 
 /// A checkpoint of the fixtures, whose logits are transformers' (ParityTests, VisionParityTests), which a test saves in another
@@ -52,7 +20,7 @@ struct CheckpointVariant {
     let model = ConverterFixture.model(name)
     folder = FileManager.default.fileExists(atPath: model) ? model : "\(VisionFixture.folder)/\(name)/checkpoint"
     for file in try contents(of: folder) where file.hasSuffix(".safetensors") {
-      tensors.merge(try readSafetensors("\(folder)/\(file)")) { $1 }
+      tensors.merge(try StoredTensor.read("\(folder)/\(file)")) { $1 }
     }
     let data = try Data(contentsOf: URL(fileURLWithPath: "\(folder)/config.json"))
     config = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])

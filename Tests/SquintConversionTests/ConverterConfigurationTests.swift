@@ -65,7 +65,9 @@ import Testing
 
   /// Only with a rule of scaling, as in transformers; the default turns the whole head.
   @Test func partOfAHeadIsRotated() throws {
-    var json: [String: Any] = ["hidden_size": 64, "num_attention_heads": 2, "partial_rotary_factor": 0.25]
+    var json: [String: Any] = [
+      "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "partial_rotary_factor": 0.25,
+    ]
     for type in ["llama", "mistral", "qwen2", "qwen3"] {
       json["model_type"] = type
       json["rope_scaling"] = nil

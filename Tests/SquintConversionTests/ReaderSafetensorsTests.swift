@@ -157,7 +157,7 @@ import Testing
       let path = try folder.write("x.safetensors", bytes)
       return squintError { try SafetensorsSource(path: path) }?.message ?? "no error"
     }
-    #expect(try message([]).contains("too few"))
+    #expect(try message([]).contains("is empty"))
     #expect(try message([1, 2, 3]).contains("too few"))
     #expect(try message(littleEndian(UInt64(3)) + [0x7B]).contains("runs past the end of the file (9 bytes)"))
     #expect(try message(littleEndian(UInt64.max)).contains("too long"))

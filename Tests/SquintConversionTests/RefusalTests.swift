@@ -74,6 +74,21 @@ import Testing
     }
   }
 
+  /// The class is called by its name where something of it is not known; where all is, only a note says so.
+  @Test func classesThatAreNotKnown() throws {
+    var variant = try CheckpointVariant("llama-gqa")
+    let original = try Converted { try variant.write(to: $0) }
+    for name in ["LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "MyLlamaForCausalLM"] {
+      variant.config["architectures"] = [name]
+      let same = try Converted { try variant.write(to: $0) }
+      #expect(same == original)
+      #expect(same.hasNote(name, "is not known") == (name == "MyLlamaForCausalLM"))
+    }
+    variant.tensors["model.layers.0.self_attn.sinks"] = StoredTensor(type: "F32", shape: [4], bytes: Data(count: 16))
+    let error = try planError { try variant.write(to: $0) }
+    expect(error, .badData, ["no rule maps tensor model.layers.0.self_attn.sinks; MyLlamaForCausalLM is not supported"])
+  }
+
   @Test func headsForOtherTasks() throws {
     for (architecture, head) in [
       ("LlamaForSequenceClassification", "score.weight"), ("Qwen2ForTokenClassification", "score.weight"),
@@ -225,7 +240,7 @@ import Testing
       #expect((error?.message.utf8.count ?? 0) < 500)
     }
     // A file that is not there is only that.
-    for source in ["nothing", "/tmp/nothing/there.gguf", "./a/b", "../a"] {
+    for source in ["nothing", "/tmp/nothing/there.gguf", "./a/b", "../a", "nowhere/model.gguf"] {
       expect(squintError { try planConversion(source: source) }, .noInput, ["No such file or directory"])
     }
   }

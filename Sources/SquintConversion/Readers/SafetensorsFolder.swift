@@ -92,7 +92,10 @@ struct SafetensorsFolder {
       throw .badData(path, "\(all) are whole checkpoints both; keep one of them")
     }
     let files: [String]
-    if let set = whole.first {
+    if index == nil, indexName != nil, whole.isEmpty {
+      // Nothing tells whether they are all.
+      return nil
+    } else if let set = whole.first {
       files = set.value.map(\.name).sorted()
     } else if let set = sets.first, index == nil, !names.contains(single) {
       let there = Set(set.value.map(\.number))
