@@ -16,8 +16,8 @@ extension PackedReading {
   private mutating func mlx(_ weights: SourceTensor, stem: String) throws(SquintError) -> PackedMatrix? {
     guard let scales = take(stem, "scales") else { return nil }
     let own = settings.mlx(of: stem)
-    let mode = either(own?["mode"]?.string, settings.mlx["mode"]?.string) ?? "affine"
-    guard let biases = take(stem, "biases"), mode == "affine" else {
+    guard let biases = take(stem, "biases") else {
+      let mode = either(own?["mode"]?.string, settings.mlx["mode"]?.string) ?? "affine"
       guard mode != "affine" else { throw missing("biases", weights) }
       throw wrong(
         weights,
