@@ -31,7 +31,7 @@ struct Chat: ParsableCommand {
   func run() throws {
     // `kill` ends a conversation at once.
     let cancellation = Interrupt.install([SIGINT])
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     let plan = try SessionPlan(
       model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
     machine.report(plan)

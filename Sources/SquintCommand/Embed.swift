@@ -35,7 +35,8 @@ struct Embed: ParsableCommand {
     }
     let cancellation = Interrupt.install()
     let embedder = try Embedder(
-      model.open(), stage: stage, side: size, threads: compute.threads, memory: compute.memory?.bytes)
+      model.open(memory: compute.memory), stage: stage, side: size, threads: compute.threads,
+      memory: compute.memory?.bytes)
     var file: OutputFile?
     try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
       // Not before: a picture that is none leaves no file behind.

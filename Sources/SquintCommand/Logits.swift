@@ -30,7 +30,7 @@ struct Logits: ParsableCommand {
     }
     // A signal that ended the program at once would leave the half-written file behind.
     let cancellation = Interrupt.install()
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     let pictures = try machine.pictures(media, for: model)
     let prompt =
       try prompt.map { (text) throws(SquintError) in try model.prompt(text: text, pictures: pictures) }
