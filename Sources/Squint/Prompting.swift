@@ -54,6 +54,9 @@ extension Model {
 
   // MARK: Text with markers
 
+  /// No context is as long; each row is a text before it is a token.
+  private static let mostRows = 1 << 20
+
   /// The prompt of `text`, in which each `markup.marker` stands for a picture.
   private func prompt(
     marked text: String, pictures: [Picture], addSpecialTokens: Bool
@@ -66,6 +69,11 @@ extension Model {
 
     guard let token = markup.token else {
       return try piecewise(parts, pictures: pictures, addSpecialTokens: addSpecialTokens)
+    }
+    let rows = pictures.reduce(0) { $0 + $1.rows }
+    guard rows <= Self.mostRows else {
+      throw SquintError(
+        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
     }
     // As the checkpoint's processor does it: the text with as many image tokens as there are rows is tokenized whole.
     var whole = parts[0]
