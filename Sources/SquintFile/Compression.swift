@@ -115,14 +115,12 @@ final class FrameReader {
     guard remaining == 0 else {
       throw SquintError(.badData, "the compressed metadata has \(grouped(remaining)) bytes too many")
     }
-    var byte: UInt8 = 0
+    let spare = UnsafeMutablePointer<UInt8>.allocate(capacity: 1)
+    defer { spare.deallocate() }
     while !isAtEnd {
-      let isTooLong = try withUnsafeMutableBytes(of: &byte) { (byte) throws(SquintError) in
-        var output = ZSTD_outBuffer(dst: byte.baseAddress, size: 1, pos: 0)
-        try step(&output)
-        return output.pos > 0
-      }
-      if isTooLong { throw Self.corrupt("it decodes to more than \(grouped(decodedBytes)) bytes") }
+      var output = ZSTD_outBuffer(dst: spare, size: 1, pos: 0)
+      try step(&output)
+      guard output.pos == 0 else { throw Self.corrupt("it decodes to more than \(grouped(decodedBytes)) bytes") }
     }
   }
 
