@@ -1,6 +1,11 @@
 import SquintCompute
 import SquintFile
 
+extension MemoryLimit {
+  /// `memory` bytes, or what is free.
+  public init(memory: Int?) { self = memory.map { .allowed($0) } ?? .free(Machine().availableBytes) }
+}
+
 /// What this machine, and the control group that this process is in, have.
 public struct Machine: Sendable {
   /// The processors that this process may use.
@@ -33,7 +38,7 @@ public struct Machine: Sendable {
     return residentBytes()
   }
 
-  static func residentBytes() -> Int { residentPages().all * Int(sysconf(Int32(_SC_PAGESIZE))) }
+  static func residentBytes() -> Int { SquintFile.residentBytes() }
 
   private static func anonymousBytes() -> Int {
     let pages = residentPages()

@@ -10,7 +10,7 @@ import SquintText
 public final class Model: Sendable {
   public let file: ModelFile
   /// Reads weights that do not stay in memory.
-  let reader: DirectReader
+  package let reader: DirectReader
   package let configuration: TransformerDecoder.Configuration
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
@@ -23,6 +23,8 @@ public final class Model: Sendable {
   public let sampling: SamplingOptions
   /// What the tokenizer and the chat template hold in memory, in bytes.
   let tokenizerBytes: Int
+  /// At most what was held beside it while it was made, in bytes.
+  let openingBytes: Int
   let weights: TransformerDecoder.Weights
   /// nil for a model that takes text alone.
   let vision: Vision?
@@ -30,8 +32,12 @@ public final class Model: Sendable {
 
   /// Opens the model at `path`.
   ///
-  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder.
-  public convenience init(path: String) throws(SquintError) { try self.init(ModelFile(path: path)) }
+  /// - Parameter memory: the bytes that this process may take to do so; nil: what is free.
+  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder, `doesNotFit` where
+  ///   its tables or its tokenizer take more memory than that.
+  public convenience init(path: String, memory: Int? = nil) throws(SquintError) {
+    try self.init(ModelFile(path: path, memory: MemoryLimit(memory: memory)))
+  }
 
   /// Makes `file`, which may be a part of a larger one, ready for sessions.
   ///
@@ -51,7 +57,7 @@ public final class Model: Sendable {
       let template = try metadata.string("chat.template", default: "")
       let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
       let residentBefore = Machine.residentBytes()
-      tokenizer = try Self.storedTokenizer(in: file)
+      (tokenizer, openingBytes) = try Self.storedTokenizer(in: file)
       file.advise(0..<file.frontEnd, .done)  // all of it has been read
       chat = ChatFormat(
         source: template, tokenizer: tokenizer, stopTokens: named, pictures: (markup.token, markup.texts))
@@ -82,13 +88,22 @@ public final class Model: Sendable {
   ///
   /// - Throws: `badData` where it has none or it is corrupt.
   public static func tokenizer(of file: ModelFile) throws(SquintError) -> Tokenizer {
-    guard let tokenizer = try storedTokenizer(in: file) else { throw noTokenizer(file) }
+    guard let tokenizer = try storedTokenizer(in: file).tokenizer else { throw noTokenizer(file) }
     return tokenizer
   }
 
-  private static func storedTokenizer(in file: ModelFile) throws(SquintError) -> Tokenizer? {
-    let metadata = try file.bulkMetadata()
-    return TokenizerDefinition.isPresent(in: metadata) ? try Tokenizer(TokenizerDefinition(metadata: metadata)) : nil
+  /// The tokenizer in `file`, and at most what was held beside it while it was made, in bytes.
+  private static func storedTokenizer(
+    in file: ModelFile
+  ) throws(SquintError) -> (tokenizer: Tokenizer?, beside: Int) {
+    let metadata = try file.bulkMetadata(where: TokenizerDefinition.isKey)
+    guard TokenizerDefinition.isPresent(in: metadata) else { return (nil, file.unpackingBytes) }
+    let stored = TokenizerDefinition.storedBytes(in: metadata)
+    try file.memory.check(stored, for: "\(file.path): reading its tokenizer")
+    let definition = try TokenizerDefinition(metadata: metadata)
+    try file.memory.check(definition.tableBytes, for: "\(file.path): reading its tokenizer")
+    // The metadata, and what was made of it on the way to the tables.
+    return (try Tokenizer(definition), max(file.unpackingBytes + stored, 2 * stored + definition.makingBytes))
   }
 
   var noTokenizer: SquintError { Self.noTokenizer(file) }

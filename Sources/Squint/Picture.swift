@@ -50,6 +50,9 @@ public final class Picture: Sendable {
     return tiles
   }
 
+  /// Whether it holds the memory of its pixels.
+  package var isDecoded: Bool { decoded.withLock { $0 != nil } }
+
   /// Gives the memory of the pixels back.
   func forget() { decoded.withLock { $0 = nil } }
 }

@@ -232,11 +232,13 @@ struct Planner {
   private func encodersWeights(_ weights: SessionPlan.Weights) -> [Candidate] {
     guard let parts = weights.encoder?.parts, let layouts = conditions.pictures?.layouts else { return [] }
     let most = layouts.map(\.count).max() ?? 1
-    return (1...most).map { tiles in
+    func passes(_ tiles: Int) -> Int { layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles } }
+    // Of those that need the weights equally often the one with the fewest tiles takes the least.
+    return (1...most).filter { $0 == 1 || passes($0) < passes($0 - 1) }.map { tiles in
       var weights = weights
       weights.tiles = tiles
       weights.encoder = Residency(parts: parts, keepingAtMost: 0)
-      let passes = layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles }
+      let passes = passes(tiles)
       return Candidate(weights: weights) { spare in
         var kept = weights
         let residency = Residency(parts: parts, keepingAtMost: spare)
@@ -341,8 +343,8 @@ struct Planner {
     case .once(let sizes): most = sizes.map(\.layout.count).max() ?? 1
     case .always: most = conditions.pictures?.layouts.first?.count ?? 1
     }
-    var options = options
-    for tiles in stride(from: most - 1, through: 1, by: -1) {
+    func fits(_ tiles: Int) -> Bool {
+      var options = options
       options.maximumTiles = tiles
       if case .once(let sizes) = self.options.vision {
         let smaller = sizes.map { $0.limited(toTiles: tiles) }
@@ -351,9 +353,16 @@ struct Planner {
           prompt - sizes.reduce(0) { $0 + $1.rows } + smaller.reduce(0) { $0 + $1.rows }
         }
       }
-      if let planner = try? with(options), ((try? planner.fittingAny()) ?? nil) != nil { return tiles }
+      guard let planner = try? with(options) else { return false }
+      return ((try? planner.fittingAny()) ?? nil) != nil
     }
-    return nil
+    // Fewer take less.
+    var (low, high) = (0, most - 1)
+    while low < high {
+      let middle = (low + high + 1) / 2
+      if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    return low > 0 ? low : nil
   }
 
   /// What the session takes where no weight stays that need not.

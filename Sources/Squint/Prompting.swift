@@ -82,6 +82,9 @@ extension Model {
   /// The token that stands for rows of pictures: never what somebody wrote.
   private var pictureTokens: Set<Int32> { markup.token.map { [$0] } ?? [] }
 
+  /// No context is as long; each row is a text before it is a token.
+  private static let mostRows = 1 << 20
+
   /// The prompt of `text`, in which each `markup.marker` that is its own stands for a picture, and no token of `controls` is found
   /// in content.
   private func prompt(
@@ -122,6 +125,11 @@ extension Model {
       }
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
       return prompt
+    }
+    let rows = pictures.reduce(0) { $0 + $1.rows }
+    guard rows <= Self.mostRows else {
+      throw SquintError(
+        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
     }
     // As the checkpoint's processor does it: the text with as many image tokens as there are rows is tokenized whole.
     var whole = parts[0]

@@ -232,7 +232,8 @@ extension SessionPlan {
     let answering = [module("decoder", weights.decoder)].compactMap(\.self)
     // The arena's pages stay once they are written; what only the encoder needs is given back when it is done.
     func buffers(_ written: Phases) -> [Item] { [Item(name: "arena", byteCount: arena.byteCount(writtenIn: written))] }
-    var phases = [Phase(name: "load", items: process)]
+    let opening = Item(name: "opening", byteCount: model.openingBytes)
+    var phases = [Phase(name: "load", items: process + [opening])]
     if vision != nil {
       phases.append(
         Phase(

@@ -133,7 +133,7 @@ struct Ask: ParsableCommand {
 
   private func open(_ model: String?, isAlone: Bool) throws(SquintError) -> ModelFile {
     do {
-      return try ModelFile.open(model)
+      return try ModelFile.open(model, memory: machine.compute.memory)
     } catch {
       guard !isAlone, let model, !Self.isMeantAsFile(model) else { throw error }
       throw SquintError(

@@ -30,7 +30,7 @@ struct Chat: ParsableCommand {
 
   func run() throws {
     let cancellation = Interrupt.cancellation
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     let plan = try SessionPlan(
       model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
     machine.report(plan, for: model)

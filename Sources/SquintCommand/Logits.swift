@@ -29,7 +29,7 @@ struct Logits: ParsableCommand {
     guard (prompt == nil) != ids.isEmpty else {
       throw SquintError(.usage, "give the prompt either as --prompt TEXT or as --ids ID…")
     }
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     let pictures = try machine.pictures(media, for: model)
     let prompt =
       try prompt.map { (text) throws(SquintError) in try model.prompt(text: text, pictures: pictures) }

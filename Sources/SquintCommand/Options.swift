@@ -171,7 +171,8 @@ struct ModelArgument: ParsableArguments {
     completion: .file(extensions: ["squint"]))
   var model: String?
 
-  func open() throws(SquintError) -> ModelFile { try ModelFile.open(model) }
+  /// - Parameter memory: the option `--memory`, where the command has it.
+  func open(memory: ByteSize? = nil) throws(SquintError) -> ModelFile { try ModelFile.open(model, memory: memory) }
 }
 
 /// The model where other arguments follow it, so that it cannot be left out.

@@ -19,6 +19,10 @@ struct FileHeader {
   var tensorCount = 0
   var bulkMetadataCount = 0
 
+  /// At most what the tables and the metadata of the front take in memory, in bytes: rows of some hundred bytes, and texts, of which
+  /// an empty one takes four times what it takes in the file.
+  var tableBytes: Int { 160 * metadataCount + 128 * moduleCount + 384 * tensorCount + 5 * frontBytes }
+
   /// Where tables and metadata end; modules begin there or behind.
   var metadataEnd: Int { bulkOffset + bulkBytes }
 
@@ -100,6 +104,10 @@ extension FileHeader {
     }
     guard reserved.allSatisfy({ $0 == 0 }) else {
       throw .badData(path, "a reserved field of its header is set; update squint")
+    }
+    // No entry and no row is shorter than 8 bytes: with this, sizes that are made of these counts are sizes.
+    guard [metadataCount, moduleCount, tensorCount].allSatisfy({ $0 <= frontBytes / 8 }) else {
+      throw .badData(path, "its tables claim more rows than they have bytes for; fetch the file again")
     }
     guard bulkOffset >= Self.byteCount + frontBytes, bulkOffset % PanelLayout.alignment == 0,
       bulkOffset <= fileBytes, bulkBytes <= fileBytes - bulkOffset, bulkDecodedBytes <= Self.largestBulk,

@@ -18,17 +18,21 @@ public struct MappedFile: ~Copyable, Sendable {
   ///   - name: what messages call it; nil: its path.
   /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read; `badData` when it has no such part.
   public init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
-    self.path = name ?? path
-    offset = range?.lowerBound ?? 0
+    let shown = name ?? path
     // O_NONBLOCK: opening a named pipe would wait for a writer.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw .cannotOpen(self.path, errno) }
+    guard descriptor >= 0 else { throw .cannotOpen(shown, errno) }
+    let bytes: UnsafeRawBufferPointer
     do throws(SquintError) {
-      bytes = try Self.map(descriptor, range, self.path)
+      bytes = try Self.map(descriptor, range, shown)
     } catch {
       close(descriptor)
       throw error
     }
+    // Together, at the end: Swift 6.0 takes no error out of an initializer that has set some of them.
+    self.path = shown
+    offset = range?.lowerBound ?? 0
+    self.bytes = bytes
     self.descriptor = descriptor
   }
 

@@ -139,6 +139,14 @@ public struct TransformerDecoder {
     let headSlices: [Range<Int>]
     /// The size of a panel of the embedding, in bytes.
     let embeddingPanelBytes: Int
+    /// Whether the embedding is the head, and so stays in memory where that does.
+    private let isTied: Bool
+
+    /// Whether the embedding is in memory at any time where these stay. One that is not the head does not stay where anything is
+    /// read: of it single rows are used.
+    func keepsEmbedding(_ residency: Residency) -> Bool {
+      residency.streamsNothing || isTied && !residency.isStreamed[layers...].contains(true)
+    }
 
     /// How many of `ranges` are layers.
     public var layers: Int { ranges.count - headSlices.count }
@@ -151,7 +159,8 @@ public struct TransformerDecoder {
     public init(_ weights: Weights) {
       let file = weights.file
       let layers = file.layerRanges(of: "decoder", count: weights.layers.count)
-      let head = file.tensor("decoder.head") ?? file.tensor("decoder.embedding")!
+      isTied = file.tensor("decoder.head") == nil
+      let head = file.tensor(isTied ? "decoder.embedding" : "decoder.head")!
       let perSlice = max((layers.map(\.count).max() ?? 0) / weights.head.panelBytes, 1)
       headSlices = stride(from: 0, to: weights.head.panels, by: perSlice).map {
         $0..<min($0 + perSlice, weights.head.panels)
@@ -212,7 +221,7 @@ public struct TransformerDecoder {
       self.parts = parts
       stream = try WeightStream.Regions(residency, phases: phases, in: &plan)
       embeddingPanel =
-        residency.streamsNothing
+        parts.keepsEmbedding(residency)
         ? nil
         : try plan.reserve(
           "embedding panel", count: DirectReader.spaceBytes(parts.embeddingPanelBytes), phases: phases,

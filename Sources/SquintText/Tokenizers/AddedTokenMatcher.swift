@@ -14,6 +14,12 @@ struct AddedTokenMatcher: Sendable {
 
   var isEmpty: Bool { tokens.isEmpty }
 
+  /// At most what matchers of `count` tokens of `bytes` bytes together hold, and what is held beside them while they are made, in
+  /// bytes: a node and an edge for each byte, in arrays that grow by doubling.
+  static func byteCount(of count: Int, bytes: Int) -> (kept: Int, making: Int) {
+    (2 * 13 * bytes + 96 * count, 2 * 24 * bytes + 160 * count)
+  }
+
   /// - Parameter entries: the tokens with the bytes to look for. Of equal ones the first counts; empty ones are left
   ///   out.
   init(_ entries: [(token: TokenizerDefinition.AddedToken, bytes: [UInt8])]) {
