@@ -148,7 +148,7 @@ public final class Model: Sendable {
   /// Whether the model takes pictures.
   public var sees: Bool { vision != nil }
 
-  /// The picture at `path`, for a prompt. Its header is read now, its pixels when a session looks at it.
+  /// The picture at `path`, `-` being stdin, for a prompt. Its header is read now, its pixels when a session looks at it.
   ///
   /// - Parameter maximumTiles: where the model cuts pictures into tiles, into no more than these; nil: as the checkpoint does.
   /// - Throws: `noInput` where it cannot be read, `badData` where it is no picture that can be looked at, `usage` where the
@@ -169,15 +169,18 @@ public final class Model: Sendable {
   ///
   /// - Throws: as `picture`.
   public func pictures(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Picture] {
+    guard let vision else { throw blind }
     var limit = options.maximumTiles
+    var pictures = try pictures(paths, maximumTiles: limit)
     while true {
-      let pictures = try pictures(paths, maximumTiles: limit)
       var options = options
       options.vision = .once(pictures.map(\.size))
       options.prompt = pictures.reduce(Planner.usualQuestion) { $0 + $1.rows }
       let most = pictures.map(\.size.layout.count).max() ?? 1
       guard most > 1, (try? SessionPlan(self, options)) == nil else { return pictures }
       limit = most - 1
+      // What came through a pipe comes only once.
+      for index in pictures.indices { pictures[index] = try Picture(pictures[index], vision, maximumTiles: limit) }
     }
   }
 

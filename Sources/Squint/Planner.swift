@@ -11,7 +11,7 @@ struct Planner {
     let machine: Machine
     let budget: Int
     let parts: TransformerDecoder.Parts
-    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int)?
+    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)?
   }
 
   private let model: Model
@@ -46,7 +46,7 @@ struct Planner {
   /// What the pictures of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
   private static func pictures(
     _ options: SessionOptions, _ model: Model
-  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int)? {
+  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)? {
     switch options.vision {
     case .none: return nil
     case .once(let sizes):
@@ -55,11 +55,13 @@ struct Planner {
       // All stay decoded until they are encoded, and one is being decoded.
       let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
       let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
-      return (sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding)
+      return (
+        sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding, sizes.reduce(0) { $0 + $1.heldBytes }
+      )
     case .always:
       guard model.vision != nil else { return nil }
       let size = try model.largestPicture().limited(toTiles: options.maximumTiles ?? Int.max)
-      return ([size.layout], size.rows, size.decodingBytes)
+      return ([size.layout], size.rows, size.decodingBytes, 0)
     }
   }
 

@@ -11,7 +11,7 @@ struct Bench: ParsableCommand {
 
   @Option(
     help: .init("Measure the encoder with this picture, too.", valueName: "file"),
-    completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
+    completion: .file(extensions: PictureFormat.extensions))
   var image: String?
 
   @Option(name: .customShort("p"), help: .init("The tokens of the prompt.", valueName: "n"))

@@ -14,11 +14,15 @@ enum BuiltInModel {
     guard offset >= 0 else {
       throw SquintError(.noInput, "\(name): this system does not say where it is in the program; give a MODEL")
     }
+    let range = offset..<offset + Int(squint_nano_size())
     do {
-      return try ModelFile(
-        path: "/proc/self/exe", range: offset..<offset + Int(squint_nano_size()), name: name, memory: memory)
+      return try ModelFile(path: "/proc/self/exe", range: range, name: name, memory: memory)
     } catch {
       guard error.kind == .noInput else { throw error }
+      // Without /proc, the path by which the kernel started this program; a file that took its place since has no model there.
+      if let path = programPath, let file = try? ModelFile(path: path, range: range, name: name, memory: memory) {
+        return file
+      }
       throw SquintError(error.kind, "\(error.message): it is in this program, read by /proc/self/exe; give a MODEL")
     }
   }

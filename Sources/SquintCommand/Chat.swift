@@ -30,6 +30,7 @@ struct Chat: ParsableCommand {
 
   func run() throws {
     let cancellation = Interrupt.cancellation
+    guard !media.isOnStandardInput else { throw Self.noPictureOnStandardInput }
     let model = try Model(model.open(memory: machine.compute.memory))
     let plan = try SessionPlan(
       model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
@@ -66,7 +67,7 @@ struct Chat: ParsableCommand {
       guard said.isCommand, let word = words.first, word.hasPrefix("/") else {
         guard !words.isEmpty else { continue }
         Interrupt.ask([SIGINT])
-        report { () throws(SquintError) in try conversation.ask(said.text) }
+        report { () throws(SquintError) in try conversation.ask(said.text.repaired) }
         if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }
         continue
       }
@@ -77,6 +78,7 @@ struct Chat: ParsableCommand {
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
       case "/image" where words.count == 2:
         report { () throws(SquintError) in
+          guard words[1] != "-" else { throw Self.noPictureOnStandardInput }
           try conversation.show(model.picture(Self.file(words[1]), maximumTiles: tiles))
         }
       case "/save" where words.count == 2:
@@ -94,6 +96,9 @@ struct Chat: ParsableCommand {
       }
     }
   }
+
+  private static let noPictureOnStandardInput = SquintError(
+    .usage, "stdin is the conversation, and cannot be a picture; give the file of one")
 
   /// In a conversation an error is told, and the conversation goes on.
   private func report(_ body: () throws(SquintError) -> Void) {
@@ -140,7 +145,7 @@ struct Chat: ParsableCommand {
       isEscaped = character == "\\" && !isEscaped
       if !isEscaped { path.append(character) }
     }
-    if path.hasPrefix("~/"), let home = getenv("HOME") { path = String(cString: home) + path.dropFirst() }
+    if path.hasPrefix("~/"), let home = getenv("HOME") { path = String(fileName: home) + path.dropFirst() }
     return path
   }
 }

@@ -55,7 +55,7 @@ struct Inspect: ParsableCommand {
     if json {
       try printJSON(
         Output(
-          file: file.path, bytes: file.byteCount,
+          file: file.path.withVisibleBytes, bytes: file.byteCount,
           metadata: Dictionary(uniqueKeysWithValues: file.metadata.entries.map { ($0.key, JSONMetadata($0.value)) }),
           modules: modules,
           tensors: tensors
@@ -65,7 +65,7 @@ struct Inspect: ParsableCommand {
             } : nil))
       return
     }
-    Terminal.write("\(file.path): \(grouped(file.byteCount)) bytes\n\n")
+    Terminal.write("\(printable(file.path)): \(grouped(file.byteCount)) bytes\n\n")
     for (key, value) in file.metadata.entries { Terminal.write("\(key) = \(JSONMetadata(value).summary)\n") }
     Terminal.write("\n")
     var table = TextTable(["module", "parameters", "bytes", "bits per weight", "types"])

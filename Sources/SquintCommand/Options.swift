@@ -89,9 +89,13 @@ struct MachineOptions: ParsableArguments {
 struct MediaOptions: ParsableArguments {
   @Option(
     help: .init(
-      "A picture (JPEG, PNG or WebP). Repeatable; it stands where the prompt has <image>, or comes first.",
-      valueName: "file"), completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
+      """
+      A picture (\(PictureFormat.list)), or - for one on stdin. Repeatable; it stands where the prompt has <image>, or comes first.
+      """, valueName: "file"), completion: .file(extensions: PictureFormat.extensions))
   var image: [String] = []
+
+  /// Whether one of them comes on stdin.
+  var isOnStandardInput: Bool { image.contains("-") }
 }
 
 extension SessionOptions.VisionUse {
@@ -101,7 +105,7 @@ extension SessionOptions.VisionUse {
 
 /// How what people say becomes a prompt.
 struct PromptOptions: ParsableArguments {
-  @Option(help: .init("What the model is told before everything else.", valueName: "text"))
+  @Option(help: .init("What the model is told before everything else.", valueName: "text"), transform: \.repaired)
   var system: String?
 
   @Flag(
@@ -150,7 +154,7 @@ struct GenerationArguments: ParsableArguments {
       valueName: "n"))
   var seed: UInt64?
 
-  @Option(help: .init("End the answer before this text. Repeatable.", valueName: "text"))
+  @Option(help: .init("End the answer before this text. Repeatable.", valueName: "text"), transform: \.repaired)
   var stop: [String] = []
 
   /// The options over `defaults`.

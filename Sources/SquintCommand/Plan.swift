@@ -160,6 +160,7 @@ extension SessionPlan {
       Part(name: "threads", meaning: "the stacks of its threads", colour: "#adb5bd"),
       Part(name: "tokenizer", meaning: "the vocabulary's tables", colour: "#e9c46a"),
       Part(name: "opening", meaning: "unpacking the vocabulary, released when it is done", colour: "#cdb4db"),
+      Part(name: "piped pictures", meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
       Part(name: "encoder.image", meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
       Part(name: "projector.image", meaning: "the weights that translate it for the text model", colour: "#dda15e"),
       Part(name: "pictures", meaning: "decoding the pictures, and their pixels", colour: "#7b2cbf"),

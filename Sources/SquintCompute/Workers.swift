@@ -26,7 +26,7 @@ public final class Workers: Sendable {
 
   /// Starts `count - 1` threads.
   ///
-  /// - Throws: `usage` where `count` is outside `counts`; `internalError` where the system gives no thread.
+  /// - Throws: `usage` where `count` is outside `counts`; `doesNotFit` where the system gives no thread.
   public init(count: Int) throws(SquintError) {
     guard Self.counts.contains(count) else {
       throw SquintError(.usage, "\(count) threads; choose 1 to \(Self.counts.upperBound)")

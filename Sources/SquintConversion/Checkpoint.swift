@@ -48,9 +48,9 @@ struct CheckpointText: Sendable {
   }
 }
 
-/// The last component of `path`, however many slashes end it.
+/// The last component of `path`, however many slashes end it, as a text.
 func lastComponent(_ path: String) -> String {
-  path.split(separator: "/").last.map(String.init) ?? path
+  (path.split(separator: "/").last.map(String.init) ?? path).withVisibleBytes
 }
 
 /// The defaults for generation that a checkpoint gives, checked.

@@ -129,9 +129,15 @@ struct ConvertCommand: ParsableCommand {
     Terminal.prepare(
       "squint-convert",
       unreadable: "a source file cannot be read any more: it was changed meanwhile, or the disk is failing\n")
+    do { try withSufficientStack(runCommand) } catch { Terminal.fail(error) }
+  }
+
+  private static func runCommand() {
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(programArguments())
       try command.run()
+    } catch let error as SquintError {
+      Terminal.fail(error)
     } catch {
       // Help and version are what was asked for; a bare exit code has been explained.
       if error is ExitCode || exitCode(for: error).isSuccess { exit(withError: error) }

@@ -115,10 +115,12 @@ extension FileHeader {
     else { throw .badData(path, "its compressed metadata lies outside the file; fetch the file again") }
   }
 
-  /// Whether `file` is a JPEG, PNG or WebP picture: people give one where the model belongs.
+  /// Whether `file` is a picture: people give one where the model belongs.
   private static func isPicture(_ file: UnsafeRawBufferPointer) -> Bool {
     file.starts(with: [0xFF, 0xD8, 0xFF]) || file.starts(with: [0x89, 0x50, 0x4E, 0x47])
-      || file.starts(with: "RIFF".utf8) && file.dropFirst(8).starts(with: "WEBP".utf8)
+      || file.starts(with: "RIFF".utf8) && file.dropFirst(8).starts(with: "WEBP".utf8) || file.starts(with: "GIF8".utf8)
+      // The size of a BMP's header is small.
+      || file.starts(with: "BM".utf8) && file.dropFirst(15).starts(with: [0, 0, 0])
   }
 
   private static func truncated(_ path: String, expected: Int, found: Int) -> SquintError {

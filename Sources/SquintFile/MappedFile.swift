@@ -44,8 +44,7 @@ public struct MappedFile: ~Copyable, Sendable {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
     }
     guard status.st_mode & S_IFMT == S_IFREG else {
-      let isFolder = status.st_mode & S_IFMT == S_IFDIR
-      throw SquintError(.noInput, "\(path): this is \(isFolder ? "a folder, not a file" : "not a regular file")")
+      throw SquintError(.noInput, "\(path): \(irregular(status))")
     }
     let size = Int(status.st_size)
     let range = range ?? 0..<size
@@ -62,7 +61,10 @@ public struct MappedFile: ~Copyable, Sendable {
     guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, off_t(range.lowerBound - lead)),
       base != MAP_FAILED
     else {
-      throw SquintError(.noInput, "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(errno))")
+      let code = errno
+      throw SquintError(
+        code == ENOMEM ? .doesNotFit : .noInput,
+        "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(code))")
     }
     return UnsafeRawBufferPointer(start: base + lead, count: range.count)
   }
@@ -108,4 +110,14 @@ package enum FileUse: Sendable {
   case soon
   /// It will not be read any more: its pages leave this process, but may stay in the page cache.
   case done
+}
+
+/// What is wrong with an input of `status` that is read at any place, and so has to be a regular file.
+package func irregular(_ status: stat) -> String {
+  switch status.st_mode & S_IFMT {
+  case S_IFDIR: "this is a folder, not a file"
+  case S_IFIFO, S_IFSOCK:
+    "this is a pipe, which can be read once only, and it is read at many places; save it as a file"
+  default: "this is a device, not a file"
+  }
 }

@@ -200,19 +200,3 @@ func withBytes<Value: BitwiseCopyable>(
   }
   try result.get()
 }
-
-/// The names of everything in the folder at `path`, sorted.
-///
-/// - Throws: `SquintError.noInput` where it cannot be read.
-package func fileNames(inFolder path: String) throws(SquintError) -> [String] {
-  guard let folder = opendir(path) else { throw .cannotOpen(path, errno) }
-  defer { closedir(folder) }
-  var names: [String] = []
-  while let entry = readdir(folder) {
-    let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-      String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-    }
-    if name != ".", name != ".." { names.append(name) }
-  }
-  return names.sorted()
-}

@@ -14,7 +14,8 @@ package final class SourceFile: Sendable {
   ///
   /// - Throws: `SquintError.noInput` when it does not exist, is not a regular file or cannot be opened.
   package init(path: String) throws(SquintError) {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    // O_NONBLOCK: opening a named pipe would wait for a writer.
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { throw .cannotOpen(path, errno) }
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
@@ -24,7 +25,7 @@ package final class SourceFile: Sendable {
     }
     guard status.st_mode & S_IFMT == S_IFREG else {
       close(descriptor)
-      throw SquintError(.noInput, "\(path): this is not a regular file")
+      throw SquintError(.noInput, "\(path): \(irregular(status))")
     }
     self.path = path
     self.descriptor = descriptor
