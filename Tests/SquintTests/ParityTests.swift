@@ -105,6 +105,43 @@ import Testing
     }
   }
 
+  /// Some models (Qwen2.5) have key biases of a hundred and more. In pairs that turn slowly they are the same in all keys, and a byte
+  /// for each number is for what is not; where others have them, a layer's keys get more than a byte.
+  ///
+  /// Heads are 8 wide: the pair (3, 7) turns by 1/30,000 of a radian at a step, (0, 4) by 1.
+  @Test(arguments: [[3: -180, 7: 120], [0: 90, 4: -60, 3: -180]])
+  func cacheHoldsKeysWithLargeBiases(_ biases: [Int: Float]) throws {
+    let folder = try TemporaryFolder()
+    let source = folder.path + "/checkpoint"
+    try FileManager.default.copyItem(
+      atPath: fixtures.appendingPathComponent("models/qwen2-tied").path, toPath: source)
+    try overwriteBF16("k_proj.bias", in: source + "/model.safetensors", with: biases)
+    var options = ConversionOptions()
+    options.type = .f32
+    try convert(source: source, to: folder.path + "/model.squint", options: options)
+    let biased = try Model(path: folder.path + "/model.squint")
+    let ids = try promptIDs("qwen2-tied")
+    let prompt = (0..<200).map { ids[$0 % ids.count] }
+    let exact = try logits(biased, prompt, SessionOptions(kvType: .f32, threads: 1))
+    let rounded = try logits(biased, prompt, SessionOptions(threads: 1))
+    #expect(zip(exact, rounded).map(cosine).reduce(0, +) / Double(prompt.count) > 0.999)
+  }
+
+  /// Sets numbers, by their places, of the BF16 tensors whose names end in `suffix`.
+  private func overwriteBF16(_ suffix: String, in path: String, with numbers: [Int: Float]) throws {
+    var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+    let headerBytes = (0..<8).reduce(0) { $0 | Int(bytes[$1]) << (8 * $1) }
+    let header = try JSONSerialization.jsonObject(with: Data(bytes[8..<8 + headerBytes])) as! [String: [String: Any]]
+    for (name, entry) in header where name.hasSuffix(suffix) {
+      let start = 8 + headerBytes + (entry["data_offsets"] as! [Int])[0]
+      for (place, number) in numbers {
+        bytes[start + 2 * place] = UInt8(truncatingIfNeeded: number.bitPattern >> 16)
+        bytes[start + 2 * place + 1] = UInt8(truncatingIfNeeded: number.bitPattern >> 24)
+      }
+    }
+    try Data(bytes).write(to: URL(fileURLWithPath: path))
+  }
+
   /// Threads divide the work and do not change the result.
   @Test(arguments: [ElementType.f32, .int8, .int4]) func threads(_ type: ElementType) throws {
     let model = try model("qwen2-tied", type)

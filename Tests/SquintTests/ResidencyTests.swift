@@ -73,7 +73,8 @@ import Testing
 
   /// Neither do they depend on how a prompt is cut, in multiples of the rows whose attention is computed together.
   @Test(
-    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen3"], [ElementType.f32, .int8, .int4])
+    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen2-tied", "qwen3"],
+    [ElementType.f32, .int8, .int4])
   func chunksGiveTheSame(_ name: String, _ type: ElementType) throws {
     let model = try model(name, type)
     let ids = try promptIDs(name)
