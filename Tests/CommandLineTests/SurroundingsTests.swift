@@ -128,25 +128,7 @@ import Testing
     #expect(try run(#"\#(limited) "$SQUINT" ask --threads 1 --max-tokens 1 Hi < /dev/null"#).status == 0)
   }
 
-  // MARK: Signals
-
-  /// Whatever signal ends a program that writes, no half of a file stays; what SIGKILL leaves goes with the next.
-  @Test(arguments: [SIGHUP, SIGPIPE, SIGQUIT, SIGTERM, SIGXCPU, SIGABRT, SIGKILL])
-  func signals(_ signal: Int32) throws {
-    let ids = Array(repeating: "5", count: 4000)
-    let model = try folder.model("llama-llama3")
-    let out = "\(folder.path)/out.npy"
-    let program = try RunningProgram(
-      ["logits", model, "--context", "20000", "--threads", "1", "-o", out, "--ids"] + ids, signals: [signal])
-    let deadline = Date().addingTimeInterval(30)
-    while !folder.contents.contains(where: { $0.hasPrefix("out.npy.partial") }), Date() < deadline { usleep(1_000) }
-    kill(program.process.processIdentifier, signal)
-    let outcome = program.finish()
-    #expect(outcome.status == 128 + signal)
-    #expect(folder.contents.contains { $0.contains(".partial-") } == (signal == SIGKILL))
-    #expect(try squint("logits", model, "-o", out, "--ids", "5").status == 0)
-    #expect(folder.contents.filter { $0.hasPrefix("out.npy") } == ["out.npy"])
-  }
+  // MARK: Files that may not grow
 
   /// A file that may not grow so far is an error, not an end without a word.
   @Test func filesThatMayNotGrow() throws {
