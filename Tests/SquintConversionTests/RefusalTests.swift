@@ -117,11 +117,6 @@ import Testing
       ("bitsandbytes (8 bits)", ["quant_method": "bitsandbytes", "load_in_8bit": true], ["SCB": ("F32", [32])]),
       ("bitsandbytes (8 bits)", nil, ["SCB": ("F32", [32])]),
       (
-        "compressed-tensors", ["quant_method": "compressed-tensors", "format": "pack-quantized"],
-        ["weight_packed": ("I32", [32, 4])]
-      ),
-      ("compressed-tensors", nil, ["weight_packed": ("I32", [32, 4])]),
-      (
         "compressed-tensors", ["quant_method": "compressed-tensors", "format": "int-quantized"],
         ["weight": ("I8", [32, 32])]
       ),
