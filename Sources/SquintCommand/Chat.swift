@@ -221,12 +221,10 @@ private struct Conversation {
       Terminal.write("\n")
       statistics = clock.statistics(session)
       messages.append(ChatMessage(role: "assistant", text))
-      if answer.finishReason == .length {
+      if answer.finishReason == .length, options.maxTokens != answer.count {
         noteOnce(
-          options.maxTokens == answer.count
-            ? "the answer was cut after \(grouped(answer.count)) tokens; a larger --max-tokens lets it go on"
-            : "the context of \(grouped(session.context)) tokens is full; /reset forgets the conversation, a larger "
-              + "--context holds more")
+          "the context of \(grouped(session.context)) tokens is full; /reset forgets the conversation, a larger --context "
+            + "holds more")
       }
     } catch {
       (messages, pictures) = before

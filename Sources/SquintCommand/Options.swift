@@ -95,7 +95,7 @@ struct MediaOptions: ParsableArguments {
   var image: [String] = []
 
   /// Whether one of them comes on stdin.
-  var isOnStandardInput: Bool { image.contains("-") }
+  var isOnStandardInput: Bool { image.contains { PictureFile.isStandardInput($0) } }
 }
 
 extension SessionOptions.VisionUse {

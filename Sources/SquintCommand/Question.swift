@@ -179,8 +179,10 @@ enum StandardInput {
     return false
   }
 
-  /// Says so where text has come meanwhile, and was not waited for.
+  /// Says so where text has come meanwhile, and was not waited for: through a pipe, since a file is read to its end.
   static func noteLateText() {
+    var status = stat()
+    guard fstat(STDIN_FILENO, &status) == 0, [S_IFIFO, S_IFSOCK].contains(status.st_mode & S_IFMT) else { return }
     var event = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
     if use() == .ours, poll(&event, 1, 0) > 0, event.revents & Int16(POLLIN) != 0 {
       Terminal.report("note: text came on stdin later than the question was asked; it was not read")

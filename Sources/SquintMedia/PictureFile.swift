@@ -56,13 +56,16 @@ public final class PictureFile: Sendable {
 
   /// The descriptor of this process that `path` means: stdin, or one that a shell hands over as /dev/fd/63. Opened by its number it
   /// needs no /proc, and may be a socket.
-  private static func inherited(_ path: String) -> Int32? {
+  static func inherited(_ path: String) -> Int32? {
     if path == "-" || path == "/dev/stdin" { return STDIN_FILENO }
     for folder in ["/dev/fd/", "/proc/self/fd/"] where path.hasPrefix(folder) {
       return Int32(path.dropFirst(folder.count))
     }
     return nil
   }
+
+  /// Whether `path` names stdin: by `-`, or as a file of the system's.
+  public static func isStandardInput(_ path: String) -> Bool { inherited(path) == STDIN_FILENO }
 
   /// The `count` bytes from `offset` on, or those of them that the file has.
   func bytes(at offset: Int, count: Int) throws(SquintError) -> [UInt8] {

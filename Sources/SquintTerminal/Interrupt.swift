@@ -19,6 +19,7 @@ package enum Interrupt {
     // Ctrl-\ is for those who want to see the program's memory; the terminal is theirs again all the same.
     signal(SIGQUIT) { number in
       Terminal.leave(echoes: true)
+      UnfinishedFiles.removeAll()
       signal(number, SIG_DFL)
       raise(number)
     }

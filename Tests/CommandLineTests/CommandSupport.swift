@@ -1,4 +1,5 @@
 import Foundation
+import Squint
 import SquintConversion
 import SquintFile
 import Testing
@@ -36,6 +37,24 @@ final class TemporaryFolder {
     options.jobs = 1
     _ = try convert(source: fixtures.appendingPathComponent("models/\(name)").path, to: file, options: options)
     return file
+  }
+
+  /// A model of random weights that never ends an answer by itself, and takes a while to read a long prompt.
+  func talkativeModel() throws -> String {
+    let file = try ModelFile(path: model("llama-llama3"))
+    var plan = try ModelFilePlan(file)
+    plan.metadata["decoder.context"] = .int(1 << 20)
+    plan.metadata["generation.stop_tokens"] = nil
+    // Tokens that end a turn by their text are never the most probable ones.
+    let head = try #require(file.tensor("decoder.head") ?? file.tensor("decoder.embedding"))
+    var rows = [UInt8](file.bytes(of: head))
+    let stride = head.shape[1] * MemoryLayout<Float>.stride
+    for token in try Model(path: file.path).stopTokens {
+      for offset in Int(token) * stride..<(Int(token) + 1) * stride { rows[offset] = 0 }
+    }
+    let path = "\(path)/talkative.squint"
+    try write(plan, from: file, contents: [head.name: rows], to: path)
+    return path
   }
 }
 

@@ -84,7 +84,7 @@ import Testing
   }
 
   @Test func whatIsNoModel() throws {
-    try expectBad(folder.write("empty.squint", []), 65, "squint-convert")
+    try expectBad(folder.write("empty.squint", []), 65, "the file is empty")
     try expectBad(folder.write("text.squint", "Once upon a time\n".utf8), 65, "squint-convert")
     try expectBad(
       fixtures.appendingPathComponent("conversion/quantized.gguf").path, 65,
@@ -285,15 +285,7 @@ import Testing
   // MARK: Signals
 
   /// A copy of the model that answers for a long time.
-  private func talkative() throws -> String {
-    let file = try ModelFile(path: model)
-    var plan = try ModelFilePlan(file)
-    plan.metadata["decoder.context"] = .int(1 << 20)
-    plan.metadata["generation.stop_tokens"] = nil
-    let path = "\(folder.path)/talkative.squint"
-    try write(plan, from: file, to: path)
-    return path
-  }
+  private func talkative() throws -> String { try folder.talkativeModel() }
 
   @Test(arguments: [SIGINT, SIGTERM]) func aSignalEndsTheAnswer(signal: Int32) throws {
     let program = try RunningProgram(

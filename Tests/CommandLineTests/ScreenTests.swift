@@ -15,15 +15,7 @@ import Testing
   init() throws { folder = try TemporaryFolder() }
 
   /// A model of random weights that answers for a long time, and takes a while to read a long prompt.
-  private func talkative() throws -> String {
-    let file = try ModelFile(path: folder.model("llama-llama3"))
-    var plan = try ModelFilePlan(file)
-    plan.metadata["decoder.context"] = .int(1 << 20)
-    plan.metadata["generation.stop_tokens"] = nil
-    let path = "\(folder.path)/talkative.squint"
-    try write(plan, from: file, to: path)
-    return path
-  }
+  private func talkative() throws -> String { try folder.talkativeModel() }
 
   private let longPrompt = String(repeating: "a very long question ", count: 2000)
 

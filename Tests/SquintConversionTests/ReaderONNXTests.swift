@@ -125,7 +125,7 @@ import Testing
   }
 
   @Test func badMessages() throws {
-    #expect(try failure([]).contains("there is no graph"))
+    #expect(try failure([]).contains("the file is empty"))
     #expect(try failure(Self.number(1, 8)).contains("there is no graph"))
     #expect(try failure(Self.model([]) + Self.model([])).contains("two graphs"))
     #expect(try failure(Array("GGUF".utf8) + [3, 0, 0, 0]).contains("x.onnx: model: "))
