@@ -3,7 +3,7 @@ import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
 // squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
-// SquintFile > CKernels, CPictures > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP. CSquintNano, the model that is part of squint,
+// SquintFile > CKernels, CPictures, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF. CSquintNano, the model that is part of squint,
 // belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
   name: "squint",
@@ -35,9 +35,10 @@ let package = Package(
     .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
-    .target(name: "SquintMedia", dependencies: ["CPictures", "CWebP", "SquintFile"]),
+    .target(name: "SquintMedia", dependencies: ["CPictures", "CWebP", "CGIF", "CSystem", "SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
-    .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash"]),
+    .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash", "CSystem"]),
+    .target(name: "CSystem"),
     .target(name: "CKernels"),
     .target(name: "CSquintNano", cSettings: [.headerSearchPath("../../models")]),
     .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
@@ -47,6 +48,7 @@ let package = Package(
     .systemLibrary(name: "CJPEG", pkgConfig: "libjpeg", providers: [.apt(["libjpeg-dev"])]),
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
+    .systemLibrary(name: "CGIF", providers: [.apt(["libgif-dev"])]),
 
     .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),

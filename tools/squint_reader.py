@@ -36,6 +36,7 @@ import zstandard
 MAGIC = b"\x89SQNT\r\n\x1a"
 VERSION = 1
 HEADER_SIZE = 128
+ENTRY_LIMIT = 65_536  # each costs more than its bytes
 FRONT_LIMIT = 2 << 20  # header and front are read by every opening: a larger size is damage or malice
 BULK_LIMIT = 64 << 20  # so that a small frame cannot fill the memory
 ALIGNMENT = 64  # of bulk metadata, tensors, and headers and groups inside a panel
@@ -270,6 +271,8 @@ class Cursor:
 
 def read_metadata(cursor, count):
     """`count` entries as a dictionary; values of an unknown kind are skipped."""
+    if count > ENTRY_LIMIT:
+        raise SquintError(f"{cursor.place}: {count} entries of metadata; at most {ENTRY_LIMIT} are allowed")
     entries, seen = {}, set()
     for index in range(count):
         what = f"metadata entry {index}"
@@ -431,6 +434,8 @@ class SquintFile:
             raise SquintError(f"the file has {len(self._bytes)} bytes, its header says {header.file_size}{shorter}")
         if header.front_size > FRONT_LIMIT:
             raise SquintError(f"a front of {header.front_size} bytes; at most {FRONT_LIMIT} are allowed")
+        if max(header.metadata_count, header.module_count, header.tensor_count) > header.front_size // 8:
+            raise SquintError(f"a front of {header.front_size} bytes has no room for the rows that the header counts")
         front_end = HEADER_SIZE + header.front_size
         if front_end > header.file_size:
             raise SquintError(f"the front ({header.front_size} bytes) runs past the end of the file")

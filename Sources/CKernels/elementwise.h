@@ -324,6 +324,55 @@ TARGET static void rotary(float *x, size_t heads, size_t head_stride, size_t pai
   }
 }
 
+// The first 16 rows and columns of Sylvester's matrix, in which the smaller ones are.
+#define SIGN(i, j) (__builtin_parity((i) & (j)) ? -1.f : 1.f)
+#define SIGNS_4(i, j) SIGN(i, j), SIGN(i, (j) + 1), SIGN(i, (j) + 2), SIGN(i, (j) + 3)
+#define SIGNS(i)                                                                                                       \
+  { SIGNS_4(i, 0), SIGNS_4(i, 4), SIGNS_4(i, 8), SIGNS_4(i, 12) }
+static const float sylvester[16][16] = {SIGNS(0),  SIGNS(1),  SIGNS(2),  SIGNS(3), SIGNS(4),  SIGNS(5),
+                                        SIGNS(6),  SIGNS(7),  SIGNS(8),  SIGNS(9), SIGNS(10), SIGNS(11),
+                                        SIGNS(12), SIGNS(13), SIGNS(14), SIGNS(15)};
+#undef SIGNS
+#undef SIGNS_4
+#undef SIGN
+
+// Within a vector by its matrix, and from vector to vector by sums and differences.
+INLINE void hadamard_run(float *x, size_t n) {
+  const float scale = 1 / sqrtf((float)n);
+  if (n < LANES) {
+    for (size_t step = 1; step < n; step *= 2)
+      for (size_t i = 0; i < n; i++)
+        if (!(i & step)) {
+          const float a = x[i], b = x[i + step];
+          x[i] = a + b;
+          x[i + step] = a - b;
+        }
+    for (size_t i = 0; i < n; i++)
+      x[i] *= scale;
+    return;
+  }
+  for (size_t i = 0; i < n; i += LANES) {
+    vf sum = vf_set(0);
+    for (int k = 0; k < LANES; k++)
+      sum = vf_fma(vf_set(x[i + k] * scale), vf_load(sylvester[k]), sum);
+    vf_store(x + i, sum);
+  }
+  for (size_t step = LANES; step < n; step *= 2)
+    for (size_t start = 0; start < n; start += 2 * step)
+      for (size_t i = start; i < start + step; i += LANES) {
+        const vf a = vf_load(x + i), b = vf_load(x + i + step);
+        vf_store(x + i, vf_add(a, b));
+        vf_store(x + i + step, vf_sub(a, b));
+      }
+}
+
+TARGET static void hadamard(float *x, size_t heads, size_t head_stride, size_t width) {
+  const size_t n = width & (~width + 1);
+  for (size_t h = 0; n > 1 && h < heads; h++, x += head_stride)
+    for (size_t i = 0; i < width; i += n)
+      hadamard_run(x + i, n);
+}
+
 // x · sigmoid(s)
 INLINE vf times_sigmoid(vf x, vf s) { return vf_div(x, vf_add(vf_set(1), vf_exponential(vf_sub(vf_set(0), s)))); }
 

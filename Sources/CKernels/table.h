@@ -21,6 +21,7 @@ const squint_kernels TABLE(ISA) = {
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .rotary = rotary,
+    .hadamard = hadamard,
     .silu_multiply = silu_multiply,
     .gelu = gelu,
     .gelu_tanh = gelu_tanh,

@@ -10,8 +10,8 @@
 #include <jpeglib.h>
 
 // Encoders write a dozen scans. Each costs a pass over the whole picture, however few its bytes: a file of a few
-// kilobytes could keep a board busy for hours.
-enum { MAXIMUM_SCANS = 100 };
+// kilobytes could keep a board busy for hours. So the larger a picture is, the fewer it may have.
+enum { LEAST_SCANS = 16, MAXIMUM_SCANS = 100, SCANNED_PIXELS = 320000000 };
 
 struct squint_jpeg {
   struct jpeg_decompress_struct codec;
@@ -62,11 +62,21 @@ static void warn(j_common_ptr codec, int level) {
 
 static void stay_silent(j_common_ptr codec) { (void)codec; }
 
+static int most_scans(const struct jpeg_decompress_struct *codec) {
+  uint64_t pixels = (uint64_t)codec->image_width * codec->image_height;
+  uint64_t scans = pixels > 0 ? SCANNED_PIXELS / pixels : MAXIMUM_SCANS;
+  return scans < LEAST_SCANS ? LEAST_SCANS : scans > MAXIMUM_SCANS ? MAXIMUM_SCANS : (int)scans;
+}
+
 static void limit_scans(j_common_ptr codec) {
   if (!codec->is_decompressor)
     return;
-  if (((j_decompress_ptr)codec)->input_scan_number > MAXIMUM_SCANS)
-    fail(jpeg_of(codec), SQUINT_PICTURE_CORRUPT, "more than 100 scans");
+  int most = most_scans((j_decompress_ptr)codec);
+  if (((j_decompress_ptr)codec)->input_scan_number <= most)
+    return;
+  char message[64];
+  snprintf(message, sizeof message, "more than %d scans", most);
+  fail(jpeg_of(codec), SQUINT_PICTURE_CORRUPT, message);
 }
 
 static void begin(j_decompress_ptr codec) { (void)codec; }

@@ -72,7 +72,7 @@ struct BeamSearch {
   mutating func search(
     promptLength: Int, limit: Int, isCancelled: () -> Bool
   ) throws(SquintError) -> [Int32] {
-    for slot in 1..<beams { decoder.cache.copy(0..<promptLength, from: 0, to: slot) }
+    for slot in 1..<beams { decoder.copyCache(0..<promptLength, from: 0, to: slot) }
     var length = 0  // of the running sequences
     while true {
       // So many that beams are left when all stop tokens are among them; a file may claim any number of those.
@@ -154,7 +154,7 @@ struct BeamSearch {
       var slot = parent
       if !placed.insert(parent).inserted {
         slot = free.removeLast()
-        decoder.cache.copy(promptLength..<promptLength + length, from: parent, to: slot)
+        decoder.copyCache(promptLength..<promptLength + length, from: parent, to: slot)
       }
       let tokens = next + slot * width
       tokens.update(from: running + parent * width, count: length)

@@ -136,6 +136,7 @@ public final class Embedder {
       return (
         plan, regions,
         machine.processBytes + Machine.growthBytes + stacks + weights + plan.byteCount + picture.size.decodingBytes
+          + picture.size.heldBytes
       )
     }
     let machine = Machine()

@@ -10,18 +10,21 @@ import SquintText
 public final class Model: Sendable {
   public let file: ModelFile
   /// Reads weights that do not stay in memory.
-  let reader: DirectReader
+  package let reader: DirectReader
   package let configuration: TransformerDecoder.Configuration
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
-  /// How a conversation becomes a prompt; nil for a model that was not made for conversation.
-  let templateSource: String
-  /// The tokens that end an answer.
+  /// How a conversation becomes a prompt.
+  let chat: ChatFormat
+  /// The tokens that end an answer: those that the file names, the usual ends of a turn, and the one that the chat template
+  /// puts behind an answer.
   public let stopTokens: Set<Int32>
   /// The checkpoint's own choice of sampling, for conversation.
   public let sampling: SamplingOptions
-  /// What the tokenizer holds in memory, in bytes.
+  /// What the tokenizer and the chat template hold in memory, in bytes.
   let tokenizerBytes: Int
+  /// At most what was held beside it while it was made, in bytes.
+  let openingBytes: Int
   let weights: TransformerDecoder.Weights
   /// nil for a model that takes text alone.
   let vision: Vision?
@@ -29,8 +32,12 @@ public final class Model: Sendable {
 
   /// Opens the model at `path`.
   ///
-  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder.
-  public convenience init(path: String) throws(SquintError) { try self.init(ModelFile(path: path)) }
+  /// - Parameter memory: the bytes that this process may take to do so; nil: what is free.
+  /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model with a text decoder, `doesNotFit` where
+  ///   its tables or its tokenizer take more memory than that.
+  public convenience init(path: String, memory: Int? = nil) throws(SquintError) {
+    try self.init(ModelFile(path: path, memory: MemoryLimit(memory: memory)))
+  }
 
   /// Makes `file`, which may be a part of a larger one, ready for sessions.
   ///
@@ -48,15 +55,15 @@ public final class Model: Sendable {
       vision = try Vision(file, decoderWidth: configuration.width)
       markup = try PictureMarkup(metadata)
       let template = try metadata.string("chat.template", default: "")
-      templateSource = template
+      let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
       let residentBefore = Machine.residentBytes()
-      tokenizer = try Self.storedTokenizer(in: file)
+      (tokenizer, openingBytes) = try Self.storedTokenizer(in: file)
       file.advise(0..<file.frontEnd, .done)  // all of it has been read
+      chat = ChatFormat(
+        source: template, tokenizer: tokenizer, stopTokens: named, pictures: (markup.token, markup.texts))
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = configuration.vocabulary
-      stopTokens = Set(
-        try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) }
-          .filter { $0 >= 0 && $0 < vocabulary })
+      stopTokens = named.union(chat.ends).filter { $0 >= 0 && $0 < vocabulary }
       sampling = SamplingOptions(
         temperature: Float(try metadata.float("generation.temperature", default: 0)),
         topK: try metadata.int("generation.top_k", in: 0...Int(Int32.max), default: 0),
@@ -81,13 +88,22 @@ public final class Model: Sendable {
   ///
   /// - Throws: `badData` where it has none or it is corrupt.
   public static func tokenizer(of file: ModelFile) throws(SquintError) -> Tokenizer {
-    guard let tokenizer = try storedTokenizer(in: file) else { throw noTokenizer(file) }
+    guard let tokenizer = try storedTokenizer(in: file).tokenizer else { throw noTokenizer(file) }
     return tokenizer
   }
 
-  private static func storedTokenizer(in file: ModelFile) throws(SquintError) -> Tokenizer? {
-    let metadata = try file.bulkMetadata()
-    return TokenizerDefinition.isPresent(in: metadata) ? try Tokenizer(TokenizerDefinition(metadata: metadata)) : nil
+  /// The tokenizer in `file`, and at most what was held beside it while it was made, in bytes.
+  private static func storedTokenizer(
+    in file: ModelFile
+  ) throws(SquintError) -> (tokenizer: Tokenizer?, beside: Int) {
+    let metadata = try file.bulkMetadata(where: TokenizerDefinition.isKey)
+    guard TokenizerDefinition.isPresent(in: metadata) else { return (nil, file.unpackingBytes) }
+    let stored = TokenizerDefinition.storedBytes(in: metadata)
+    try file.memory.check(stored, for: "\(file.path): reading its tokenizer")
+    let definition = try TokenizerDefinition(metadata: metadata)
+    try file.memory.check(definition.tableBytes, for: "\(file.path): reading its tokenizer")
+    // The metadata, and what was made of it on the way to the tables.
+    return (try Tokenizer(definition), max(file.unpackingBytes + stored, 2 * stored + definition.makingBytes))
   }
 
   var noTokenizer: SquintError { Self.noTokenizer(file) }
@@ -99,6 +115,9 @@ public final class Model: Sendable {
   /// The tokens that there are: 0 ..< vocabularySize.
   public var vocabularySize: Int { configuration.vocabulary }
 
+  /// The positions that the decoder was trained for: a context may be longer, and answers in it poorer.
+  public var trainedContext: Int { configuration.context }
+
   /// The tokens of `text` as the decoder takes them.
   ///
   /// - Throws: `badData` where the tokenizer has tokens that the decoder has not.
@@ -108,8 +127,8 @@ public final class Model: Sendable {
     return tokens
   }
 
-  func encode(_ text: String, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
-    guard let tokenizer else { throw Self.noTokenizer(file) }
+  private func encode(_ text: String, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
+    guard let tokenizer else { throw noTokenizer }
     return tokenizer.encode(text, addSpecialTokens: addSpecialTokens)
   }
 
@@ -129,7 +148,7 @@ public final class Model: Sendable {
   /// Whether the model takes pictures.
   public var sees: Bool { vision != nil }
 
-  /// The picture at `path`, for a prompt. Its header is read now, its pixels when a session looks at it.
+  /// The picture at `path`, `-` being stdin, for a prompt. Its header is read now, its pixels when a session looks at it.
   ///
   /// - Parameter maximumTiles: where the model cuts pictures into tiles, into no more than these; nil: as the checkpoint does.
   /// - Throws: `noInput` where it cannot be read, `badData` where it is no picture that can be looked at, `usage` where the
@@ -150,15 +169,18 @@ public final class Model: Sendable {
   ///
   /// - Throws: as `picture`.
   public func pictures(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Picture] {
+    guard let vision else { throw blind }
     var limit = options.maximumTiles
+    var pictures = try pictures(paths, maximumTiles: limit)
     while true {
-      let pictures = try pictures(paths, maximumTiles: limit)
       var options = options
       options.vision = .once(pictures.map(\.size))
       options.prompt = pictures.reduce(Planner.usualQuestion) { $0 + $1.rows }
       let most = pictures.map(\.size.layout.count).max() ?? 1
       guard most > 1, (try? SessionPlan(self, options)) == nil else { return pictures }
       limit = most - 1
+      // What came through a pipe comes only once.
+      for index in pictures.indices { pictures[index] = try Picture(pictures[index], vision, maximumTiles: limit) }
     }
   }
 

@@ -11,11 +11,23 @@ public final class Picture: Sendable {
   public let header: PictureHeader
   public let size: PictureSize
   private let processor: PictureProcessor
+  /// The file, where it cannot be opened again by its path.
+  private let kept: PictureFile?
   private let decoded = Mutex<TiledPicture?>(nil)
 
-  init(path: String, _ vision: Vision, maximumTiles: Int? = nil) throws(SquintError) {
-    self.path = path
-    let header = try PictureHeader.read(path: path)
+  convenience init(path: String, _ vision: Vision, maximumTiles: Int? = nil) throws(SquintError) {
+    try self.init(PictureFile(path: path), vision, maximumTiles: maximumTiles)
+  }
+
+  /// The same picture, in no more than `maximumTiles` tiles.
+  convenience init(_ picture: Picture, _ vision: Vision, maximumTiles: Int?) throws(SquintError) {
+    try self.init(picture.file(), vision, maximumTiles: maximumTiles)
+  }
+
+  private init(_ file: PictureFile, _ vision: Vision, maximumTiles: Int?) throws(SquintError) {
+    path = file.path
+    kept = file.isReadOnce ? file : nil
+    let header = try PictureHeader.read(file)
     self.header = header
     do throws(SquintError) {
       processor =
@@ -24,10 +36,15 @@ public final class Picture: Sendable {
         } ?? vision.processor
       size = try PictureSize(
         vision, layout: processor.layout(width: header.width, height: header.height),
-        decodingBytes: processor.peakBytes(for: header))
+        decodingBytes: processor.peakBytes(for: header), heldBytes: file.heldBytes)
     } catch {
       throw error.naming(path)
     }
+  }
+
+  private func file() throws(SquintError) -> PictureFile {
+    if let kept { return kept }
+    return try PictureFile(path: path)
   }
 
   /// The rows of the decoder that it takes.
@@ -42,13 +59,16 @@ public final class Picture: Sendable {
   /// The same; nil where `goesOn`, which is asked while it is decoded, said no.
   func tiles(while goesOn: () -> Bool) throws(SquintError) -> TiledPicture? {
     if let tiles = decoded.withLock({ $0 }) { return tiles }
-    guard let tiles = try processor.process(path: path, while: goesOn) else { return nil }
+    guard let tiles = try processor.process(file(), while: goesOn) else { return nil }
     guard tiles.layout == size.layout else {
       throw .badData(path, "the picture was changed while it was looked at; ask again")
     }
     decoded.withLock { $0 = tiles }
     return tiles
   }
+
+  /// Whether it holds the memory of its pixels.
+  package var isDecoded: Bool { decoded.withLock { $0 != nil } }
 
   /// Gives the memory of the pixels back.
   func forget() { decoded.withLock { $0 = nil } }
@@ -62,8 +82,11 @@ public struct PictureSize: Equatable, Sendable {
   public let rowsPerTile: Int
   /// The memory that decoding and cutting it take at most, its tiles among them, in bytes.
   public private(set) var decodingBytes: Int
+  /// The memory of a picture that came through a pipe, as long as it is there, in bytes.
+  public let heldBytes: Int
 
-  init(_ vision: Vision, layout: TileLayout, decodingBytes: Int) throws(SquintError) {
+  init(_ vision: Vision, layout: TileLayout, decodingBytes: Int, heldBytes: Int = 0) throws(SquintError) {
+    self.heldBytes = heldBytes
     self.layout = layout
     self.decodingBytes = decodingBytes
     rowsPerTile = try vision.projectedRows(layout).count

@@ -11,7 +11,7 @@ struct Planner {
     let machine: Machine
     let budget: Int
     let parts: TransformerDecoder.Parts
-    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int)?
+    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)?
   }
 
   private let model: Model
@@ -46,7 +46,7 @@ struct Planner {
   /// What the pictures of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
   private static func pictures(
     _ options: SessionOptions, _ model: Model
-  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int)? {
+  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)? {
     switch options.vision {
     case .none: return nil
     case .once(let sizes):
@@ -55,11 +55,13 @@ struct Planner {
       // All stay decoded until they are encoded, and one is being decoded.
       let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
       let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
-      return (sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding)
+      return (
+        sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding, sizes.reduce(0) { $0 + $1.heldBytes }
+      )
     case .always:
       guard model.vision != nil else { return nil }
       let size = try model.largestPicture().limited(toTiles: options.maximumTiles ?? Int.max)
-      return ([size.layout], size.rows, size.decodingBytes)
+      return ([size.layout], size.rows, size.decodingBytes, 0)
     }
   }
 
@@ -232,11 +234,13 @@ struct Planner {
   private func encodersWeights(_ weights: SessionPlan.Weights) -> [Candidate] {
     guard let parts = weights.encoder?.parts, let layouts = conditions.pictures?.layouts else { return [] }
     let most = layouts.map(\.count).max() ?? 1
-    return (1...most).map { tiles in
+    func passes(_ tiles: Int) -> Int { layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles } }
+    // Of those that need the weights equally often the one with the fewest tiles takes the least.
+    return (1...most).filter { $0 == 1 || passes($0) < passes($0 - 1) }.map { tiles in
       var weights = weights
       weights.tiles = tiles
       weights.encoder = Residency(parts: parts, keepingAtMost: 0)
-      let passes = layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles }
+      let passes = passes(tiles)
       return Candidate(weights: weights) { spare in
         var kept = weights
         let residency = Residency(parts: parts, keepingAtMost: spare)
@@ -341,8 +345,8 @@ struct Planner {
     case .once(let sizes): most = sizes.map(\.layout.count).max() ?? 1
     case .always: most = conditions.pictures?.layouts.first?.count ?? 1
     }
-    var options = options
-    for tiles in stride(from: most - 1, through: 1, by: -1) {
+    func fits(_ tiles: Int) -> Bool {
+      var options = options
       options.maximumTiles = tiles
       if case .once(let sizes) = self.options.vision {
         let smaller = sizes.map { $0.limited(toTiles: tiles) }
@@ -351,9 +355,16 @@ struct Planner {
           prompt - sizes.reduce(0) { $0 + $1.rows } + smaller.reduce(0) { $0 + $1.rows }
         }
       }
-      if let planner = try? with(options), ((try? planner.fittingAny()) ?? nil) != nil { return tiles }
+      guard let planner = try? with(options) else { return false }
+      return ((try? planner.fittingAny()) ?? nil) != nil
     }
-    return nil
+    // Fewer take less.
+    var (low, high) = (0, most - 1)
+    while low < high {
+      let middle = (low + high + 1) / 2
+      if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    return low > 0 ? low : nil
   }
 
   /// What the session takes where no weight stays that need not.

@@ -19,6 +19,8 @@ public struct Prompt: Sendable {
   public internal(set) var tokens: [Int32] = []
   /// In the order of the positions.
   private(set) var spans: [Span] = []
+  /// What was done to make it that people should know, a line each.
+  public internal(set) var notes: [String] = []
 
   /// Stands for a row of a picture: no token.
   public static let featureToken: Int32 = -1
@@ -100,19 +102,33 @@ struct PictureMarkup: Sendable {
   static let publicMarker = "<image>"
 
   init(_ metadata: Metadata) throws(SquintError) {
-    marker = try metadata.string("image.marker", default: Self.publicMarker)
+    /// A text of some dozen bytes: it is repeated for each tile, or each row, of a picture.
+    func text(_ key: String, default fallback: String = "") throws(SquintError) -> String {
+      let text = try metadata.string(key, default: fallback)
+      guard text.utf8.count <= 256 else {
+        throw SquintError(
+          .badData, "metadata \(key) has \(grouped(text.utf8.count)) bytes; 256 at most, convert the model again")
+      }
+      return text
+    }
+    marker = try text("image.marker", default: Self.publicMarker)
     guard !marker.isEmpty else {
       throw SquintError(.badData, "metadata image.marker is empty; convert the model again")
     }
-    tokenText = try metadata.string("image.token_text", default: marker)
+    tokenText = try text("image.token_text", default: marker)
     token =
       metadata["image.token"] == nil ? nil : Int32(try metadata.int("image.token", in: 0...Int(Int32.max)))
-    singlePrefix = try metadata.string("image.single_prefix", default: "")
-    singleSuffix = try metadata.string("image.single_suffix", default: "")
-    tilePrefix = try metadata.string("image.tile_prefix", default: "")
-    rowSuffix = try metadata.string("image.row_suffix", default: "")
-    overviewPrefix = try metadata.string("image.overview_prefix", default: "")
-    overviewSuffix = try metadata.string("image.overview_suffix", default: "")
+    singlePrefix = try text("image.single_prefix")
+    singleSuffix = try text("image.single_suffix")
+    tilePrefix = try text("image.tile_prefix")
+    rowSuffix = try text("image.row_suffix")
+    overviewPrefix = try text("image.overview_prefix")
+    overviewSuffix = try text("image.overview_suffix")
+  }
+
+  /// All that is written for pictures.
+  var texts: String {
+    marker + tokenText + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix + overviewSuffix
   }
 
   enum Piece: Equatable {
@@ -140,14 +156,5 @@ struct PictureMarkup: Sendable {
       pieces += [.text(overviewPrefix), .rows(first..<first + perTile), .text(overviewSuffix)]
     }
     return pieces
-  }
-}
-
-extension String {
-  /// The parts of the text between the occurrences of `separator`, compared byte by byte.
-  func pieces(around separator: String) -> [String] {
-    utf8.split(separator: Array(separator.utf8), omittingEmptySubsequences: false).map {
-      String(decoding: $0, as: UTF8.self)
-    }
   }
 }

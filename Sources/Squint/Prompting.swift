@@ -7,36 +7,61 @@ extension Model {
   /// The prompt that asks for the answer to `messages`: the checkpoint's chat template, rendered and tokenized.
   ///
   /// The pictures stand where the messages have `.image` parts. A model without a template gets the contents alone, line by
-  /// line, and one whose template knows no pictures gets them in front of the text.
+  /// line, and one whose template knows no pictures gets them in front of the text. `notes` of the prompt say what was done
+  /// where the template did not fit.
   ///
+  /// - Parameter allowsControlTokens: whether control tokens that a message spells are tokens. Otherwise they are text, so that
+  ///   nobody who writes a part of the prompt can end a turn, or begin one.
   /// - Throws: `usage` where there are more or fewer pictures than places for them.
-  public func prompt(_ messages: [ChatMessage], pictures: [Picture] = []) throws(SquintError) -> Prompt {
+  public func prompt(
+    _ messages: [ChatMessage], pictures: [Picture] = [], allowsControlTokens: Bool = false
+  ) throws(SquintError) -> Prompt {
+    guard sees || pictures.isEmpty else { throw blind }
+    // To a model that takes text alone "<image>" is a word.
+    let messages = sees ? messages : messages.map(\.inWords)
     let places = messages.reduce(0) { $0 + $1.imageCount }
     guard places == pictures.count else { throw Self.mismatch(places: places, pictures: pictures.count) }
-    guard !templateSource.isEmpty else {
-      let text = messages.map { $0.inline(marker: markup.marker) }.joined(separator: "\n")
-      return try prompt(marked: text, pictures: pictures, addSpecialTokens: true)
+    let controls = allowsControlTokens ? pictureTokens : chat.controls
+    if let failure = chat.failure {
+      throw SquintError(failure.kind, "\(file.path): \(failure.message); --raw does without the template")
     }
+    guard let template = chat.template else {
+      var text = PromptText()
+      for (index, message) in messages.enumerated() {
+        if index > 0 { text.append(.own("\n")) }
+        text.append(message.inline(marker: .own(markup.marker)))
+      }
+      var prompt = try prompt(marked: text, pictures: pictures, addSpecialTokens: true, controls)
+      prompt.notes = ["the model has no chat template: it gets the words as they are, and may go on with them"]
+      return prompt
+    }
+    let (text, notes) = try render(messages, template)
     // The template writes the special tokens itself.
-    return try prompt(marked: render(messages), pictures: pictures, addSpecialTokens: false)
+    var prompt = try prompt(marked: text, pictures: pictures, addSpecialTokens: false, controls)
+    prompt.notes = notes
+    return prompt
   }
 
-  /// The prompt that is `text`, without a chat template. Markers `<image>` in it stand for the pictures, in order; where it
-  /// has none, the pictures come first.
+  /// The prompt that is `text`, without a chat template; control tokens in it are tokens. Markers `<image>` in it stand for the
+  /// pictures, in order; where it has none, the pictures come first. `\<image>` is the text.
   ///
   /// - Throws: `usage` where there are more or fewer pictures than markers.
   public func prompt(
     text: String, pictures: [Picture] = [], addSpecialTokens: Bool = true
   ) throws(SquintError) -> Prompt {
-    guard sees else {
-      guard pictures.isEmpty else { throw blind }
-      return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens))
+    guard sees || pictures.isEmpty else { throw blind }
+    let marker = sees ? PromptText.own(markup.marker) : .own(PictureMarkup.publicMarker)
+    var marked = PromptText()
+    let pieces = PictureMarkup.pieces(of: text)
+    if !pieces.contains(.image) { for _ in pictures { marked.append(marker) } }
+    for piece in pieces {
+      switch piece {
+      case .image: marked.append(marker)
+      case .text(let text): marked.append(.own(text))
+      case .escaped: marked.append(.content(PictureMarkup.publicMarker))
+      }
     }
-    let parts = text.pieces(around: PictureMarkup.publicMarker)
-    let marked =
-      parts.count == 1
-      ? String(repeating: markup.marker, count: pictures.count) + text : parts.joined(separator: markup.marker)
-    return try prompt(marked: marked, pictures: pictures, addSpecialTokens: addSpecialTokens)
+    return try prompt(marked: marked, pictures: pictures, addSpecialTokens: addSpecialTokens, pictureTokens)
   }
 
   /// The prompt of these tokens, in which the image token (as often as a picture has rows) stands for the pictures, in order:
@@ -54,10 +79,28 @@ extension Model {
 
   // MARK: Text with markers
 
-  /// The prompt of `text`, in which each `markup.marker` stands for a picture.
+  /// The token that stands for rows of pictures: never what somebody wrote.
+  private var pictureTokens: Set<Int32> { markup.token.map { [$0] } ?? [] }
+
+  /// No context is as long; each row is a text before it is a token.
+  private static let mostRows = 1 << 20
+
+  /// The prompt of `text`, in which each `markup.marker` that is its own stands for a picture, and no token of `controls` is found
+  /// in content.
   private func prompt(
-    marked text: String, pictures: [Picture], addSpecialTokens: Bool
+    marked text: PromptText, pictures: [Picture], addSpecialTokens: Bool, _ controls: Set<Int32>
   ) throws(SquintError) -> Prompt {
+    guard let tokenizer else { throw noTokenizer }
+    func tokens(_ text: PromptText, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
+      let tokens: [Int32]
+      do throws(SquintError) {
+        tokens = try tokenizer.encode(text, addSpecialTokens: addSpecialTokens, controls: controls)
+      } catch {
+        throw error.naming(file.path)
+      }
+      try checkVocabulary(tokens)
+      return tokens
+    }
     let parts = sees ? text.pieces(around: markup.marker) : [text]
     guard parts.count - 1 == pictures.count else {
       throw Self.mismatch(places: parts.count - 1, pictures: pictures.count)
@@ -65,43 +108,41 @@ extension Model {
     guard !pictures.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
 
     guard let token = markup.token else {
-      return try piecewise(parts, pictures: pictures, addSpecialTokens: addSpecialTokens)
+      // Each part is tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
+      var prompt = Prompt(tokens: addSpecialTokens ? tokenizer.prefixTokens : [])
+      func append(_ text: PromptText) throws(SquintError) {
+        prompt.append(Prompt(tokens: try tokens(text, addSpecialTokens: false)))
+      }
+      try append(parts[0])
+      for (picture, part) in zip(pictures, parts.dropFirst()) {
+        for piece in markup.pieces(picture.size) {
+          switch piece {
+          case .text(let text): try append(.own(text))
+          case .rows(let rows): prompt.append(rows, of: picture)
+          }
+        }
+        try append(part)
+      }
+      if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
+      return prompt
+    }
+    let rows = pictures.reduce(0) { $0 + $1.rows }
+    guard rows <= Self.mostRows else {
+      throw SquintError(
+        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
     }
     // As the checkpoint's processor does it: the text with as many image tokens as there are rows is tokenized whole.
     var whole = parts[0]
     for (picture, part) in zip(pictures, parts.dropFirst()) {
       for piece in markup.pieces(picture.size) {
         switch piece {
-        case .text(let text): whole += text
-        case .rows(let rows): whole += String(repeating: markup.tokenText, count: rows.count)
+        case .text(let text): whole.append(.own(text))
+        case .rows(let rows): whole.append(.own(String(repeating: markup.tokenText, count: rows.count)))
         }
       }
-      whole += part
+      whole.append(part)
     }
-    return try place(pictures, in: encode(whole, addSpecialTokens: addSpecialTokens), at: token)
-  }
-
-  /// Each part tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
-  private func piecewise(
-    _ parts: [String], pictures: [Picture], addSpecialTokens: Bool
-  ) throws(SquintError) -> Prompt {
-    guard let tokenizer else { throw noTokenizer }
-    var prompt = Prompt(tokens: addSpecialTokens ? tokenizer.prefixTokens : [])
-    func append(_ text: String) throws(SquintError) {
-      if !text.isEmpty { prompt.append(Prompt(tokens: try tokens(text, addSpecialTokens: false))) }
-    }
-    try append(parts[0])
-    for (picture, part) in zip(pictures, parts.dropFirst()) {
-      for piece in markup.pieces(picture.size) {
-        switch piece {
-        case .text(let text): try append(text)
-        case .rows(let rows): prompt.append(rows, of: picture)
-        }
-      }
-      try append(part)
-    }
-    if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
-    return prompt
+    return try place(pictures, in: tokens(whole, addSpecialTokens: addSpecialTokens), at: token)
   }
 
   /// Puts the rows of `pictures` where `tokens` has `token`.
@@ -140,88 +181,85 @@ extension Model {
     return prompt
   }
 
-  private static func mismatch(places: Int, pictures: Int) -> SquintError {
+  fileprivate static func mismatch(places: Int, pictures: Int) -> SquintError {
     func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
     return SquintError(
       .usage,
       "the prompt has \(count(places, "place")) for pictures, and there \(pictures == 1 ? "is" : "are") "
-        + "\(count(pictures, "picture")); give as many --image as the prompt has \(PictureMarkup.publicMarker), or leave the "
-        + "markers out")
+        + "\(count(pictures, "picture")); give as many --image as the prompt has \(PictureMarkup.publicMarker), or write "
+        + "\\\(PictureMarkup.publicMarker) for the word")
   }
 
   // MARK: Templates
 
-  /// The prompt that the chat template makes of `messages`.
+  /// The prompt that the chat template makes of `messages`, and what people should know of how.
   ///
   /// Templates differ in what they expect of a message: its text, or a list of parts. One that is given the other leaves the text
-  /// out or fails; so what comes out decides.
-  private func render(_ messages: [ChatMessage]) throws(SquintError) -> String {
-    // Parsed when it is needed: a template that we cannot read is no reason to refuse the rest of the model.
-    let template: ChatTemplate
-    do { template = try ChatTemplate(source: templateSource) } catch {
-      throw SquintError(error.kind, "\(file.path): \(error.message)")
+  /// out or fails; so what comes out decides. Some know no system message: its text then stands before the first question.
+  private func render(
+    _ messages: [ChatMessage], _ template: ChatTemplate
+  ) throws(SquintError) -> (text: PromptText, notes: [String]) {
+    var attempts: [(messages: [ChatMessage], notes: [String])] = [(messages, [])]
+    if let folded = messages.withoutSystem {
+      attempts.append((folded, ["the chat template takes no system text: it stands before the first question"]))
     }
     let pictures = messages.reduce(0) { $0 + $1.imageCount }
-    let asParts = messages.map(\.inParts)
-    let asText = messages.map { ChatMessage(role: $0.role, $0.inline(marker: markup.marker), fields: $0.fields) }
-    // What an answer said may be left out, such as its reasoning; what the user said may not.
-    let questions = messages.filter { $0.role == "user" }.flatMap(\.texts)
+    // What an answer said may be left out, such as its reasoning; what people said may not.
+    let said = messages.filter { $0.role != "assistant" }.flatMap(\.texts)
     var failure: SquintError?
-    var fallback: String?
-    for form in pictures > 0 ? [asParts, messages, asText] : [messages, asParts] {
-      do throws(SquintError) {
-        let text = try template.render(messages: form, addGenerationPrompt: true, variables: templateVariables)
-        let places = pictures > 0 ? text.pieces(around: markup.marker).count - 1 : 0
-        guard places == pictures, questions.allSatisfy(text.containsTrimmed) else {
-          fallback = fallback ?? text
-          continue
+    var fallback: PromptText?
+    for (messages, notes) in attempts {
+      let asParts = messages.map(\.inParts)
+      let asText = messages.map { $0.inText(marker: .own(markup.marker)) }
+      for form in pictures > 0 ? [asParts, messages, asText] : [messages, asParts, asText] {
+        do throws(SquintError) {
+          let text = try template.render(messages: form, addGenerationPrompt: true, variables: chat.variables)
+          let places = pictures > 0 ? text.pieces(around: markup.marker).count - 1 : 0
+          guard places == pictures, said.allSatisfy(text.containsTrimmed) else {
+            fallback = fallback ?? text
+            continue
+          }
+          return (text, notes)
+        } catch {
+          failure = failure ?? error
         }
-        return text
-      } catch {
-        failure = failure ?? error
       }
     }
-    if let fallback { return fallback }
+    if let fallback { return (fallback, ["the chat template changes what was said, or leaves a part of it out"]) }
     let error = failure ?? SquintError(.badData, "the chat template gives nothing")
-    throw SquintError(error.kind, "\(file.path): \(error.message)")
-  }
-
-  /// What chat templates ask about the tokenizer.
-  private var templateVariables: [String: TemplateValue] {
-    var variables: [String: TemplateValue] = [:]
-    guard let tokenizer else { return variables }
-    for (name, token) in [
-      ("bos_token", tokenizer.bosToken), ("eos_token", tokenizer.eosToken), ("pad_token", tokenizer.padToken),
-    ] {
-      guard let token else { continue }
-      variables[name] = .string(String(decoding: tokenizer.bytes(of: token), as: UTF8.self))
-    }
-    return variables
+    throw SquintError(error.kind, "\(file.path): \(error.message); --raw does without the template")
   }
 }
 
 extension ChatMessage {
   /// A message of `text` and pictures: where the text holds markers `<image>` they are the pictures' places, otherwise
-  /// the pictures come first.
+  /// the pictures come first. `\<image>` is the text.
   ///
-  /// - Throws: `usage` where there are markers, but not `pictures` of them.
+  /// - Throws: `usage` where there are pictures and markers, but not as many of one as of the other.
   public init(role: String, _ text: String, pictures: Int) throws(SquintError) {
-    guard pictures > 0 else {
-      self.init(role: role, text)
-      return
+    let pieces = PictureMarkup.pieces(of: text)
+    let places = pieces.count { $0 == .image }
+    guard pictures == 0 || places == 0 || places == pictures else {
+      throw Model.mismatch(places: places, pictures: pictures)
     }
-    let pieces = text.pieces(around: PictureMarkup.publicMarker)
-    guard pieces.count > 1 else {
-      let content = [Part](repeating: .image, count: pictures) + (text.isEmpty ? [] : [.text(text)])
-      self.init(role: role, content: .parts(content))
-      return
-    }
-    var parts: [Part] = []
-    for (index, piece) in pieces.enumerated() {
-      if index > 0 { parts.append(.image) }
-      if !piece.isEmpty { parts.append(.text(piece)) }
+    var parts: [Part] = places > 0 ? [] : [Part](repeating: .image, count: pictures)
+    for piece in pieces {
+      let more: String
+      switch piece {
+      case .image:
+        parts.append(.image)
+        continue
+      case .text(let text): more = text
+      case .escaped: more = PictureMarkup.publicMarker
+      }
+      if case .text(let before) = parts.last {
+        parts[parts.count - 1] = .text(before + more)
+      } else {
+        parts.append(.text(more))
+      }
     }
     self.init(role: role, content: .parts(parts))
+    if imageCount == 0 { content = .text(self.text) }
   }
 
   /// The text of the message, without media.
@@ -231,6 +269,7 @@ extension ChatMessage {
     switch content {
     case .text(let text): return [text]
     case .parts(let parts): return parts.compactMap { if case .text(let text) = $0 { text } else { nil } }
+    case .marked(let text): return [text.string]
     case .none: return []
     }
   }
@@ -241,21 +280,40 @@ extension ChatMessage {
   }
 
   /// The same message with its content as a list of parts.
-  fileprivate var inParts: ChatMessage {
+  var inParts: ChatMessage {
     guard case .text(let text) = content else { return self }
     return ChatMessage(role: role, content: .parts([.text(text)]), fields: fields)
   }
 
+  /// The same message for a model that takes text alone: markers are words.
+  fileprivate var inWords: ChatMessage {
+    guard case .parts(let parts) = content, imageCount > 0 else { return self }
+    let words = parts.map { $0 == .image ? .text(PictureMarkup.publicMarker) : $0 }
+    var message = ChatMessage(role: role, content: .parts(words), fields: fields)
+    if message.texts.count == words.count { message.content = .text(message.text) }
+    return message
+  }
+
+  /// The same message with its content as one text, in which `marker` stands for each picture.
+  fileprivate func inText(marker: PromptText) -> ChatMessage {
+    guard case .parts = content else { return self }
+    return ChatMessage(role: role, content: .marked(inline(marker: marker)), fields: fields)
+  }
+
   /// The text of the message with `marker` for each picture, on a line of its own where it comes first (as LLaVA has it).
-  fileprivate func inline(marker: String) -> String {
-    guard case .parts(let parts) = content else { return text }
-    var line = ""
+  fileprivate func inline(marker: PromptText) -> PromptText {
+    guard case .parts(let parts) = content else {
+      if case .marked(let text) = content { return text }
+      return .content(text)
+    }
+    var line = PromptText()
     for (index, part) in parts.enumerated() {
       switch part {
-      case .text(let text): line += text
+      case .text(let text): line.append(.content(text))
       case .image:
+        line.append(marker)
         let isFirst = parts[..<index].allSatisfy { $0 == .image }
-        line += marker + (isFirst && index + 1 < parts.count ? "\n" : "")
+        if isFirst && index + 1 < parts.count { line.append(.own("\n")) }
       default: break
       }
     }
@@ -263,10 +321,58 @@ extension ChatMessage {
   }
 }
 
-extension String {
+extension [ChatMessage] {
+  /// The conversation with the text of its system message before the first question; nil where it has none, or no question.
+  fileprivate var withoutSystem: [ChatMessage]? {
+    guard let system = first, system.role == "system", let place = firstIndex(where: { $0.role == "user" }) else {
+      return nil
+    }
+    var messages = self
+    let text = system.text + "\n\n"
+    switch messages[place].content {
+    case .text(let question): messages[place].content = .text(text + question)
+    case .parts(var parts):
+      // Behind the pictures that come first.
+      parts.insert(.text(text), at: parts.firstIndex { $0 != .image } ?? parts.count)
+      messages[place].content = .parts(parts)
+    case .marked(let question): messages[place].content = .marked(.content(text) + question)
+    case .none: messages[place].content = .text(text)
+    }
+    messages.removeFirst()
+    return messages
+  }
+}
+
+extension PictureMarkup {
+  /// A piece of what somebody wrote.
+  enum Written: Equatable {
+    case text(String)
+    /// The marker: a picture's place.
+    case image
+    /// The marker behind a backslash, which takes its meaning away.
+    case escaped
+  }
+
+  /// What somebody wrote, cut at the markers.
+  static func pieces(of text: String) -> [Written] {
+    var pieces: [Written] = []
+    var rest = text[...]
+    while let marker = rest.utf8.firstRange(of: Array(publicMarker.utf8)) {
+      let isEscaped = rest[..<marker.lowerBound].utf8.last == UInt8(ascii: "\\")
+      let before = isEscaped ? rest.utf8.index(before: marker.lowerBound) : marker.lowerBound
+      if before > rest.startIndex { pieces.append(.text(String(rest[..<before]))) }
+      pieces.append(isEscaped ? .escaped : .image)
+      rest = rest[marker.upperBound...]
+    }
+    if !rest.isEmpty { pieces.append(.text(String(rest))) }
+    return pieces
+  }
+}
+
+extension PromptText {
   /// Whether `text`, without the white space around it, is in this one, byte by byte.
   fileprivate func containsTrimmed(_ text: String) -> Bool {
     let trimmed = text.drop { $0.isWhitespace }.reversed().drop { $0.isWhitespace }.reversed()
-    return trimmed.isEmpty || utf8.contains(Array(String(trimmed).utf8))
+    return trimmed.isEmpty || bytes.contains(Array(String(trimmed).utf8))
   }
 }

@@ -194,6 +194,8 @@ public final class Session {
     defer { leave(engine) }
     model.file.advise(model.file.range(ofModule: Vision.modules.projector), .soon)
     let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
+    // Also where this is cancelled, or one is broken: their pixels are in the plan of this phase alone.
+    defer { for (picture, _) in pictures { picture.forget() } }
     for (index, (picture, _)) in pictures.enumerated() {
       let tiles = try picture.tiles(while: {
         onProgress?(.decode(picture: index, of: pictures.count))
@@ -276,15 +278,17 @@ public final class Session {
         })
       guard isFinished else { return false }
       try decoder.stream.check()
-      cachedCount += count
       if logitsOfAll {
         for row in 0..<count {
           decoder.project(first: row, count: 1)
+          try decoder.stream.check()
           try visit(first + row, UnsafeBufferPointer(logits))
         }
-      } else if cachedCount == prompt.count {
+      } else if first + count == prompt.count {
         decoder.project(first: count - 1, count: 1)
+        try decoder.stream.check()
       }
+      cachedCount += count
     }
     // The answer may use the memory of what was visible.
     visible = []

@@ -100,7 +100,9 @@ public struct SessionPlan: Sendable {
   func byteCount(decoding size: PictureSize) -> Int {
     guard let encode = phases.first(where: { $0.name == "encode" }) else { return 0 }
     let planned = encode.items.first { $0.name == "pictures" }?.byteCount ?? 0
-    return encode.byteCount + max(size.decodingBytes - planned, 0)
+    // A session for pictures at any time has no place for what came through a pipe.
+    let held = options.vision == .always ? size.heldBytes : 0
+    return encode.byteCount + max(size.decodingBytes - planned, 0) + held
   }
 
   /// Whether the KV cache has memory of its own while pictures are encoded.
@@ -210,13 +212,14 @@ extension SessionPlan {
     self.arena = arena
 
     let readers = [weights.decoder, weights.encoder].reduce(0) { $0 + ($1?.streamsNothing == false ? 1 : 0) }
-    let process = [
-      // The process holds the tokenizer already.
-      Item(
-        name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
-      Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
-      Item(name: "tokenizer", byteCount: model.tokenizerBytes),
-    ]
+    let process =
+      [
+        // The process holds the tokenizer already.
+        Item(
+          name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
+        Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
+        Item(name: "tokenizer", byteCount: model.tokenizerBytes),
+      ] + (pictures.map { $0.heldBytes > 0 ? [Item(name: "piped pictures", byteCount: $0.heldBytes)] : [] } ?? [])
     func module(_ name: String, _ residency: Residency?) -> Item? {
       guard let module = model.file.module(name) else { return nil }
       // Of an embedding that is not the head single rows are read.
@@ -232,7 +235,8 @@ extension SessionPlan {
     let answering = [module("decoder", weights.decoder)].compactMap(\.self)
     // The arena's pages stay once they are written; what only the encoder needs is given back when it is done.
     func buffers(_ written: Phases) -> [Item] { [Item(name: "arena", byteCount: arena.byteCount(writtenIn: written))] }
-    var phases = [Phase(name: "load", items: process)]
+    let opening = Item(name: "opening", byteCount: model.openingBytes)
+    var phases = [Phase(name: "load", items: process + [opening])]
     if vision != nil {
       phases.append(
         Phase(

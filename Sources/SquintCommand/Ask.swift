@@ -16,6 +16,8 @@ struct Ask: ParsableCommand {
 
       One argument is the question, unless it names a file: it exists, starts with /, ./ or ../, or ends in .squint or \
       another name of a model or a picture. Then it is the model.
+
+      \(Question.help)
       """)
 
   @OptionGroup var model: ModelArgument
@@ -23,15 +25,13 @@ struct Ask: ParsableCommand {
 
   @Argument(
     help: """
-      The question. Default: what stdin holds; with a picture, and nothing on stdin but a terminal or /dev/null, \
-      "\(Ask.usualQuestion)"
+      The question. Default: what stdin has; with a picture, and nothing there, "\(Ask.usualQuestion)"
       """)
   var prompt: String?
 
-  @Option(help: .init("What the model is told before the question.", valueName: "text"))
-  var system: String?
+  @OptionGroup var prompting: PromptOptions
 
-  @Flag(help: "Continue the prompt as it stands, without the chat template.")
+  @Flag(help: "Continue the prompt as it stands, without the chat template; control tokens in it are control tokens.")
   var raw = false
 
   @OptionGroup var generation: GenerationArguments
@@ -59,19 +59,22 @@ struct Ask: ParsableCommand {
   func run() throws {
     let arguments = arguments
     let model = try Model(open(arguments.model, isAlone: arguments.question == nil))
-    let question = try arguments.question ?? unspokenQuestion() ?? standardInput()
-    guard !question.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
+    let asked = Question(
+      argument: arguments.question, usual: media.image.isEmpty || raw ? nil : Self.usualQuestion,
+      isPictureOnStandardInput: media.isOnStandardInput)
+    let question = try asked.text()
     let pictures = try machine.pictures(media, for: model)
-    var messages = [try ChatMessage(role: "user", question, pictures: pictures.count)]
-    if let system { messages.insert(ChatMessage(role: "system", system), at: 0) }
     let prompt =
       raw
-      ? try model.prompt(text: question, pictures: pictures) : try model.prompt(messages, pictures: pictures)
+      ? try model.prompt(text: question, pictures: pictures)
+      : try prompting.prompt(
+        prompting.beginning + [ChatMessage(role: "user", question, pictures: pictures.count)], pictures, for: model)
+    for note in prompt.notes { Terminal.report(note) }
     let plan = try SessionPlan(
       model,
       machine.session(
         beams: generation.beams, vision: .init(pictures), prompt: prompt.count, answer: generation.maxTokens))
-    machine.report(plan)
+    machine.report(plan, for: model)
     let session = try Session(model, plan, cancellation: Interrupt.cancellation)
     try session.append(prompt)
 
@@ -104,7 +107,11 @@ struct Ask: ParsableCommand {
     } else {
       Terminal.write("\n")
     }
+    if answer.finishReason == .length, generation.maxTokens != answer.count {
+      Terminal.report("the context of \(grouped(session.context)) tokens is full; a larger --context takes more")
+    }
     if stats { Terminal.note(statistics.line) }
+    if !media.isOnStandardInput { StandardInput.noteLateText() }
     if answer.finishReason == .cancelled { throw ExitCode(Interrupt.exitCode) }
   }
 
@@ -123,50 +130,20 @@ struct Ask: ParsableCommand {
   /// picture is not one either.
   private static func isMeantAsFile(_ argument: String) -> Bool {
     let name = argument.lowercased()
+    guard argument != "-" else { return false }
     return argument == BuiltInModel.name || access(argument, F_OK) == 0
       || ["/", "./", "../"].contains { name.hasPrefix($0) }
-      || [".squint", ".squint.zst", ".gguf", ".jpg", ".jpeg", ".png", ".webp"].contains { name.hasSuffix($0) }
+      || [".squint", ".squint.zst", ".gguf"].contains { name.hasSuffix($0) }
+      || PictureFormat.extensions.contains { name.hasSuffix("." + $0) }
   }
 
   private func open(_ model: String?, isAlone: Bool) throws(SquintError) -> ModelFile {
     do {
-      return try ModelFile.open(model)
+      return try ModelFile.open(model, memory: machine.compute.memory)
     } catch {
       guard !isAlone, let model, !Self.isMeantAsFile(model) else { throw error }
       throw SquintError(
         error.kind, "\(error.message); of two arguments the first is the model: put a question in quotes")
     }
-  }
-
-  /// The usual question, where there is a picture and no one to ask another: stdin is a terminal, or /dev/null.
-  private func unspokenQuestion() -> String? {
-    var status = stat()
-    guard !media.image.isEmpty, !raw, fstat(STDIN_FILENO, &status) == 0, status.st_mode & S_IFMT == S_IFCHR else {
-      return nil
-    }
-    return Self.usualQuestion
-  }
-
-  /// What stdin holds, without the line ends behind it; bytes that are no UTF-8 become U+FFFD.
-  private func standardInput() throws(SquintError) -> String {
-    guard isatty(STDIN_FILENO) == 0 else {
-      throw SquintError(.usage, "no question: give one in quotes, or on stdin")
-    }
-    var bytes: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 64 << 10)
-    while true {
-      let count = read(STDIN_FILENO, &chunk, chunk.count)
-      if count < 0 && errno == EINTR { continue }
-      guard count >= 0 else {
-        throw SquintError(.noInput, "stdin cannot be read: \(String(cString: strerror(errno)))")
-      }
-      guard count > 0 else { break }
-      bytes += chunk[..<count]
-      guard bytes.count <= longestText else {
-        throw SquintError(.usage, "the prompt on stdin is longer than \(grouped(longestText)) bytes; shorten it")
-      }
-    }
-    while let last = bytes.last, last == UInt8(ascii: "\n") || last == UInt8(ascii: "\r") { bytes.removeLast() }
-    return String(decoding: bytes, as: UTF8.self)
   }
 }

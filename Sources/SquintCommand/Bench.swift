@@ -11,7 +11,7 @@ struct Bench: ParsableCommand {
 
   @Option(
     help: .init("Measure the encoder with this picture, too.", valueName: "file"),
-    completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
+    completion: .file(extensions: PictureFormat.extensions))
   var image: String?
 
   @Option(name: .customShort("p"), help: .init("The tokens of the prompt.", valueName: "n"))
@@ -79,7 +79,7 @@ struct Bench: ParsableCommand {
         throw SquintError(.usage, "\(name) \(value); choose 1 to \(grouped(1 << 23))")
       }
     }
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     var options = machine.session()
     let picture = try image.map { try model.picture($0, maximumTiles: machine.maxTiles) }
     options.prompt = promptTokens

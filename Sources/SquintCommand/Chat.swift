@@ -21,9 +21,7 @@ struct Chat: ParsableCommand {
   @OptionGroup var model: ModelArgument
   @OptionGroup var media: MediaOptions
 
-  @Option(help: .init("What the model is told before the conversation.", valueName: "text"))
-  var system: String?
-
+  @OptionGroup var prompting: PromptOptions
   @OptionGroup var generation: GenerationArguments
   @OptionGroup var machine: MachineOptions
 
@@ -32,15 +30,16 @@ struct Chat: ParsableCommand {
 
   func run() throws {
     let cancellation = Interrupt.cancellation
-    let model = try Model(model.open())
+    guard !media.isOnStandardInput else { throw Self.noPictureOnStandardInput }
+    let model = try Model(model.open(memory: machine.compute.memory))
     let plan = try SessionPlan(
       model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
-    machine.report(plan)
+    machine.report(plan, for: model)
     let tiles = plan.options.maximumTiles
     let pictures = try model.pictures(media.image, maximumTiles: tiles)
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
-    var conversation = Conversation(session: session, system: system, options: options)
+    var conversation = Conversation(session: session, prompting: prompting, options: options)
     for picture in pictures { try conversation.show(picture) }
     let isTalking = isatty(STDIN_FILENO) == 1
     if isTalking { Terminal.note("\(printable(model.name)): /help for help, Ctrl-D to end") }
@@ -68,7 +67,7 @@ struct Chat: ParsableCommand {
       guard said.isCommand, let word = words.first, word.hasPrefix("/") else {
         guard !words.isEmpty else { continue }
         Interrupt.ask([SIGINT])
-        report { () throws(SquintError) in try conversation.ask(said.text) }
+        report { () throws(SquintError) in try conversation.ask(said.text.repaired) }
         if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }
         continue
       }
@@ -79,6 +78,7 @@ struct Chat: ParsableCommand {
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
       case "/image" where words.count == 2:
         report { () throws(SquintError) in
+          guard words[1] != "-" else { throw Self.noPictureOnStandardInput }
           try conversation.show(model.picture(Self.file(words[1]), maximumTiles: tiles))
         }
       case "/save" where words.count == 2:
@@ -96,6 +96,9 @@ struct Chat: ParsableCommand {
       }
     }
   }
+
+  private static let noPictureOnStandardInput = SquintError(
+    .usage, "stdin is the conversation, and cannot be a picture; give the file of one")
 
   /// In a conversation an error is told, and the conversation goes on.
   private func report(_ body: () throws(SquintError) -> Void) {
@@ -142,7 +145,7 @@ struct Chat: ParsableCommand {
       isEscaped = character == "\\" && !isEscaped
       if !isEscaped { path.append(character) }
     }
-    if path.hasPrefix("~/"), let home = getenv("HOME") { path = String(cString: home) + path.dropFirst() }
+    if path.hasPrefix("~/"), let home = getenv("HOME") { path = String(fileName: home) + path.dropFirst() }
     return path
   }
 }
@@ -157,7 +160,7 @@ extension StringProtocol {
 /// What has been said.
 private struct Conversation {
   let session: Session
-  let system: String?
+  let prompting: PromptOptions
   let options: GenerationOptions
   private var messages: [ChatMessage] = []
   /// The pictures of the messages, in order.
@@ -165,16 +168,18 @@ private struct Conversation {
   /// Those that come with the next question.
   private var waiting: [Picture] = []
   private(set) var statistics: Statistics?
+  /// What has been said about prompts and answers.
+  private var notes: Set<String> = []
 
-  init(session: Session, system: String?, options: GenerationOptions) {
+  init(session: Session, prompting: PromptOptions, options: GenerationOptions) {
     self.session = session
-    self.system = system
+    self.prompting = prompting
     self.options = options
     reset()
   }
 
   mutating func reset() {
-    messages = system.map { [ChatMessage(role: "system", $0)] } ?? []
+    messages = prompting.beginning
     pictures = []
     waiting = []
     session.truncate(to: 0)
@@ -186,14 +191,24 @@ private struct Conversation {
     waiting.append(picture)
   }
 
-  /// Streams the answer to `question`. A question that fails leaves no trace; its pictures wait for another one.
+  /// Streams the answer to `question`. A question that fails leaves no trace, and takes its pictures with it.
   mutating func ask(_ question: String) throws(SquintError) {
     let before = (messages, pictures)
-    do {
-      messages.append(try ChatMessage(role: "user", question, pictures: waiting.count))
-      pictures += waiting
+    let shown = waiting
+    waiting = []
+    do throws(SquintError) {
+      messages.append(try ChatMessage(role: "user", question, pictures: shown.count))
+      pictures += shown
+      let prompt = try prompting.prompt(messages, pictures, for: session.model)
+      for note in prompt.notes { noteOnce(note) }
+      guard prompt.count < session.context else {
+        throw SquintError(
+          .usage,
+          "the prompt has \(grouped(prompt.count)) tokens with all that was said, and the context holds "
+            + "\(grouped(session.context)); /reset forgets the conversation, a larger --context holds more")
+      }
       // What the context holds already is not computed again.
-      try session.replace(with: session.model.prompt(messages, pictures: pictures))
+      try session.replace(with: prompt)
       session.show(Progress())
       var clock = StatisticsClock(session)
       var answer = Generator(session, options)
@@ -204,16 +219,25 @@ private struct Conversation {
         Terminal.write(piece.text)
       }
       Terminal.write("\n")
-      waiting = []
       statistics = clock.statistics(session)
       messages.append(ChatMessage(role: "assistant", text))
-      if answer.finishReason == .length && options.maxTokens != answer.count {
-        Terminal.note("squint: the context of \(session.context) tokens is full; /reset, or a larger --context")
+      if answer.finishReason == .length {
+        noteOnce(
+          options.maxTokens == answer.count
+            ? "the answer was cut after \(grouped(answer.count)) tokens; a larger --max-tokens lets it go on"
+            : "the context of \(grouped(session.context)) tokens is full; /reset forgets the conversation, a larger "
+              + "--context holds more")
       }
     } catch {
       (messages, pictures) = before
-      throw error
+      guard !shown.isEmpty else { throw error }
+      let names = shown.map(\.path).joined(separator: ", ")
+      throw SquintError(error.kind, "\(error.message); not shown any more: \(names)")
     }
+  }
+
+  private mutating func noteOnce(_ note: String) {
+    if notes.insert(note).inserted { Terminal.report(note) }
   }
 
   func save(to path: String) throws(SquintError) {

@@ -35,7 +35,8 @@ struct Embed: ParsableCommand {
       throw SquintError(.usage, "give one picture: --image FILE (there are \(media.image.count))")
     }
     let embedder = try Embedder(
-      model.open(), stage: stage, side: size, threads: compute.threads, memory: compute.memory?.bytes)
+      model.open(memory: compute.memory), stage: stage, side: size, threads: compute.threads,
+      memory: compute.memory?.bytes)
     let progress = Progress()
     var file: OutputFile?
     try embedder.embed(media.image[0]) { (shape) throws(SquintError) in

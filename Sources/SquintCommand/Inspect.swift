@@ -55,7 +55,7 @@ struct Inspect: ParsableCommand {
     if json {
       try printJSON(
         Output(
-          file: file.path, bytes: file.byteCount,
+          file: file.path.withVisibleBytes, bytes: file.byteCount,
           metadata: Dictionary(uniqueKeysWithValues: file.metadata.entries.map { ($0.key, JSONMetadata($0.value)) }),
           modules: modules,
           tensors: tensors
@@ -65,7 +65,7 @@ struct Inspect: ParsableCommand {
             } : nil))
       return
     }
-    Terminal.write("\(file.path): \(grouped(file.byteCount)) bytes\n\n")
+    Terminal.write("\(printable(file.path)): \(grouped(file.byteCount)) bytes\n\n")
     for (key, value) in file.metadata.entries { Terminal.write("\(key) = \(JSONMetadata(value).summary)\n") }
     Terminal.write("\n")
     var table = TextTable(["module", "parameters", "bytes", "bits per weight", "types"])
@@ -112,9 +112,10 @@ struct JSONMetadata: Encodable {
 
   /// The value on one line, cut where it is long.
   var summary: String {
-    func list(_ items: [String]) -> String {
-      items.count > 6
-        ? "[\(items.prefix(6).joined(separator: ", ")), … \(items.count) in all]" : "[\(items.joined(separator: ", "))]"
+    // There may be half a million, of which the line has room for a few.
+    func list<Item>(_ items: [Item], _ text: (Item) -> String = { "\($0)" }) -> String {
+      let shown = items.prefix(6).map(text).joined(separator: ", ")
+      return items.count > 6 ? "[\(shown), … \(items.count) in all]" : "[\(shown)]"
     }
     switch value {
     case .bool(let value): return value ? "true" : "false"
@@ -124,9 +125,9 @@ struct JSONMetadata: Encodable {
       let count = value.unicodeScalars.count
       return printable(value, limit: 80) + (count > 80 ? " (\(grouped(count)) characters)" : "")
     case .bytes(let value): return "\(value.count) bytes"
-    case .ints(let value): return list(value.map { "\($0)" })
-    case .floats(let value): return list(value.map { "\($0)" })
-    case .strings(let value): return list(value.map { printable($0, limit: 40) })
+    case .ints(let value): return list(value)
+    case .floats(let value): return list(value)
+    case .strings(let value): return list(value) { printable($0, limit: 40) }
     }
   }
 }

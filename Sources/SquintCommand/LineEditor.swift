@@ -62,7 +62,7 @@ enum LineEditor {
     }
     guard isWhole || !line.isEmpty else { return Interrupt.cancellation.isCancelled ? .interrupted : .end }
     if line.last == UInt8(ascii: "\r") { line.removeLast() }
-    return .text(String(decoding: line, as: UTF8.self))
+    return .text(String(fileName: line))  // it may hold a name
   }
 
   // MARK: Editing
@@ -112,7 +112,7 @@ enum LineEditor {
     guard let read = el_gets(editor, &count), count > 0 else {
       return Interrupt.cancellation.isCancelled ? .interrupted : .end
     }
-    var line = String(cString: read)
+    var line = String(fileName: read)
     if line.last == "\n" { line.removeLast() }
     if !line.isEmpty { edit_enter(past, line) }
     return .text(line)

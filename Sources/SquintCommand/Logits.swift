@@ -10,7 +10,7 @@ struct Logits: ParsableCommand {
   @OptionGroup var model: ModelArgument
   @OptionGroup var media: MediaOptions
 
-  @Option(help: .init("The prompt.", valueName: "text"))
+  @Option(help: .init("The prompt, or - for what stdin has.", valueName: "text"), transform: \.repaired)
   var prompt: String?
 
   @Option(
@@ -29,10 +29,12 @@ struct Logits: ParsableCommand {
     guard (prompt == nil) != ids.isEmpty else {
       throw SquintError(.usage, "give the prompt either as --prompt TEXT or as --ids ID…")
     }
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     let pictures = try machine.pictures(media, for: model)
     let prompt =
-      try prompt.map { (text) throws(SquintError) in try model.prompt(text: text, pictures: pictures) }
+      try prompt.map { (text) throws(SquintError) in
+        try model.prompt(text: StandardInput.text(or: text), pictures: pictures)
+      }
       ?? model.prompt(tokens: ids, pictures: pictures)
     guard prompt.count > 0 else { throw SquintError(.usage, "the prompt is empty; say something") }
     var options = machine.session(vision: .init(pictures))

@@ -74,20 +74,52 @@ struct MachineOptions: ParsableArguments {
     guard fit else { return }
     Terminal.note("fit: \(plan.summary)\(plan.streaming.map { "; \($0)" } ?? "")")
   }
+
+  /// Says what `--fit` chose, and that a conversation may grow longer than what `model` knows.
+  func report(_ plan: SessionPlan, for model: Model) {
+    report(plan)
+    guard plan.context > model.trainedContext else { return }
+    Terminal.report(
+      "the model was trained for \(grouped(model.trainedContext)) tokens, and the context has "
+        + "\(grouped(plan.context)): what comes later may be poor; --context \(model.trainedContext) keeps to them")
+  }
 }
 
 /// What the model is to look at.
 struct MediaOptions: ParsableArguments {
   @Option(
     help: .init(
-      "A picture (JPEG, PNG or WebP). Repeatable; it stands where the prompt has <image>, or comes first.",
-      valueName: "file"), completion: .file(extensions: ["jpg", "jpeg", "png", "webp"]))
+      """
+      A picture (\(PictureFormat.list)), or - for one on stdin. Repeatable; it stands where the prompt has <image>, or comes first.
+      """, valueName: "file"), completion: .file(extensions: PictureFormat.extensions))
   var image: [String] = []
+
+  /// Whether one of them comes on stdin.
+  var isOnStandardInput: Bool { image.contains("-") }
 }
 
 extension SessionOptions.VisionUse {
   /// For one answer about `pictures`.
   init(_ pictures: [Picture]) { self = pictures.isEmpty ? .none : .once(pictures.map(\.size)) }
+}
+
+/// How what people say becomes a prompt.
+struct PromptOptions: ParsableArguments {
+  @Option(help: .init("What the model is told before everything else.", valueName: "text"), transform: \.repaired)
+  var system: String?
+
+  @Flag(
+    help: """
+      Let control tokens that are spelled in a question, in --system or in an answer be control tokens. Otherwise they are text.
+      """)
+  var allowControlTokens = false
+
+  /// A conversation that has only begun.
+  var beginning: [ChatMessage] { system.map { [ChatMessage(role: "system", $0)] } ?? [] }
+
+  func prompt(_ messages: [ChatMessage], _ pictures: [Picture], for model: Model) throws(SquintError) -> Prompt {
+    try model.prompt(messages, pictures: pictures, allowsControlTokens: allowControlTokens)
+  }
 }
 
 /// The options that decide an answer.
@@ -122,7 +154,7 @@ struct GenerationArguments: ParsableArguments {
       valueName: "n"))
   var seed: UInt64?
 
-  @Option(help: .init("End the answer before this text. Repeatable.", valueName: "text"))
+  @Option(help: .init("End the answer before this text. Repeatable.", valueName: "text"), transform: \.repaired)
   var stop: [String] = []
 
   /// The options over `defaults`.
@@ -143,7 +175,8 @@ struct ModelArgument: ParsableArguments {
     completion: .file(extensions: ["squint"]))
   var model: String?
 
-  func open() throws(SquintError) -> ModelFile { try ModelFile.open(model) }
+  /// - Parameter memory: the option `--memory`, where the command has it.
+  func open(memory: ByteSize? = nil) throws(SquintError) -> ModelFile { try ModelFile.open(model, memory: memory) }
 }
 
 /// The model where other arguments follow it, so that it cannot be left out.

@@ -66,7 +66,7 @@ struct Plan: ParsableCommand {
   }
 
   func run() throws {
-    let model = try Model(model.open())
+    let model = try Model(model.open(memory: machine.compute.memory))
     let sizes = try model.pictureSizes()
     // Without a picture, the largest that the model takes.
     let most = machine.maxTiles ?? Int.max
@@ -86,7 +86,9 @@ struct Plan: ParsableCommand {
       return Output.Picture(
         tiles: size.layout.count, tokens: size.rows, bytes: size.decodingBytes, peak: try SessionPlan(model, one).peak)
     }
-    if let svg { try writeFile(svg, plan.drawing(title: model.name)) }
+    if let svg {
+      try writeFile(svg, PlanDrawing.svg(plan, title: printable(model.name, limit: 60)))
+    }
     if json {
       try printJSON(
         Output(
@@ -157,6 +159,8 @@ extension SessionPlan {
       Part(name: "process", meaning: "the program itself", colour: "#6c757d"),
       Part(name: "threads", meaning: "the stacks of its threads", colour: "#adb5bd"),
       Part(name: "tokenizer", meaning: "the vocabulary's tables", colour: "#e9c46a"),
+      Part(name: "opening", meaning: "unpacking the vocabulary, released when it is done", colour: "#cdb4db"),
+      Part(name: "piped pictures", meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
       Part(name: "encoder.image", meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
       Part(name: "projector.image", meaning: "the weights that translate it for the text model", colour: "#dda15e"),
       Part(name: "pictures", meaning: "decoding the pictures, and their pixels", colour: "#7b2cbf"),
@@ -224,98 +228,5 @@ extension SessionPlan {
       let tiles = sizes.reduce(0) { $0 + $1.layout.count }
       return ", \(sizes.count) picture\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
     }
-  }
-
-  /// A stacked column for each phase against the line of the budget, as SVG.
-  func drawing(title: String) -> String {
-    let (left, top, height, step) = (90, 96.0, 300.0, 150)
-    let bottom = top + height
-    // A budget far above the columns would flatten them; then it is named, not drawn.
-    let drawsBudget = budget < 2 * max(peak, 1)
-    let tick = Self.tick(upTo: drawsBudget ? max(peak, budget) : peak)
-    let highest = Double(tick) * (Double(drawsBudget ? max(peak, budget) : peak) / Double(tick)).rounded(.up)
-    func y(_ bytes: Int) -> String { fixed(bottom - height * Double(bytes) / highest, 1) }
-    let right = left + step * phases.count
-    let parts = parts
-    let verdict =
-      "at most \(readableSize(peak)) of the \(readableSize(budget)) that are \(options.memory == nil ? "free" : "allowed")"
-    var svg = """
-      <svg xmlns="http://www.w3.org/2000/svg" width="\(right + 440)" height="470" font-family="sans-serif" font-size="14" \
-      fill="#212529">
-      <rect width="100%" height="100%" fill="white"/>
-      <text x="24" y="34" font-size="19" font-weight="bold">Memory of \(escaped(title)), phase by phase</text>
-      <text x="24" y="58" fill="#495057">\(summary): \(verdict)</text>
-      <text x="24" y="78" fill="#495057">\(streaming ?? "")</text>
-
-      """
-    for value in stride(from: 0, through: Int(highest), by: tick) {
-      svg += """
-        <line x1="\(left)" x2="\(right)" y1="\(y(value))" y2="\(y(value))" stroke="#dee2e6"/>
-        <text x="\(left - 8)" y="\(y(value))" dy="5" text-anchor="end" fill="#495057">\(value >> 20) MiB</text>
-
-        """
-    }
-    for (index, phase) in phases.enumerated() {
-      let x = left + 25 + index * step
-      let sizes = sizes(in: phase)
-      var total = 0
-      for part in parts {
-        guard let bytes = sizes[part.name], bytes > 0 else { continue }
-        let partHeight = height * Double(bytes) / highest
-        svg += """
-          <rect x="\(x)" y="\(y(total + bytes))" width="100" height="\(fixed(partHeight, 1))" fill="\(part.colour)">\
-          <title>\(part.name): \(readableSize(bytes))</title></rect>
-
-          """
-        if partHeight >= 18 {
-          svg += """
-            <text x="\(x + 50)" y="\(y(total + bytes / 2))" dy="5" text-anchor="middle" fill="white" \
-            font-size="12">\(part.name)</text>
-
-            """
-        }
-        total += bytes
-      }
-      svg += """
-        <text x="\(x + 50)" y="\(y(total))" dy="-7" text-anchor="middle" font-weight="bold">\(readableSize(total))</text>
-        <text x="\(x + 50)" y="\(fixed(bottom + 24, 0))" text-anchor="middle" font-weight="bold">\(phase.name)</text>
-        <text x="\(x + 50)" y="\(fixed(bottom + 43, 0))" text-anchor="middle" fill="#495057" \
-        font-size="12">\(Self.meanings[phase.name] ?? "")</text>
-
-        """
-    }
-    if drawsBudget {
-      svg += """
-        <line x1="\(left)" x2="\(right)" y1="\(y(budget))" y2="\(y(budget))" stroke="#c1121f" stroke-width="2" \
-        stroke-dasharray="7 4"/>
-        <text x="\(left + 4)" y="\(y(budget))" dy="-6" fill="#c1121f">budget \(readableSize(budget))</text>
-
-        """
-    }
-    // From the top down, as the columns are stacked.
-    for (index, part) in parts.reversed().enumerated() {
-      let y = Int(bottom) - 8 - (parts.count - 1 - index) * 36
-      let largest = phases.map { sizes(in: $0)[part.name] ?? 0 }.max() ?? 0
-      svg += """
-        <rect x="\(right + 24)" y="\(y - 12)" width="14" height="14" fill="\(part.colour)"/>
-        <text x="\(right + 46)" y="\(y)">\(part.name), \(readableSize(largest))\
-        <tspan x="\(right + 46)" dy="16" fill="#495057" font-size="12">\(part.meaning)</tspan></text>
-
-        """
-    }
-    return svg + "</svg>\n"
-  }
-
-  /// The distance of the lines that are drawn across, in bytes: about five of them up to `bytes`.
-  private static func tick(upTo bytes: Int) -> Int {
-    var decade = 1 << 20
-    while true {
-      for factor in [1, 2, 5] where bytes / (decade * factor) <= 5 { return decade * factor }
-      decade *= 10
-    }
-  }
-
-  private func escaped(_ text: String) -> String {
-    printable(text, limit: 60).map { $0 == "<" ? "&lt;" : $0 == "&" ? "&amp;" : String($0) }.joined()
   }
 }

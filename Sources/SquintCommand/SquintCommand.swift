@@ -15,7 +15,7 @@ struct SquintCommand: ParsableCommand {
       Answers and data go to stdout, everything else to stderr. Sizes are written 256M, 1.5G or 268435456.
       Make a model file with squint-convert.
       """,
-    version: "squint 0.1.0 (file format 1, with \(BuiltInModel.name))",
+    version: "squint \(SquintVersion.program) (file format \(SquintVersion.format), with \(BuiltInModel.name))",
     subcommands: [
       Ask.self, Chat.self, Inspect.self, Verify.self, Plan.self, Bench.self, Tokenize.self, Detokenize.self,
       Logits.self, Embed.self,
@@ -26,8 +26,12 @@ struct SquintCommand: ParsableCommand {
       "squint",
       unreadable:
         "the model file cannot be read any more: it was changed meanwhile, or the disk is failing; run squint verify\n")
+    do { try withSufficientStack(runCommand) } catch { Terminal.fail(error) }
+  }
+
+  private static func runCommand() {
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(programArguments())
       try command.run()
     } catch let error as SquintError {
       Terminal.fail(error)
@@ -41,7 +45,7 @@ struct SquintCommand: ParsableCommand {
   /// `squint COMMAND --help` for the command that was called.
   private static var helpCommand: String {
     let names = configuration.subcommands.map { $0._commandName }
-    let called = CommandLine.arguments.dropFirst().first.flatMap { names.contains($0) ? " " + $0 : nil }
+    let called = (try? programArguments())?.first.flatMap { names.contains($0) ? " " + $0 : nil }
     return "squint\(called ?? "") --help"
   }
 }

@@ -7,7 +7,7 @@ struct Tokenize: ParsableCommand {
 
   @OptionGroup var model: RequiredModelArgument
 
-  @Argument(help: "The text.")
+  @Argument(help: "The text, or - for what stdin has.", transform: \.repaired)
   var text: String
 
   @Flag(help: "Leave out the special tokens that the checkpoint puts around a text.")
@@ -23,6 +23,7 @@ struct Tokenize: ParsableCommand {
 
   func run() throws {
     let tokenizer = try Model.tokenizer(of: model.open())
+    let text = try StandardInput.text(or: text)
     let ids = tokenizer.encode(text, addSpecialTokens: !noSpecial)
     if json {
       try printJSON(Output(ids: ids, pieces: ids.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) }))

@@ -15,6 +15,7 @@ struct Verify: ParsableCommand {
       let share = bytes * 100 / max(file.byteCount, 1)
       progress.show(["verifying: \(share) % of \(readableSize(file.byteCount))", "verifying: \(share) %"])
     }
-    Terminal.write("\(file.path): \(file.tensors.count) tensors, \(grouped(file.byteCount)) bytes: all right\n")
+    Terminal.write(
+      "\(printable(file.path)): \(file.tensors.count) tensors, \(grouped(file.byteCount)) bytes: all right\n")
   }
 }

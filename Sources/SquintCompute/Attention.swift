@@ -61,6 +61,24 @@ public struct RotaryAngles: @unchecked Sendable {  // a view of the arena
       }
     }
   }
+
+  /// Fills row 0 with the means of those cosines and sines over the positions 0..<`positions`: what turns a vector by them gives
+  /// the mean of the vector turned at each position.
+  public func fillMeans(positions: Int, frequencies: UnsafePointer<Float>, magnitude: Float) {
+    for pair in 0..<cosines.width {
+      let (length, angle) = Self.mean(of: frequencies[pair], positions: positions)
+      cosines[0][pair] = Float(length * cos(angle)) * magnitude
+      sines[0][pair] = Float(length * sin(angle)) * magnitude
+    }
+  }
+
+  /// The mean of the vectors of length 1 at the angles position · frequency of the positions 0..<`positions`: a Dirichlet kernel at
+  /// the middle angle.
+  public static func mean(of frequency: Float, positions: Int) -> (length: Double, angle: Double) {
+    let half = Double(frequency) / 2
+    let length = abs(sin(half)) < 1e-12 ? 1 : sin(Double(positions) * half) / (Double(positions) * sin(half))
+    return (length, Double(positions - 1) * half)
+  }
 }
 
 extension Compute {
@@ -82,10 +100,14 @@ extension Compute {
 
   /// Normalizes (where given) and turns the heads of q and k in place, and stores k and v in the cache.
   ///
-  /// q: [count, heads · head_width]; k, v: [count, kv_heads · head_width].
+  /// A cache that rounds gets keys less `center`, which the softmax does not see, as it is the same at all positions. One that rounds
+  /// by groups gets both queries and keys multiplied by a Hadamard matrix, which leaves their products as they are: what few columns
+  /// hold, all share. Otherwise the large columns of some models (Qwen2.5) leave the others little of their group's byte.
+  ///
+  /// q: [count, heads · head_width]; k, v: [count, kv_heads · head_width]; center: [kv_heads · head_width].
   public func rotateAndStore(
     q: Rows, k: Rows, v: Rows, count: Int, _ angles: RotaryAngles, qNorm: HeadNorm?, kNorm: HeadNorm?,
-    cache: KVCache, layer: Int, _ placement: Placement
+    center: UnsafePointer<Float>?, cache: KVCache, layer: Int, _ placement: Placement
   ) {
     struct Job {
       let q: Rows
@@ -94,6 +116,7 @@ extension Compute {
       let angles: RotaryAngles
       let qNorm: HeadNorm?
       let kNorm: HeadNorm?
+      let center: UnsafePointer<Float>?
       let cache: KVCache
       let layer: Int
       let placement: Placement
@@ -111,14 +134,25 @@ extension Compute {
         kernels.rotary(
           x[row], heads, width, angles.cosines.width, angles.cosines[row], angles.sines[row])
       }
+
+      func prepare(_ row: Int) {
+        let width = cache.shape.headWidth
+        if let center {
+          for index in 0..<k.width { k[row][index] -= center[index] }
+        }
+        guard cache.shape.type.spreadsKeys else { return }
+        kernels.hadamard(q[row], q.width / width, width, width)
+        kernels.hadamard(k[row], k.width / width, width, width)
+      }
     }
     var job = Job(
-      q: q, k: k, v: v, angles: angles, qNorm: qNorm, kNorm: kNorm, cache: cache, layer: layer,
-      placement: placement, kernels: kernels)
+      q: q, k: k, v: v, angles: angles, qNorm: qNorm, kNorm: kNorm, center: center, cache: cache,
+      layer: layer, placement: placement, kernels: kernels)
     workers.run(&job, pieces: count) { job, row, _ in
       let job = job.assumingMemoryBound(to: Job.self)
       job.pointee.turn(job.pointee.q, row, job.pointee.qNorm)
       job.pointee.turn(job.pointee.k, row, job.pointee.kNorm)
+      job.pointee.prepare(row)
       let cache = job.pointee.cache
       for head in 0..<cache.shape.heads {
         cache.store(

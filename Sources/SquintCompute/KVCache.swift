@@ -3,7 +3,7 @@ import SquintFile
 /// How keys and values are kept.
 public enum KVType: String, CaseIterable, Sendable {
   case f32, f16
-  /// A byte a number and an f16 scale per 32 numbers.
+  /// A byte a number and an f16 scale per 32 numbers, keys in a form that survives that (`Compute.rotateAndStore`).
   case int8
 
   /// The kernels' code for it.
@@ -14,6 +14,12 @@ public enum KVType: String, CaseIterable, Sendable {
     case .int8: UInt32(ElementType.int8.rawValue)
     }
   }
+
+  /// Whether keys are stored less their center.
+  public var centersKeys: Bool { self != .f32 }
+
+  /// Whether keys are spread over the columns of their head.
+  var spreadsKeys: Bool { self == .int8 }
 
   var bytesPerNumber: Int {
     switch self {
@@ -70,8 +76,10 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
     let valueScales: Region<UInt16>
 
     /// Reserves a cache of `shape` that keeps its contents through `phases`.
+    ///
+    /// - Parameter layers: what it is the cache of, for people, where it is not all.
     public init(
-      _ shape: KVShape, phases: Phases = [.prefill, .decode], in plan: inout ArenaPlan
+      _ shape: KVShape, of layers: String = "", phases: Phases = [.prefill, .decode], in plan: inout ArenaPlan
     ) throws(SquintError) {
       guard let rows = shape.rows else {
         throw SquintError(
@@ -79,10 +87,10 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
       }
       let bytes = rows * shape.headWidth * shape.type.bytesPerNumber
       self.shape = shape
-      keys = try plan.reserve("keys", count: bytes, phases: phases)
-      values = try plan.reserve("values", count: bytes, phases: phases)
-      keyScales = try plan.reserve("key scales", count: rows * shape.scalesPerPosition, phases: phases)
-      valueScales = try plan.reserve("value scales", count: rows * shape.scalesPerPosition, phases: phases)
+      keys = try plan.reserve("keys\(layers)", count: bytes, phases: phases)
+      values = try plan.reserve("values\(layers)", count: bytes, phases: phases)
+      keyScales = try plan.reserve("key scales\(layers)", count: rows * shape.scalesPerPosition, phases: phases)
+      valueScales = try plan.reserve("value scales\(layers)", count: rows * shape.scalesPerPosition, phases: phases)
     }
   }
 

@@ -40,6 +40,7 @@ public struct Kernels: Sendable {
     @convention(c) (
       UnsafeMutablePointer<Float>?, Int, Int, Int, UnsafePointer<Float>?, UnsafePointer<Float>?
     ) -> Void
+  package typealias Hadamard = @convention(c) (UnsafeMutablePointer<Float>?, Int, Int, Int) -> Void
   package typealias Binary =
     @convention(c) (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
   package typealias Softmax = @convention(c) (UnsafeMutablePointer<Float>?, Int, Float) -> Void
@@ -79,6 +80,8 @@ public struct Kernels: Sendable {
   package nonisolated(unsafe) let layerNorm: LayerNorm
   /// In place: `(x, heads, headStride, pairs, cosines, sines)`.
   package nonisolated(unsafe) let rotary: Rotary
+  /// In place: `(x, heads, headStride, width)`.
+  package nonisolated(unsafe) let hadamard: Hadamard
   /// `(gate, up, y, count)`
   package nonisolated(unsafe) let siluMultiply: Binary
   // The activation functions, in place: `(x, count)`.
@@ -111,6 +114,7 @@ public struct Kernels: Sendable {
     rmsNorm = table.rms_norm
     layerNorm = table.layer_norm
     rotary = table.rotary
+    hadamard = table.hadamard
     siluMultiply = table.silu_multiply
     gelu = table.gelu
     geluTanh = table.gelu_tanh

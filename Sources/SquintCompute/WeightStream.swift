@@ -59,7 +59,7 @@ public final class WeightStream {
 
   deinit { queue?.stop() }
 
-  /// Announces a pass over the first `count` parts.
+  /// Announces a pass over the first `count` parts. An error of the passes before is forgotten: what failed is read again.
   public func begin(parts count: Int) {
     if !isResident {
       isResident = true
@@ -85,7 +85,7 @@ public final class WeightStream {
   /// How many bytes behind the place where the file is mapped the part `part` is. Waits until it has been read. What was handed
   /// out before is not valid any more.
   ///
-  /// Where reading fails, the bytes are any, and `check` throws.
+  /// Where reading fails, the bytes are any, and `check` throws, until the next pass begins.
   public func use(_ part: Int) -> Int {
     guard let queue else { return 0 }
     guard residency.isStreamed[part] else {
@@ -102,7 +102,9 @@ public final class WeightStream {
   /// Whether part `part` is in memory at any time.
   public func keeps(_ part: Int) -> Bool { !residency.isStreamed[part] }
 
-  /// - Throws: `inputOutput` where reading failed.
+  /// Says whether what this pass was handed out is what the file holds. Ask after the last part that matters.
+  ///
+  /// - Throws: `inputOutput` where reading it failed.
   public func check() throws(SquintError) {
     if let failure = queue?.failure { throw failure }
   }
@@ -120,6 +122,8 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
     var part = 0
     /// Blocks that are still to be read.
     var missing = 0
+    /// Why it could not be read.
+    var failure: SquintError?
   }
 
   private let parts: [Range<Int>]
@@ -144,6 +148,7 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
   private var blocks = 0
   private var reading = 0
   private var state = [Slot](repeating: Slot(), count: WeightStream.Regions.slots)
+  /// Why the first part of this pass that was handed out without having been read was not.
   private var error: SquintError?
   private var total = 0
 
@@ -174,6 +179,13 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
 
   func begin(parts count: Int) {
     monitor.locked {
+      error = nil
+      // What failed when it was read ahead may be read now, or fails for a reason of this pass.
+      if (taken..<planned).contains(where: { state[$0 % state.count].failure != nil }) {
+        released = taken
+        forget()
+        cursor = 0
+      }
       limit = count
       monitor.wakeAll()
     }
@@ -200,6 +212,7 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
     monitor.wakeAll()
     let slot = taken % state.count
     while planned == taken || state[slot].missing > 0 { monitor.wait() }
+    if error == nil { error = state[slot].failure }
     taken += 1
     return UnsafeRawPointer(slots + slot * slotBytes)
   }
@@ -268,7 +281,7 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
       reading -= 1
       total += block.count
       state[slot].missing -= 1
-      if let failure, error == nil { error = failure }
+      if let failure, state[slot].failure == nil { state[slot].failure = failure }
       if state[slot].missing == 0 || reading == 0 { monitor.wakeAll() }
     }
   }

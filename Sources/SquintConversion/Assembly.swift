@@ -1,4 +1,3 @@
-import Dispatch
 import SquintFile
 
 /// Fills a model file from a plan: any number of threads make chunks, and whoever finishes the next one in file order
@@ -17,9 +16,8 @@ final class Assembly: @unchecked Sendable {
   private let window: Int
   private let start = nanoseconds()
 
-  // Guarded by the lock.
-  private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-  private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  // Guarded by the monitor.
+  private let monitor = Monitor()
   private var nextChunk = 0
   private var writtenChunks = 0
   private var ready: [Int: TensorEncoder.Output] = [:]
@@ -41,49 +39,49 @@ final class Assembly: @unchecked Sendable {
     self.progress = progress
     chunks = tensors.enumerated().flatMap { TensorEncoder.chunks(of: $1, index: $0) }
     totalBytes = writer.byteCount
-    let processors = processorCount()
+    let processors = usableProcessors()
     jobs = max(1, min(options.jobs ?? processors, processors, Self.mostJobs))
     window = 2 * jobs
-    pthread_mutex_init(lock, nil)
-    pthread_cond_init(changed, nil)
   }
 
   /// Beyond this, and beyond the processors, more threads would only take more memory.
   private static let mostJobs = 64
+  /// The stack of each thread, in bytes: chunks are on the heap.
+  private static let stackBytes = 1 << 20
 
   deinit {
     for output in ready.values { output.bytes.deallocate() }
-    pthread_mutex_destroy(lock)
-    pthread_cond_destroy(changed)
-    lock.deallocate()
-    changed.deallocate()
   }
 
   /// Makes and writes all tensors.
   func run() throws(SquintError) {
-    DispatchQueue.concurrentPerform(iterations: jobs) { _ in work() }
+    var threads = ThreadGroup()
+    // Where the system gives no more threads (ulimit -u), those that there are do it: this one always.
+    while threads.count < jobs - 1, (try? threads.start(stackBytes: Self.stackBytes) { self.work() }) != nil {}
+    timings.threads = threads.count + 1
+    work()
+    threads.join()
     if let failure { throw failure }
-    timings.threads = jobs
     timings.seconds = Double(nanoseconds() - start) / 1e9
   }
 
   private func work() {
-    pthread_mutex_lock(lock)
-    defer { pthread_mutex_unlock(lock) }
+    monitor.lock()
+    defer { monitor.unlock() }
     while true {
       while failure == nil && nextChunk < chunks.count && nextChunk >= writtenChunks + window {
-        pthread_cond_wait(changed, lock)
+        monitor.wait()
       }
       guard failure == nil, nextChunk < chunks.count else { return }
       let index = nextChunk
       nextChunk += 1
-      pthread_mutex_unlock(lock)
+      monitor.unlock()
       let chunk = chunks[index]
       let result = Result { () throws(SquintError) in
         guard !options.isCancelled() else { throw SquintError(.inputOutput, "the conversion was cancelled") }
         return try encoder.encode(tensors[chunk.tensor], rows: chunk.rows)
       }
-      pthread_mutex_lock(lock)
+      monitor.lock()
       switch result {
       case .success(let output): ready[index] = output
       case .failure(let error): fail(error)
@@ -92,13 +90,13 @@ final class Assembly: @unchecked Sendable {
     }
   }
 
-  /// Writes what is ready in order. The lock is held on entry and on return, not during the writing.
+  /// Writes what is ready in order. The monitor is held on entry and on return, not during the writing.
   private func writeReady() {
     guard !isWriting else { return }
     isWriting = true
     while failure == nil, let output = ready.removeValue(forKey: writtenChunks) {
       let tensor = chunks[writtenChunks].tensor
-      pthread_mutex_unlock(lock)
+      monitor.unlock()
       let began = nanoseconds()
       let result = Result { () throws(SquintError) in
         try writer.append(UnsafeRawBufferPointer(output.bytes), toTensor: tensor)
@@ -110,20 +108,17 @@ final class Assembly: @unchecked Sendable {
       timings.quantizing += Double(output.quantizingNanoseconds) / 1e9
       errors[tensors[tensor].type, default: ErrorSums()] += output.error
       progress(ConversionProgress(writtenBytes: writtenBytes, totalBytes: totalBytes))
-      pthread_mutex_lock(lock)
+      monitor.lock()
       if case .failure(let error) = result { fail(error) }
       writtenChunks += 1
-      pthread_cond_broadcast(changed)
+      monitor.wakeAll()
     }
     isWriting = false
   }
 
-  /// Keeps the first error and lets all threads end. The lock is held.
+  /// Keeps the first error and lets all threads end. The monitor is held.
   private func fail(_ error: SquintError) {
     failure = failure ?? error
-    pthread_cond_broadcast(changed)
+    monitor.wakeAll()
   }
 }
-
-/// The processors that this process may use.
-func processorCount() -> Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }

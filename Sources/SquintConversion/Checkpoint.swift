@@ -9,11 +9,17 @@ protocol Checkpoint: Sendable {
   var decoderTensors: MappedTensors { get }
   /// The ways into the model beside text that it has, or has in part.
   var modalities: [ModalityParts] { get }
+  /// The class that the checkpoint says it is of, where that is none of those that are read.
+  var unknownClass: String? { get }
 
   /// What people, tokenizers and conversations need of it.
   ///
   /// - Parameter notes: takes what the user should know, a line each.
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText
+}
+
+extension Checkpoint {
+  var unknownClass: String? { nil }
 }
 
 /// Everything of a checkpoint but its weights and their configuration.
@@ -42,9 +48,9 @@ struct CheckpointText: Sendable {
   }
 }
 
-/// The last component of `path`, however many slashes end it.
+/// The last component of `path`, however many slashes end it, as a text.
 func lastComponent(_ path: String) -> String {
-  path.split(separator: "/").last.map(String.init) ?? path
+  (path.split(separator: "/").last.map(String.init) ?? path).withVisibleBytes
 }
 
 /// The defaults for generation that a checkpoint gives, checked.

@@ -30,6 +30,20 @@ struct CheckpointFolder: Sendable {
     return try JSONValue.read(path: path)
   }
 
+  /// The tensors of the checkpoint, as numbers and under names that the tables know.
+  ///
+  /// - Parameters:
+  ///   - config: its config.json.
+  ///   - notes: takes what the user should know.
+  func tensors(
+    config: JSONValue, spelling: NameSpelling, notes: inout [String]
+  ) throws(SquintError) -> any TensorSource {
+    let stored = try SafetensorsSource(path: path)
+    notes += stored.notes
+    let spelled = try SpelledTensors(stored, spelling: spelling, place: path, notes: &notes)
+    return try QuantizationScheme.dequantized(spelled, config: config, place: path, notes: &notes)
+  }
+
   /// The JSON file `name`; nil where there is none.
   func json(_ name: String) throws(SquintError) -> JSONValue? {
     has(name) ? try JSONValue.read(path: file(name)) : nil
@@ -38,12 +52,6 @@ struct CheckpointFolder: Sendable {
   /// The text file `name`, its first `limit` bytes; nil where there is none.
   func text(_ name: String, limit: Int) throws(SquintError) -> String? {
     guard has(name) else { return nil }
-    let file = try SourceFile(path: file(name))
-    var bytes = [UInt8](repeating: 0, count: min(file.byteCount, limit))
-    let result = bytes.withUnsafeMutableBytes { buffer in
-      Result { () throws(SquintError) in try file.read(at: 0, into: buffer) }
-    }
-    try result.get()
-    return String(decoding: bytes, as: UTF8.self)
+    return String(decoding: try SourceFile(path: file(name)).start(limit), as: UTF8.self)
   }
 }

@@ -40,12 +40,14 @@ package struct TypeChoice: Sendable {
     let source = origin.tensor
     let isEmbedding = role != .weight
     let wanted = isEmbedding ? embedding : matrices
-    guard isEmbedding ? keepsEmbedding : keepsMatrices, source.type.isQuantized else { return (wanted, false) }
+    guard isEmbedding ? keepsEmbedding : keepsMatrices, let bits = origin.source.bitsPerWeight(of: source) else {
+      return (wanted, false)
+    }
     let isChanged = origin.rowScale != nil || origin.update != nil
     if !isChanged, let exact = source.type.exactType(columns: source.columns) { return (exact, true) }
     // A file of several types has the wider ones where they matter (Q6_K among Q4_K), so they must not lose bits.
     let isExplicit = isEmbedding ? isEmbeddingTypeExplicit : isMatrixTypeExplicit
-    return (!isExplicit && source.type.bitsPerWeight > ElementType.bitsOfInt4F16 ? .int8 : wanted, false)
+    return (!isExplicit && bits > ElementType.bitsOfInt4F16 ? .int8 : wanted, false)
   }
 }
 
@@ -164,8 +166,12 @@ extension PlannedModule {
     }
     var origin: TensorOrigin
     if let tensor = found[wanted.name] {
-      origin = TensorOrigin(
-        source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: wanted.otherShapes))
+      var shapes = wanted.otherShapes
+      if let shape = wanted.channelsLastShape { shapes.append(shape) }
+      origin = TensorOrigin(source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: shapes))
+      if let shape = wanted.channelsLastShape, tensor.shape == shape, !wanted.otherShapes.contains(shape) {
+        origin.channelsLast = shape.last
+      }
     } else if let fused = wanted.fused, let tensor = found[fused.name] {
       origin = TensorOrigin(
         source: source, tensor: try seen(tensor, as: [fused.rows] + wanted.shape.dropFirst()), firstRow: fused.firstRow)

@@ -159,7 +159,8 @@ private struct Conversion {
         "decoder", base.decoder.tensors, base.decoderTensors, decoderTypes, updates: parts.adapter?.updates ?? [:])
     }
     for mapped in parts.leftOut { use.claimAll(of: mapped) }
-    unmapped = try use.unmapped(isAllowed: options.allowsUnmapped)
+    unmapped = try use.unmapped(
+      isAllowed: options.allowsUnmapped, modules: modules.map(\.name), unknownClass: parts.base?.unknownClass)
 
     var plan = ModelFilePlan()
     try text.write(to: &plan, for: decoder, notes: &notes)
@@ -206,7 +207,8 @@ private struct Conversion {
       tensors: tensors.map { tensor in
         ConversionReport.Tensor(
           name: tensor.name, type: tensor.type, shape: tensor.shape, bytes: tensor.byteCount,
-          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.tensor.type.name, isKept: tensor.isKept,
+          sourceName: tensor.origin.tensor.name, sourceType: tensor.origin.source.typeName(of: tensor.origin.tensor),
+          isKept: tensor.isKept,
           adapterRank: tensor.origin.update?.rank)
       },
       unmapped: unmapped, notes: notes, fileBytes: fileBytes, timings: timings)
@@ -232,20 +234,64 @@ private struct SourceUse {
   }
 
   /// The tensors that no rule maps.
-  func unmapped(isAllowed: Bool) throws(SquintError) -> [String] {
+  ///
+  /// - Parameters:
+  ///   - isAllowed: whether they may be left out.
+  ///   - modules: what the output has.
+  ///   - unknownClass: what the checkpoint calls itself, where that is not known.
+  /// - Throws: `SquintError.badData` where they may not, or the model would lose a sense with them.
+  func unmapped(isAllowed: Bool, modules: [String], unknownClass: String?) throws(SquintError) -> [String] {
     var all: [String] = []
     for (mapped, claimed) in sources {
       let names = mapped.source.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
-      if let first = names.first, !isAllowed {
+      guard let first = names.first else { continue }
+      let seesNothing = !modules.contains { $0.hasPrefix("encoder.") }
+      if seesNothing, let lost = names.first(where: UnmappedName.isOfSense) {
+        throw .badData(
+          mapped.place,
+          "tensor \(printable(lost)) belongs to an encoder or a projector that is not supported, without which the model would "
+            + "be blind or deaf; known are llava (transformers' and the original), idefics3, smolvlm, nanoVLM")
+      }
+      if !isAllowed {
+        // Inside a layer it takes part in what the model computes.
+        let inside = names.first(where: UnmappedName.isInside)
+        let name = printable(inside ?? first)
         let others = names.count > 1 ? " (and \(names.count - 1) more)" : ""
         throw .badData(
           mapped.place,
-          "no rule maps tensor \(printable(first))\(others); --dry-run --allow-unmapped lists them, --allow-unmapped leaves them out"
-        )
+          "no rule maps tensor \(name)\(others); "
+            + (inside == nil
+              ? "--dry-run --allow-unmapped lists them, --allow-unmapped leaves them out"
+              : "\(unknownClass.map(printable) ?? "what the model computes with it") is not supported"))
       }
       all += names
     }
     return all
+  }
+}
+
+/// What the name of a tensor that no rule maps tells.
+private enum UnmappedName {
+  /// Components with which programs name encoders, projectors and what belongs to them.
+  private static let senses: Set<Substring> = [
+    "vision_tower", "vision_model", "vision_encoder", "vision_backbone", "vision_embed_tokens", "vision_proj",
+    "vision_projection", "vision_adapter", "visual", "vision", "vit", "vpm", "resampler", "image_encoder",
+    "image_newline", "img_processor", "img_projection", "multi_modal_projector", "mm_projector", "connector",
+    "embed_vision", "perceiver", "perceiver_resampler", "qformer", "query_tokens", "aligner", "audio_tower",
+    "audio_encoder", "audio_model", "audio_projector", "embed_audio", "speech_encoder", "speech_projector",
+    "encoder_projector", "graph_tower", "ts_encoder", "mlp1",
+  ]
+  /// GGUF's, which begin a name.
+  private static let ggufSenses: Set<Substring> = ["v", "mm", "a"]
+
+  static func isOfSense(_ name: String) -> Bool {
+    let components = name.split(separator: ".")
+    return components.contains(where: senses.contains) || components.first.map(ggufSenses.contains) == true
+  }
+
+  /// Whether the tensor is inside a layer, an encoder or a projector.
+  static func isInside(_ name: String) -> Bool {
+    isOfSense(name) || name.split(separator: ".").contains { $0.utf8.allSatisfy { (0x30...0x39).contains($0) } }
   }
 }
 

@@ -155,6 +155,7 @@ package struct EncoderConfiguration: Equatable, Sendable {
 
     var patches = ExpectedTensor(prefix + "patch", [width, 3 * patch * patch])
     patches.otherShapes = [[width, 3, patch, patch]]
+    patches.channelsLastShape = [width, patch, patch, 3]
     add(patches)
     add(vector("patch.bias", width, optionals.patchBias))
     var classToken = vector("class", width, hasClass ? .required : .absent)

@@ -57,12 +57,30 @@ struct GGUFCheckpoint: Checkpoint {
     text.defaults.topP = try metadata.number("general.sampling.top_p")
     text.defaults.minP = try metadata.number("general.sampling.min_p")
     text.defaults.repetitionPenalty = try metadata.number("general.sampling.penalty_repeat")
-    text.template = try metadata.text("tokenizer.chat_template")
+    text.template = try chatTemplates().chosen(of: place, notes: &notes)
     guard source.metadata["tokenizer.ggml.tokens"] != nil else {
       notes.append("\(place) has no tokenizer; the model takes token ids only")
       return text
     }
     text.tokenizer = try GGUFTokenizer.definition(metadata: source.metadata, name: place)
+    let unmarked = GGUFTokenizer.unmarkedTurnEnds(metadata: source.metadata)
+    if !unmarked.isEmpty {
+      notes.append(
+        "\(unmarked.joined(separator: ", ")): not marked as control tokens in the file, taken for such by their names")
+    }
     return text
+  }
+
+  private static let templateKey = "tokenizer.chat_template"
+
+  /// The template, and those with a name of their own behind its key.
+  private func chatTemplates() throws(SquintError) -> ChatTemplates {
+    var templates = ChatTemplates()
+    if let template = try metadata.text(Self.templateKey) { templates.add(template) }
+    let prefix = Self.templateKey + "."
+    for key in source.metadata.keys.sorted() where key.hasPrefix(prefix) {
+      if let template = try metadata.text(key) { templates.add(template, name: String(key.dropFirst(prefix.count))) }
+    }
+    return templates
   }
 }

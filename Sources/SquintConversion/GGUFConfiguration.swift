@@ -77,7 +77,8 @@ extension DecoderConfiguration {
     optionals.queryKeyValueBias = .ifPresent
     optionals.outputBias = .ifPresent
     optionals.ffnBias = .ifPresent
-    optionals.headNorm = family.hasHeadNorm ? .required : .absent
+    let hasHeadNorm = family.hasHeadNorm || source.tensor(named: "blk.0.attn_q_norm.weight") != nil
+    optionals.headNorm = hasHeadNorm ? .required : .absent
 
     window = try metadata.count(key("attention.sliding_window")) ?? 0
     if let pattern = metadata.values[key("attention.sliding_window_pattern")], window > 0 {

@@ -5,54 +5,62 @@ import SquintText
 struct HuggingFaceCheckpoint: Checkpoint {
   let decoder: DecoderConfiguration
   let modalities: [ModalityParts]
+  let unknownClass: String?
   private let folder: CheckpointFolder
-  private let layout: HuggingFaceLayout
-  private let tensors: SafetensorsSource
+  private let tensors: any TensorSource
+  let decoderTensors: MappedTensors
   private let config: JSONValue
-  private let visionNotes: [String]
+  /// What opening it found.
+  private let openingNotes: [String]
 
   /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported.
   init(folder path: String) throws(SquintError) {
     folder = CheckpointFolder(path: path)
     config = try folder.configuration()
     let place = folder.file("config.json")
-    layout = try HuggingFaceLayout(config: config, place: place)
-    if layout == .nanoVLM {
-      decoder = try NanoVLM.decoder(config: config, place: place)
-    } else {
-      decoder = try DecoderConfiguration(
-        huggingFace: config, family: layout.decoderFamily(config: config), place: place)
-    }
-    tensors = try SafetensorsSource(path: folder.path)
+    let layout = try HuggingFaceLayout(config: config, place: place)
     var notes: [String] = []
+    unknownClass = layout == .nanoVLM ? nil : HuggingFaceLayout.unknownClass(config: config)
+    if let unknownClass {
+      notes.append(
+        "\(place): the class \(printable(unknownClass)) is not known; the model is read as its tensors and its model_type are"
+      )
+    }
+    let isNanoVLM = layout == .nanoVLM
+    tensors = try folder.tensors(config: config, spelling: isNanoVLM ? .nanoVLM : .model, notes: &notes)
+    let names = isNanoVLM ? NanoVLM.decoderNames : .huggingFaceDecoder
+    let mapped = MappedTensors(source: tensors, maps: [names], place: folder.path)
+    let stored = StoredTensors(mapped, module: "decoder")
+    var decoder =
+      isNanoVLM
+      ? try NanoVLM.decoder(config: config, stored: stored, place: place, notes: &notes)
+      : try DecoderConfiguration(
+        huggingFace: config, family: layout.decoderFamily(config: config), stored: stored, place: place, notes: &notes)
+    try decoder.shareEmbedding(
+      stored, source: tensors, key: isNanoVLM ? "lm_tie_weights" : "tie_word_embeddings", place: place, notes: &notes)
+    self.decoder = decoder
+    decoderTensors = MappedTensors(
+      source: tensors, maps: [names.ignoringLayers(from: decoder.layers)], place: folder.path)
     let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
     modalities = vision.map { [$0] } ?? []
-    visionNotes = notes
+    openingNotes = notes
   }
 
   var place: String { folder.path }
 
-  var decoderTensors: MappedTensors {
-    let maps: [NameMap] =
-      switch layout {
-      case .text, .llava, .originalLLaVA: [.huggingFaceDecoder, .huggingFaceInnerDecoder]
-      case .idefics3: [.huggingFaceTextModel]
-      case .nanoVLM:
-        [NanoVLM(config: config, source: tensors, folder: folder).decoderNames(isTied: decoder.isTied)]
-      }
-    return MappedTensors(source: tensors, maps: maps, place: place)
-  }
-
   func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
     let published = config["_name_or_path"]?.string.map(lastComponent)
     let folderName = lastComponent(absolute(place))
-    let types = Set(tensors.tensors.map(\.type.name)).sorted().joined(separator: " ")
+    let types = Set(tensors.tensors.map { tensors.typeName(of: $0) }).sorted()
+    // What was quantized is called by several words.
+    let list = types.joined(separator: types.contains { $0.contains(" ") } ? "; " : " ")
     var text = CheckpointText(
       name: published.flatMap { $0.isEmpty ? nil : $0 } ?? folderName,
-      source: "\(folderName): Hugging Face checkpoint, \(types)", license: try license(),
-      defaults: try generation(), defaultsPlace: folder.file("generation_config.json"), template: try chatTemplate(),
+      source: "\(folderName): Hugging Face checkpoint, \(list)", license: try license(),
+      defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
+      template: try chatTemplates().chosen(of: place, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))
-    notes += visionNotes
+    notes += openingNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
     return text
   }
@@ -87,18 +95,27 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
   // MARK: Chat template
 
-  /// The file of its own comes first, as in transformers (tokenization_utils_base.py).
-  private func chatTemplate() throws(SquintError) -> String? {
-    if let template = try folder.text("chat_template.jinja", limit: JSONValue.maximumByteCount) { return template }
-    for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
-      guard let value = try folder.json(name)?["chat_template"] else { continue }
-      if let template = value.string { return template }
-      // Several by name; the one called "default" is used unless another is asked for.
-      let named = value.array ?? []
-      let chosen = named.first { $0["name"]?.string == "default" } ?? named.first
-      if let template = chosen?["template"]?.string { return template }
+  /// The file of its own comes first, as in transformers (tokenization_utils_base.py), with those in a folder beside it.
+  private func chatTemplates() throws(SquintError) -> ChatTemplates {
+    var templates = ChatTemplates()
+    if let template = try template(in: "chat_template.jinja") { templates.add(template) }
+    let more = "additional_chat_templates"
+    let others = try folder.has(more) ? fileNames(inFolder: folder.file(more)) : []
+    for name in others where name.hasSuffix(".jinja") {
+      if let template = try template(in: "\(more)/\(name)") { templates.add(template, name: String(name.dropLast(6))) }
     }
-    return config["lm_chat_template"]?.string
+    for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] where templates.isEmpty {
+      templates = ChatTemplates(json: try folder.json(name)?["chat_template"])
+    }
+    return templates.isEmpty ? ChatTemplates(json: config["lm_chat_template"]) : templates
+  }
+
+  /// The template that the file `name` of the folder holds; nil where there is no such file.
+  private func template(in name: String) throws(SquintError) -> String? {
+    guard let template = try folder.text(name, limit: JSONValue.maximumByteCount) else { return nil }
+    let start = Array(template.utf8.prefix(ForeignFile.startBytes))
+    if !start.isEmpty, let remark = ForeignFile.remark(start: start) { throw .badData(folder.file(name), remark) }
+    return template
   }
 
   // MARK: Licence

@@ -57,6 +57,17 @@ extension DecoderConfiguration {
   ///   - place: its path, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
   package init(huggingFace json: JSONValue, family named: String? = nil, place: String) throws(SquintError) {
+    var notes: [String] = []
+    try self.init(huggingFace: json, family: named, stored: nil, place: place, notes: &notes)
+  }
+
+  /// The same of a checkpoint with these tensors, which count where the file says something else.
+  ///
+  /// - Parameter notes: takes what is not as the file says.
+  init(
+    huggingFace json: JSONValue, family named: String? = nil, stored: StoredTensors?, place: String,
+    notes: inout [String]
+  ) throws(SquintError) {
     let inner = json["text_config"] ?? json
     let reader = ConfigurationReader(json: inner, outer: json, place: place)
     // A text_config without a model_type is a Llama's (configuration_llava.py, configuration_idefics3.py).
@@ -71,19 +82,31 @@ extension DecoderConfiguration {
       throw .badData(place, "hidden_act \"\(printable(activation))\" is not supported; \(modelType) models have silu")
     }
     architecture = modelType
-    vocabulary = try reader.size("vocab_size") ?? family.vocabulary
-    width = try reader.size("hidden_size") ?? family.width
-    ffnWidth = try reader.size("intermediate_size") ?? family.ffnWidth
+    var settlement = Settlement(place: place)
+    let embedding = stored?.matrix("embedding")
+    vocabulary = settlement.settle(
+      "vocab_size", said: try reader.size("vocab_size") ?? family.vocabulary, stored: embedding?.rows)
+    width = settlement.settle(
+      "hidden_size", said: try reader.size("hidden_size") ?? family.width, stored: embedding?.columns)
+    ffnWidth = settlement.settle(
+      "intermediate_size", said: try reader.size("intermediate_size") ?? family.ffnWidth,
+      stored: stored?.matrix("0.ffn.gate")?.rows)
     layers = try reader.size("num_hidden_layers", atMost: Self.mostLayers) ?? family.layers
-    heads = try reader.size("num_attention_heads") ?? family.heads
+    let heads = try reader.size("num_attention_heads") ?? family.heads
     // In Python an absent key means the class's default, null means as many as query heads.
-    keyValueHeads =
+    let keyValueHeads =
       try reader.size("num_key_value_heads")
       ?? (reader.isAbsent("num_key_value_heads") ? family.keyValueHeads ?? heads : heads)
     let derivedHeadWidth = width / heads
-    headWidth =
+    let headWidth =
       try reader.size("head_dim") ?? (reader.isAbsent("head_dim") ? family.headWidth : nil) ?? derivedHeadWidth
     guard headWidth > 0 else { throw .badData(place, "hidden_size \(width) is too small for \(heads) heads") }
+    let said = HeadShape(heads: heads, keyValueHeads: keyValueHeads, width: headWidth)
+    let shape = stored?.heads(said: said, isWidthSaid: reader.json["head_dim"] != nil)
+    self.heads = settlement.settle("num_attention_heads", said: heads, stored: shape?.heads)
+    self.keyValueHeads = settlement.settle("num_key_value_heads", said: keyValueHeads, stored: shape?.keyValueHeads)
+    self.headWidth = settlement.settle("head_dim", said: headWidth, stored: shape?.width)
+    notes += settlement.notes
     context = try reader.size("max_position_embeddings") ?? family.context
     normEpsilon = try reader.number("rms_norm_eps") ?? family.normEpsilon
     isTied = try Self.isTied(reader) ?? family.isTied
@@ -98,7 +121,8 @@ extension DecoderConfiguration {
     (window, windowLayers) = try Self.window(reader, rule: family.windowRule, layers: layers)
     let layerTypes = try reader.texts("layer_types")
     rotary = try Self.rotary(
-      reader, headWidth: headWidth, context: context, layerTypes: layerTypes)
+      reader, headWidth: self.headWidth, context: context, layerTypes: layerTypes, notes: &notes)
+    if let stored { try follow(stored, place: place, notes: &notes) }
     try check(place: place)
   }
 
@@ -146,11 +170,12 @@ extension DecoderConfiguration {
   }
 
   private static func rotary(
-    _ reader: ConfigurationReader, headWidth: Int, context: Int, layerTypes: [String]?
+    _ reader: ConfigurationReader, headWidth: Int, context: Int, layerTypes: [String]?, notes: inout [String]
   ) throws(SquintError) -> RotaryFrequencies {
     let place = reader.place
     // transformers takes rope_scaling for rope_parameters where both are there.
-    let outer = reader.json["rope_scaling"] ?? reader.json["rope_parameters"]
+    let scaling = reader.json["rope_scaling"].flatMap { $0.object?.count == 0 ? nil : $0 }
+    let outer = scaling ?? reader.json["rope_parameters"]
     var settings = ConfigurationReader(json: outer ?? .object(JSONObject()), outer: reader.json, place: place)
     guard settings.json.object != nil else { throw .badData(place, "rope_parameters is not an object") }
     // Settings per layer type: this decoder has one set of frequencies, so those in use must be the same.
@@ -164,8 +189,13 @@ extension DecoderConfiguration {
     }
     let rule = either(try settings.text("rope_type"), try settings.text("type")) ?? "default"
     let base = either(try settings.number("rope_theta"), try reader.number("rope_theta")) ?? 10_000
-    let part =
-      either(try settings.number("partial_rotary_factor"), try reader.number("partial_rotary_factor")) ?? 1
+    let saidPart = either(try settings.number("partial_rotary_factor"), try reader.number("partial_rotary_factor")) ?? 1
+    // The decoders of these families turn the whole head where nothing scales the angles, whatever the configuration says
+    // (modeling_llama.py and its siblings, `compute_default_rope_parameters`).
+    let part = rule == "default" ? 1 : saidPart
+    if part != saidPart {
+      notes.append("\(place): partial_rotary_factor is not followed; without scaling transformers turns the whole head")
+    }
     guard part > 0, part <= 1 else { throw .badData(place, "partial_rotary_factor \(part) is not between 0 and 1") }
     let width = Int(Double(headWidth) * part)
     guard width > 0, width % 2 == 0 else {

@@ -26,9 +26,12 @@ extension EncoderPart {
       throw .badData(place, "there is no \(pair == nil ? "model_type" : "vision_config")")
     }
     let family = try HuggingFaceEncoderFamily(of: inner, known: pair, place: place)
+    var notes: [String] = []
+    let source = try folder.tensors(config: config, spelling: .tower, notes: &notes)
     try self.init(
-      huggingFace: inner, family: family, name: name, source: try SafetensorsSource(path: folder.path), place: place,
+      huggingFace: inner, family: family, name: name, source: source, place: place,
       tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures), isAlone: true)
+    self.notes = notes + self.notes
   }
 
   /// - Parameters:
@@ -39,12 +42,22 @@ extension EncoderPart {
     place: String,
     tensorPlace: String, pictures: PictureConfiguration?, isAlone: Bool = false
   ) throws(SquintError) {
-    let configuration = try EncoderConfiguration(huggingFace: json, family: family, place: place)
-    let names = family.names("encoder.\(name)")
+    var configuration = try EncoderConfiguration(huggingFace: json, family: family, place: place)
+    let saidGrid = configuration.grid
+    var names = family.names("encoder.\(name)")
+    let stored = StoredTensors(
+      MappedTensors(source: source, maps: [names], place: tensorPlace), module: "encoder.\(name)")
+    var notes: [String] = []
+    try configuration.follow(stored, place: place, notes: &notes)
+    names = names.ignoringLayers(from: configuration.sourceLayers)
+    let side =
+      configuration.grid == saidGrid
+      ? try family.image(json, place: place) : configuration.grid * configuration.patch
     self.init(
       configuration: configuration,
       tensors: MappedTensors(source: source, maps: isAlone ? [names, .contrastiveRest] : [names], place: tensorPlace),
-      pictures: pictures, usualPictures: family.usualPictures(side: try family.image(json, place: place)))
+      pictures: pictures, usualPictures: family.usualPictures(side: side))
+    self.notes = notes
   }
 }
 

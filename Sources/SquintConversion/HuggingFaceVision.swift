@@ -17,11 +17,10 @@ enum HuggingFaceLayout: Sendable {
   init(config: JSONValue, place: String) throws(SquintError) {
     let modelType = config["model_type"]?.string ?? ""
     let architectures = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let original = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
     if NanoVLM.isNanoVLM(config) {
       self = .nanoVLM
     } else if ["llava_llama", "llava_mistral", "llava_qwen"].contains(modelType)
-      || architectures.contains(where: original.contains)
+      || architectures.contains(where: Self.originalClasses.contains)
       || modelType == "llava" && config["text_config"] == nil && config["vision_config"] == nil
     {
       self = .originalLLaVA
@@ -36,9 +35,42 @@ enum HuggingFaceLayout: Sendable {
         place,
         "model_type \"\(modelType)\" is an encoder alone; give it with --encoder image=FOLDER, and the text model with "
           + "--decoder")
-    } else {
+    } else if HuggingFaceFamily.all.contains(where: { $0.modelType == modelType }), config["vision_config"] == nil {
       self = .text
+    } else {
+      throw Self.unsupported(modelType: modelType, architecture: architectures.first, place: place)
     }
+    // The head of these says something else than the next token.
+    let others = ["SequenceClassification", "TokenClassification", "QuestionAnswering", "RewardModel"]
+    if let other = architectures.first(where: { name in others.contains { name.hasSuffix($0) } }) {
+      throw .badData(
+        place,
+        "\(printable(other)) does not write text; only models that do are supported (…ForCausalLM, …ForConditionalGeneration)"
+      )
+    }
+  }
+
+  /// The original LLaVA's classes.
+  private static let originalClasses = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
+
+  /// The class that config.json names, where it is none of those that are read here.
+  static func unknownClass(config: JSONValue) -> String? {
+    let names = config["architectures"]?.array?.compactMap(\.string) ?? []
+    let families = HuggingFaceFamily.all.map(\.modelType) + ["llava", "idefics3", "smolvlm"]
+    let endings = ["forcausallm", "model", "forconditionalgeneration"]
+    let known = Set(
+      families.flatMap { family in endings.map { family + $0 } } + originalClasses.map { $0.lowercased() })
+    return names.contains { known.contains($0.lowercased()) } ? nil : names.first
+  }
+
+  private static func unsupported(modelType: String, architecture: String?, place: String) -> SquintError {
+    let texts = HuggingFaceFamily.all.map(\.modelType).joined(separator: ", ")
+    let type = "model_type \"\(printable(modelType))\""
+    let what = architecture.map { "\(printable($0)) (\(type))" } ?? type
+    return .badData(
+      place,
+      "\(what) is not supported; known are \(texts), and of models that see llava (transformers' and the original), idefics3, "
+        + "smolvlm, nanoVLM")
   }
 
   /// The decoder's model_type where config.json does not give it as one.
@@ -67,25 +99,32 @@ struct HuggingFaceVision {
     switch layout {
     case .text: nil
     case .nanoVLM: try NanoVLM(config: config, source: source, folder: folder).parts(notes: &notes)
-    case .llava: try llava()
+    case .llava: try llava(notes: &notes)
     case .idefics3: try idefics3()
-    case .originalLLaVA: try originalLLaVA()
+    case .originalLLaVA: try originalLLaVA(notes: &notes)
     }
   }
 
   // MARK: transformers' LLaVA
 
-  private func llava() throws(SquintError) -> ModalityParts {
+  private func llava(notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
     parts.encoder = try tower()
     let found = try ProjectorTensors(
-      in: source, prefixes: ["multi_modal_projector", "model.multi_modal_projector"], module: "projector.\(name)",
-      place: folder.path)
-    guard found.widths.count == 3, !found.hasNorm else {
+      in: source, prefixes: ["multi_modal_projector"], module: "projector.\(name)", place: folder.path)
+    guard found.widths.count >= 3, !found.hasNorm else {
       throw .badData(folder.path, "multi_modal_projector has \(found.widths.count - 1) matrices, not 2")
     }
+    if found.widths.count > 3 {
+      notes.append(
+        "\(folder.path): multi_modal_projector has \(found.widths.count - 1) matrices, not 2 as llava has; all are used"
+      )
+    }
     var projector = ProjectorConfiguration(widths: found.widths)
-    projector.bias = try reader.flag("multimodal_projector_bias") ?? true ? .required : .absent
+    let stored = StoredTensors(
+      MappedTensors(source: source, maps: [found.map], place: folder.path), module: "projector.\(name)")
+    projector.bias = try stored.projectorBiases(
+      layers: projector.layers, said: reader.flag("multimodal_projector_bias") ?? true, place: place, notes: &notes)
     let activation = try reader.text("projector_hidden_act") ?? "gelu"
     guard let known = Activation(huggingFace: activation) else {
       throw .badData(place, "projector_hidden_act \"\(printable(activation))\" is not supported")
@@ -141,7 +180,7 @@ struct HuggingFaceVision {
     encoder.configuration.architecture = isSmolVLM ? "smolvlm" : "idefics3"
     parts.encoder = encoder
     let found = try ProjectorTensors(
-      in: source, prefixes: ["model.connector", "connector"], module: "projector.\(name)", place: folder.path)
+      in: source, prefixes: ["connector"], module: "projector.\(name)", place: folder.path)
     guard found.widths.count == 2, !found.hasNorm else {
       throw .badData(folder.path, "the connector has \(found.widths.count - 1) matrices, not 1")
     }
@@ -173,10 +212,10 @@ struct HuggingFaceVision {
 
   // MARK: The original LLaVA
 
-  private func originalLLaVA() throws(SquintError) -> ModalityParts {
+  private func originalLLaVA(notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
     let named = either(try reader.text("mm_vision_tower"), try reader.text("vision_tower"))
-    let inside = "model.vision_tower."
+    let inside = "vision_tower."
     let hasTower = source.tensors.contains { $0.name.hasPrefix(inside) }
     if hasTower, config["vision_config"] != nil {
       parts.encoder = try tower()
@@ -200,7 +239,7 @@ struct HuggingFaceVision {
       throw .badData(
         place, "image_aspect_ratio \"\(printable(other))\" is not supported; pad is, and pictures that are cut (none)")
     }
-    parts.projector = try originalProjector()
+    parts.projector = try originalProjector(notes: &notes)
     if parts.projector == nil, folder.has("mm_projector.bin") {
       parts.missingProjector =
         "the projector is a pickle (mm_projector.bin), which runs code when it is read; convert it with "
@@ -222,11 +261,11 @@ struct HuggingFaceVision {
     return parts
   }
 
-  private func originalProjector() throws(SquintError) -> ProjectorPart? {
-    let prefixes = ["model.mm_projector", "mm_projector"]
-    let isHere = source.tensors.contains { tensor in prefixes.contains { tensor.name.hasPrefix($0 + ".") } }
+  private func originalProjector(notes: inout [String]) throws(SquintError) -> ProjectorPart? {
+    let prefix = "mm_projector"
+    let isHere = source.tensors.contains { $0.name.hasPrefix(prefix + ".") }
     let kind = try reader.text("mm_projector_type") ?? "linear"
-    if kind == "identity" {
+    if kind == "identity", !isHere {
       let width = try reader.size("hidden_size") ?? 4096
       return ProjectorPart(
         configuration: ProjectorConfiguration(widths: [width, width]),
@@ -237,7 +276,9 @@ struct HuggingFaceVision {
     }
     guard isHere else { return nil }
     let layers: Int
-    if kind == "linear" {
+    if kind == "identity" {
+      layers = 0
+    } else if kind == "linear" {
       layers = 1
     } else if kind.hasPrefix("mlp"), kind.hasSuffix("x_gelu"), let count = Int(kind.dropFirst(3).dropLast(6)), count > 0
     {
@@ -247,12 +288,13 @@ struct HuggingFaceVision {
         place,
         "mm_projector_type \"\(printable(kind))\" is not supported; known are linear, mlp2x_gelu and its kin, identity")
     }
-    let found = try ProjectorTensors(in: source, prefixes: prefixes, module: "projector.\(name)", place: folder.path)
-    guard found.widths.count - 1 == layers, !found.hasNorm else {
-      throw .badData(
-        folder.path,
-        "mm_projector has \(found.widths.count - 1) matrices, but mm_projector_type \(kind) makes it \(layers)")
-    }
+    let found = try ProjectorTensors(in: source, prefixes: [prefix], module: "projector.\(name)", place: folder.path)
+    let stored = found.widths.count - 1
+    let difference = "mm_projector has \(stored) matrices, but mm_projector_type \(kind) makes it \(layers)"
+    // Fewer may be all that was downloaded, unless it is the one that has no number: a linear projector.
+    let isWhole = stored >= layers || stored == 1 && source.tensor(named: prefix + ".weight") != nil
+    guard isWhole, !found.hasNorm else { throw .badData(folder.path, difference) }
+    if stored != layers { notes.append("\(folder.path): \(difference); what is stored is used") }
     return ProjectorPart(
       configuration: ProjectorConfiguration(widths: found.widths),
       tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))

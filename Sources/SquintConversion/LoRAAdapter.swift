@@ -32,7 +32,7 @@ struct LoRAAdapter: Sendable {
           + "weights_only=True), \"\(Self.weightsFile)\")")
     }
     let source = try SafetensorsSource(paths: [weights])
-    let maps = maps + [.huggingFaceDecoder, .huggingFaceInnerDecoder, .huggingFaceTextModel]
+    let maps = maps + [.huggingFaceDecoder]
     var pairs: [String: Pair] = [:]
     var targets: [String] = []
     for tensor in source.tensors {
@@ -147,8 +147,9 @@ struct LoRAAdapter: Sendable {
 
   /// The output's name of the module's matrix; nil where no rule gives one.
   private static func target(of module: String, maps: [NameMap]) -> String? {
-    // Adapters of a model without its head have names without the model's own.
-    for name in ["\(module).weight", "model.\(module).weight"] {
+    // Adapters have names of whatever class they were trained in.
+    let name = "\(module).weight"
+    for name in [name, NameSpelling.model.spelled(name)].compactMap({ $0 }) {
       for map in maps {
         if case .tensor(let target) = map.target(of: name) { return target }
       }

@@ -93,8 +93,10 @@ private func openCheckpoint(_ path: String, mmproj: String?) throws(SquintError)
   }
   if try isGGUF(path) { return try GGUFCheckpoint(path: path, mmproj: mmproj) }
   if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
+    try SourceFile(path: path).refuseForeign()
     throw .badData(path, "this is one file of a checkpoint; give the folder that it is in")
   }
+  try SourceFile(path: path).refuseForeign()
   throw .badData(path, "this is neither a checkpoint folder nor a GGUF file")
 }
 
@@ -104,6 +106,7 @@ private func openEncoder(_ path: String, name: String) throws(SquintError) -> En
   if try isGGUF(path) { return try GGUFVision(path: path).encoder(name: name) }
   // ONNX files have no mark that tells them from others.
   if path.hasSuffix(".onnx") { return try EncoderPart(onnx: path, name: name) }
+  try SourceFile(path: path).refuseForeign()
   throw .badData(
     path,
     "this is no encoder; give the folder with its config.json and *.safetensors, an ONNX file (NAME.onnx) or a GGUF file (mmproj)"
@@ -120,17 +123,9 @@ private func isGGUF(_ path: String) throws(SquintError) -> Bool { try magic(of: 
 
 private func isFolder(_ path: String) throws(SquintError) -> Bool {
   var status = stat()
-  guard stat(path, &status) == 0 else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
+  guard stat(path, &status) == 0 else { throw .cannotOpen(path, errno) }
   return status.st_mode & S_IFMT == S_IFDIR
 }
 
 /// The first four bytes of a file, fewer where it is shorter.
-private func magic(of path: String) throws(SquintError) -> [UInt8] {
-  let file = try SourceFile(path: path)
-  var magic = [UInt8](repeating: 0, count: min(4, file.byteCount))
-  let result = magic.withUnsafeMutableBytes { bytes in
-    Result { () throws(SquintError) in try file.read(at: 0, into: bytes) }
-  }
-  try result.get()
-  return magic
-}
+private func magic(of path: String) throws(SquintError) -> [UInt8] { try SourceFile(path: path).start(4) }

@@ -18,9 +18,14 @@ struct NanoVLM {
   // MARK: Decoder
 
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
-  static func decoder(config: JSONValue, place: String) throws(SquintError) -> DecoderConfiguration {
+  static func decoder(
+    config: JSONValue, stored: StoredTensors, place: String, notes: inout [String]
+  ) throws(SquintError) -> DecoderConfiguration {
     let reader = ConfigurationReader(json: config, place: place)
-    let width = try reader.size("lm_hidden_dim") ?? 960
+    var settlement = Settlement(place: place)
+    let embedding = stored.matrix("embedding")
+    let width = settlement.settle(
+      "lm_hidden_dim", said: try reader.size("lm_hidden_dim") ?? 960, stored: embedding?.columns)
     let heads = try reader.size("lm_n_heads") ?? 15
     guard width % heads == 0 else { throw .badData(place, "lm_hidden_dim \(width) is no multiple of \(heads) heads") }
     let base = try reader.number("lm_re_base") ?? 100_000
@@ -30,52 +35,63 @@ struct NanoVLM {
     rotary.magnitude = try reader.number("lm_attn_scaling") ?? 1
     let vocabulary = try reader.size("lm_vocab_size")
     guard let vocabulary else { throw .badData(place, "there is no lm_vocab_size") }
-    let configuration = DecoderConfiguration(
-      architecture: "llama", vocabulary: vocabulary, context: try reader.size("lm_max_position_embeddings") ?? 8192,
+    let said = HeadShape(heads: heads, keyValueHeads: try reader.size("lm_n_kv_heads") ?? 5, width: width / heads)
+    let shape = stored.heads(said: said, isWidthSaid: true)
+    var configuration = DecoderConfiguration(
+      architecture: "llama",
+      vocabulary: settlement.settle("lm_vocab_size", said: vocabulary, stored: embedding?.rows),
+      context: try reader.size("lm_max_position_embeddings") ?? 8192,
       layers: try reader.size("lm_n_blocks", atMost: DecoderConfiguration.mostLayers) ?? 32, width: width,
-      ffnWidth: try reader.size("lm_inter_dim") ?? 2560, heads: heads,
-      keyValueHeads: try reader.size("lm_n_kv_heads") ?? 5, headWidth: width / heads,
+      ffnWidth: settlement.settle(
+        "lm_inter_dim", said: try reader.size("lm_inter_dim") ?? 2560, stored: stored.matrix("0.ffn.gate")?.rows),
+      heads: heads,
+      // The heads of queries are as wide as the model makes them.
+      keyValueHeads: settlement.settle(
+        "lm_n_kv_heads", said: said.keyValueHeads, stored: shape.heads == heads ? shape.keyValueHeads : nil),
+      headWidth: width / heads,
       normEpsilon: try reader.number("lm_rms_eps") ?? 1e-5, rotary: rotary,
       isTied: try reader.flag("lm_tie_weights") ?? true)
+    notes += settlement.notes
+    try configuration.follow(stored, place: place, notes: &notes)
     try configuration.check(place: place)
     return configuration
   }
 
-  /// How the decoder's tensors are called. Of two names of one tensor safetensors keeps the first in the alphabet: where the
-  /// embedding serves as the head, that is the head's.
-  func decoderNames(isTied: Bool) -> NameMap {
-    let embedding = "decoder.token_embedding"
-    let isUnderHead = isTied && source.tensor(named: embedding + ".weight") == nil
-    return NameMap(
-      module: "decoder",
-      stems: [
-        (isUnderHead ? "decoder.head" : embedding, "embedding"),
-        ("decoder.blocks.*.norm1", "*.attention.norm"),
-        ("decoder.blocks.*.attn.q_proj", "*.attention.q"),
-        ("decoder.blocks.*.attn.k_proj", "*.attention.k"),
-        ("decoder.blocks.*.attn.v_proj", "*.attention.v"),
-        ("decoder.blocks.*.attn.out_proj", "*.attention.o"),
-        ("decoder.blocks.*.norm2", "*.ffn.norm"),
-        ("decoder.blocks.*.mlp.gate_proj", "*.ffn.gate"),
-        ("decoder.blocks.*.mlp.up_proj", "*.ffn.up"),
-        ("decoder.blocks.*.mlp.down_proj", "*.ffn.down"),
-        ("decoder.norm", "norm"),
-        ("decoder.head", "head"),
-      ],
-      // Tables that are computed anew.
-      ignored: ["decoder.rotary_embd.inv_freq"])
-  }
+  /// How the decoder's tensors are called.
+  static let decoderNames = NameMap(
+    module: "decoder",
+    stems: [
+      ("decoder.token_embedding", "embedding"),
+      ("decoder.blocks.*.norm1", "*.attention.norm"),
+      ("decoder.blocks.*.attn.q_proj", "*.attention.q"),
+      ("decoder.blocks.*.attn.k_proj", "*.attention.k"),
+      ("decoder.blocks.*.attn.v_proj", "*.attention.v"),
+      ("decoder.blocks.*.attn.out_proj", "*.attention.o"),
+      ("decoder.blocks.*.norm2", "*.ffn.norm"),
+      ("decoder.blocks.*.mlp.gate_proj", "*.ffn.gate"),
+      ("decoder.blocks.*.mlp.up_proj", "*.ffn.up"),
+      ("decoder.blocks.*.mlp.down_proj", "*.ffn.down"),
+      ("decoder.norm", "norm"),
+      ("decoder.head", "head"),
+    ],
+    // Tables that are computed anew.
+    ignored: ["decoder.rotary_embd.inv_freq"])
 
   // MARK: Vision
 
   /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
   func parts(notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
-    let encoder = try encoder()
+    var encoder = try encoder()
     let side = try reader.size("vit_img_size", atMost: PictureConfiguration.largestSide) ?? 512
+    let names = NameMap.nanoVLMEncoder("encoder.\(name)")
+    let stored = StoredTensors(
+      MappedTensors(source: source, maps: [names], place: folder.path), module: "encoder.\(name)")
+    try encoder.follow(stored, place: place, notes: &notes)
     parts.encoder = EncoderPart(
       configuration: encoder,
-      tensors: MappedTensors(source: source, maps: [.nanoVLMEncoder("encoder.\(name)")], place: folder.path),
+      tensors: MappedTensors(
+        source: source, maps: [names.ignoringLayers(from: encoder.sourceLayers)], place: folder.path),
       pictures: try pictures(side: side), usualPictures: try pictures(side: side))
     let found = try ProjectorTensors(
       in: source, prefixes: ["MP"], module: "projector.\(name)", place: folder.path)

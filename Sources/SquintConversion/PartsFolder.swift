@@ -52,5 +52,5 @@ extension ConversionSources {
 func absolute(_ path: String) -> String {
   guard let resolved = realpath(path, nil) else { return path }
   defer { free(resolved) }
-  return String(cString: resolved)
+  return String(fileName: resolved)
 }

@@ -8,6 +8,8 @@ package struct TensorOrigin: Sendable {
   package var rowOrder = RowOrder.same
   /// The source's row that is the first of the output, where several matrices are one tensor.
   package var firstRow = 0
+  /// Whether the columns are [side, side, channels] in the source, so many channels, and [channels, side, side] here.
+  package var channelsLast: Int?
   /// A vector of the source whose numbers multiply the rows.
   package var rowScale: SourceTensor?
   /// What an adapter adds, its rows in the order of the output.
@@ -26,8 +28,23 @@ package struct TensorOrigin: Sendable {
       let part = buffer[first * columns..<(first + run.count) * columns]
       try source.read(tensor, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
     }
+    if let channelsLast { toPlanes(rows.count, of: buffer, channels: channelsLast) }
     if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
     try update?.add(rows, to: buffer)
+  }
+
+  private func toPlanes(_ rows: Int, of buffer: UnsafeMutableBufferPointer<Float>, channels: Int) {
+    let columns = tensor.columns
+    let pixels = columns / channels
+    var planes = [Float](repeating: 0, count: columns)
+    for row in 0..<rows {
+      for pixel in 0..<pixels {
+        for channel in 0..<channels {
+          planes[channel * pixels + pixel] = buffer[row * columns + pixel * channels + channel]
+        }
+      }
+      for column in 0..<columns { buffer[row * columns + column] = planes[column] }
+    }
   }
 
   private func multiply(

@@ -13,6 +13,10 @@ struct ConvertCommand: ParsableCommand {
       GGUF text model, with --mmproj for its encoder and projector. Of models that see: LLaVA (transformers' and the \
       original) over CLIP, SigLIP or DINOv2, Idefics3 and SmolVLM.
 
+      Weights may be quantized: AWQ, GPTQ (2, 3, 4 and 8 bits), MLX (2 to 8 bits), compressed-tensors (packed whole numbers, \
+      int8) and FP8 (a scale for each block, each row or the tensor). They become numbers and get their type, but for those \
+      that a type holds exactly, which are kept.
+
       --decoder, --encoder and --projector assemble a model from parts stored apart, or replace parts of SOURCE. An \
       encoder is a folder (CLIP, SigLIP, DINOv2), an ONNX file of one or a GGUF file (mmproj); a projector is a GGUF file \
       (mmproj) or a safetensors file with matrices in order (0.weight, 2.weight, or linear_1.weight, linear_2.weight), \
@@ -28,10 +32,11 @@ struct ConvertCommand: ParsableCommand {
       does not keep the blocks that it had, the others do. The tokenizer and the chat template stay the decoder's.
 
       Types: f32, f16, bf16, int8 (8.5 bits a weight), int4 (4.5 bits), int4_f16 (5 bits). Norms and biases are f32. \
-      Without a type, a quantized GGUF keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
-      int4_f16, Q4_K as int4; of its other tensors those of more than 5 bits (Q5_0, Q5_1, Q5_K, Q6_K) become int8.
+      Without a type, what is quantized keeps its blocks where a type holds them exactly: Q8_0 as int8, Q4_0 and Q4_1 as \
+      int4_f16, Q4_K as int4, MLX's of 2 to 4 bits and symmetric ones of up to 4 as int4_f16, symmetric ones of 8 as int8; \
+      of the other tensors those of more than 5 bits (Q5_0, Q5_1, Q5_K, Q6_K) become int8, FP8 what plain numbers become.
       """,
-    version: "squint-convert 0.1.0 (file format 1)")
+    version: "squint-convert \(SquintVersion.program) (file format \(SquintVersion.format))")
 
   @Argument(
     help: ArgumentHelp(
@@ -124,9 +129,15 @@ struct ConvertCommand: ParsableCommand {
     Terminal.prepare(
       "squint-convert",
       unreadable: "a source file cannot be read any more: it was changed meanwhile, or the disk is failing\n")
+    do { try withSufficientStack(runCommand) } catch { Terminal.fail(error) }
+  }
+
+  private static func runCommand() {
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(programArguments())
       try command.run()
+    } catch let error as SquintError {
+      Terminal.fail(error)
     } catch {
       // Help and version are what was asked for; a bare exit code has been explained.
       if error is ExitCode || exitCode(for: error).isSuccess { exit(withError: error) }

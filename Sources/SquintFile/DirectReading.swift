@@ -7,6 +7,7 @@ import Synchronization
 public final class DirectReader: Sendable {
   private let file: ModelFile
   private let isDirect: Atomic<Bool>
+  private let total = Atomic<Int>(0)
 
   /// Where reads start, and the memory that they fill: multiples of this many bytes. No disk has larger blocks.
   public static let alignment = 4096
@@ -15,6 +16,9 @@ public final class DirectReader: Sendable {
     self.file = file
     isDirect = Atomic(setDirect(file.descriptor, true))
   }
+
+  /// What has been read so far, in bytes.
+  public var bytesRead: Int { total.load(ordering: .relaxed) }
 
   /// `range` with both ends moved outwards to multiples of `alignment`: what has to be read to have it.
   public static func aligned(_ range: Range<Int>) -> Range<Int> {
@@ -34,10 +38,14 @@ public final class DirectReader: Sendable {
     var done = 0
     while done < needed {
       let offset = range.lowerBound + done
+      let wasDirect = isDirect.load(ordering: .acquiring)
       let count = pread(file.descriptor, target + done, range.count - done, off_t(file.offset + offset))
       if count < 0 && errno == EINTR { continue }
-      if count < 0 && errno == EINVAL && isDirect.exchange(false, ordering: .relaxed) {
+      // Several threads may meet this at the same time. Each whose read was direct tries again, and who finds it written that
+      // reads are not direct any more finds the file so.
+      if count < 0 && errno == EINVAL && wasDirect {
         _ = setDirect(file.descriptor, false)
+        isDirect.store(false, ordering: .releasing)
         continue
       }
       // A short read ends anywhere; the next has to start at a multiple again.
@@ -49,6 +57,7 @@ public final class DirectReader: Sendable {
           "\(file.path): cannot read \(grouped(needed - done)) bytes at offset \(grouped(offset)): "
             + (count < 0 ? systemMessage(errno) : "the file has become shorter") + "; check the disk and the file")
       }
+      total.wrappingAdd(next - done, ordering: .relaxed)
       done = next
     }
     if !isDirect.load(ordering: .relaxed) { file.dropCached(range) }

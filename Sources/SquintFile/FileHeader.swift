@@ -19,6 +19,10 @@ struct FileHeader {
   var tensorCount = 0
   var bulkMetadataCount = 0
 
+  /// At most what the tables and the metadata of the front take in memory, in bytes: rows of some hundred bytes, and texts, of which
+  /// an empty one takes four times what it takes in the file.
+  var tableBytes: Int { 160 * metadataCount + 128 * moduleCount + 384 * tensorCount + 5 * frontBytes }
+
   /// Where tables and metadata end; modules begin there or behind.
   var metadataEnd: Int { bulkOffset + bulkBytes }
 
@@ -46,6 +50,9 @@ extension FileHeader {
       throw .badData(path, "this is a picture, not a model; give pictures with --image")
     }
     guard file.count >= Self.magic.count, file.prefix(Self.magic.count).elementsEqual(Self.magic) else {
+      if let remark = ForeignFile.remark(start: Array(file.prefix(ForeignFile.startBytes))) {
+        throw .badData(path, remark)
+      }
       throw .badData(
         path, "this is not a Squint model (it does not start with \\x89SQNT); make one with squint-convert")
     }
@@ -98,16 +105,22 @@ extension FileHeader {
     guard reserved.allSatisfy({ $0 == 0 }) else {
       throw .badData(path, "a reserved field of its header is set; update squint")
     }
+    // No entry and no row is shorter than 8 bytes: with this, sizes that are made of these counts are sizes.
+    guard [metadataCount, moduleCount, tensorCount].allSatisfy({ $0 <= frontBytes / 8 }) else {
+      throw .badData(path, "its tables claim more rows than they have bytes for; fetch the file again")
+    }
     guard bulkOffset >= Self.byteCount + frontBytes, bulkOffset % PanelLayout.alignment == 0,
       bulkOffset <= fileBytes, bulkBytes <= fileBytes - bulkOffset, bulkDecodedBytes <= Self.largestBulk,
       bulkBytes > 0 || (bulkDecodedBytes == 0 && bulkMetadataCount == 0)
     else { throw .badData(path, "its compressed metadata lies outside the file; fetch the file again") }
   }
 
-  /// Whether `file` is a JPEG, PNG or WebP picture: people give one where the model belongs.
+  /// Whether `file` is a picture: people give one where the model belongs.
   private static func isPicture(_ file: UnsafeRawBufferPointer) -> Bool {
     file.starts(with: [0xFF, 0xD8, 0xFF]) || file.starts(with: [0x89, 0x50, 0x4E, 0x47])
-      || file.starts(with: "RIFF".utf8) && file.dropFirst(8).starts(with: "WEBP".utf8)
+      || file.starts(with: "RIFF".utf8) && file.dropFirst(8).starts(with: "WEBP".utf8) || file.starts(with: "GIF8".utf8)
+      // The size of a BMP's header is small.
+      || file.starts(with: "BM".utf8) && file.dropFirst(15).starts(with: [0, 0, 0])
   }
 
   private static func truncated(_ path: String, expected: Int, found: Int) -> SquintError {

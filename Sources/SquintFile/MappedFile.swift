@@ -18,19 +18,21 @@ public struct MappedFile: ~Copyable, Sendable {
   ///   - name: what messages call it; nil: its path.
   /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read; `badData` when it has no such part.
   public init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
-    self.path = name ?? path
-    offset = range?.lowerBound ?? 0
+    let shown = name ?? path
     // O_NONBLOCK: opening a named pipe would wait for a writer.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else {
-      throw SquintError(.noInput, "\(self.path): \(systemMessage(errno))")
-    }
+    guard descriptor >= 0 else { throw .cannotOpen(shown, errno) }
+    let bytes: UnsafeRawBufferPointer
     do throws(SquintError) {
-      bytes = try Self.map(descriptor, range, self.path)
+      bytes = try Self.map(descriptor, range, shown)
     } catch {
       close(descriptor)
       throw error
     }
+    // Together, at the end: Swift 6.0 takes no error out of an initializer that has set some of them.
+    self.path = shown
+    offset = range?.lowerBound ?? 0
+    self.bytes = bytes
     self.descriptor = descriptor
   }
 
@@ -42,8 +44,7 @@ public struct MappedFile: ~Copyable, Sendable {
       throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
     }
     guard status.st_mode & S_IFMT == S_IFREG else {
-      let isFolder = status.st_mode & S_IFMT == S_IFDIR
-      throw SquintError(.noInput, "\(path): this is \(isFolder ? "a folder, not a file" : "not a regular file")")
+      throw SquintError(.noInput, "\(path): \(irregular(status))")
     }
     let size = Int(status.st_size)
     let range = range ?? 0..<size
@@ -60,7 +61,10 @@ public struct MappedFile: ~Copyable, Sendable {
     guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, off_t(range.lowerBound - lead)),
       base != MAP_FAILED
     else {
-      throw SquintError(.noInput, "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(errno))")
+      let code = errno
+      throw SquintError(
+        code == ENOMEM ? .doesNotFit : .noInput,
+        "\(path): cannot map \(grouped(count)) bytes: \(systemMessage(code))")
     }
     return UnsafeRawBufferPointer(start: base + lead, count: range.count)
   }
@@ -106,4 +110,14 @@ package enum FileUse: Sendable {
   case soon
   /// It will not be read any more: its pages leave this process, but may stay in the page cache.
   case done
+}
+
+/// What is wrong with an input of `status` that is read at any place, and so has to be a regular file.
+package func irregular(_ status: stat) -> String {
+  switch status.st_mode & S_IFMT {
+  case S_IFDIR: "this is a folder, not a file"
+  case S_IFIFO, S_IFSOCK:
+    "this is a pipe, which can be read once only, and it is read at many places; save it as a file"
+  default: "this is a device, not a file"
+  }
 }

@@ -9,6 +9,18 @@ public enum MetadataValue: Equatable, Sendable {
   case floats([Double])
   case strings([String])
 
+  /// What it takes in memory, in bytes.
+  package var byteCount: Int {
+    switch self {
+    case .bool, .int, .float: 16
+    case .string(let value): value.utf8.count
+    case .bytes(let value): value.count
+    case .ints(let value): 8 * value.count
+    case .floats(let value): 8 * value.count
+    case .strings(let value): value.reduce(0) { $0 + MemoryLayout<String>.stride + $1.utf8.count }
+    }
+  }
+
   /// The word for this kind of value in messages.
   var kindName: String {
     switch self {
@@ -200,24 +212,121 @@ extension Metadata {
     return out.bytes
   }
 
+  /// No file has more entries: each costs more than its bytes.
+  static let maximumEntries = 65_536
+
+  private static func tooManyEntries(_ count: Int) -> String {
+    "\(grouped(count)) entries of metadata; \(grouped(maximumEntries)) at most, convert the model again"
+  }
+
   /// Reads `count` entries. Values of a kind that this version does not know are skipped.
   package init(reading cursor: inout ByteCursor, count: Int) throws(SquintError) {
-    var seen: Set<String> = []
+    guard count <= Self.maximumEntries else { throw cursor.error(Self.tooManyEntries(count)) }
+    var keys = SeenKeys()
     for _ in 0..<count {
-      let keyBytes = Int(try cursor.next(UInt16.self))
-      let kind = try cursor.next(UInt8.self)
-      guard try cursor.next(UInt8.self) == 0 else { throw cursor.error("a reserved byte of a metadata entry is set") }
-      let valueBytes = Int(try cursor.next(UInt32.self))
-      let key = try cursor.name(keyBytes)
-      let payload = try cursor.take(valueBytes)
-      guard seen.insert(key).inserted else { throw cursor.error("metadata \(key) appears twice") }
-      guard let value = try MetadataValue(kind: kind, payload: payload, key: key) else { continue }
+      let head = try EntryHead(reading: &cursor)
+      let key = try cursor.name(head.keyBytes)
+      let payload = try cursor.take(head.valueBytes)
+      guard keys.insert(key) else { throw cursor.error("metadata \(key) appears twice") }
+      guard let value = try MetadataValue(kind: head.kind, payload: payload, key: key) else { continue }
       self[key] = value
+    }
+  }
+
+  /// Reads `count` entries out of a compressed frame, and keeps those whose keys are `wanted`; the others take no memory.
+  init(
+    reading frame: FrameReader, count: Int, path: String, memory: MemoryLimit, wanted: (String) -> Bool
+  ) throws(SquintError) {
+    let place = "\(path): compressed metadata"
+    guard count <= Self.maximumEntries else { throw .badData(place, Self.tooManyEntries(count)) }
+    var keys = SeenKeys()
+    for _ in 0..<count {
+      let head = try frame.bytes(EntryHead.byteCount).withBytes { (bytes) throws(SquintError) in
+        var cursor = ByteCursor(bytes, place: place)
+        return try EntryHead(reading: &cursor)
+      }
+      let key = try frame.bytes(head.keyBytes).withBytes { (bytes) throws(SquintError) in
+        var cursor = ByteCursor(bytes, place: place)
+        return try cursor.name(bytes.count)
+      }
+      guard keys.insert(key) else { throw .badData(place, "metadata \(key) appears twice") }
+      guard wanted(key) else {
+        try frame.skip(head.valueBytes)
+        continue
+      }
+      guard head.valueBytes <= frame.remaining else {
+        throw .badData(
+          place,
+          "metadata \(key) claims \(grouped(head.valueBytes)) bytes, and \(grouped(frame.remaining)) are left; "
+            + "fetch the file again")
+      }
+      try memory.check(head.valueBytes, for: "\(path): reading metadata \(key)")
+      let payload = try frame.bytes(head.valueBytes)
+      if head.kind == MetadataValue.bytesKind {
+        self[key] = .bytes(payload)
+        continue
+      }
+      let value = try payload.withBytes { (payload) throws(SquintError) in
+        // A list is made of what lies in `payload`, beside it.
+        try memory.check(
+          MetadataValue.byteCount(kind: head.kind, payload: payload), for: "\(path): reading metadata \(key)")
+        return try MetadataValue(kind: head.kind, payload: payload, key: key)
+      }
+      if let value { self[key] = value }
+    }
+    try frame.finish()
+  }
+
+  /// What an entry begins with.
+  private struct EntryHead {
+    static let byteCount = 8
+
+    let keyBytes: Int
+    let kind: UInt8
+    let valueBytes: Int
+
+    init(reading cursor: inout ByteCursor) throws(SquintError) {
+      keyBytes = Int(try cursor.next(UInt16.self))
+      kind = try cursor.next(UInt8.self)
+      guard try cursor.next(UInt8.self) == 0 else { throw cursor.error("a reserved byte of a metadata entry is set") }
+      valueBytes = Int(try cursor.next(UInt32.self))
+    }
+  }
+
+  /// The keys that were there, by their checksums: eight bytes each, however long they are. (Two keys that were made to have the
+  /// same checksum are refused like one that appears twice.)
+  private struct SeenKeys {
+    private var checksums: Set<UInt64> = []
+
+    /// Returns whether `key` is new.
+    mutating func insert(_ key: String) -> Bool {
+      var key = key
+      return checksums.insert(key.withUTF8 { checksum(UnsafeRawBufferPointer($0)) }).inserted
     }
   }
 }
 
 extension MetadataValue {
+  fileprivate static let bytesKind: UInt8 = 4
+
+  /// The memory of the value of kind `kind` in `payload` beside that of `payload`, in bytes.
+  fileprivate static func byteCount(kind: UInt8, payload: UnsafeRawBufferPointer) -> Int {
+    guard kind == 7 else { return payload.count }
+    // Longer texts lie outside of the list.
+    return textCount(payload) * MemoryLayout<String>.stride + payload.count
+  }
+
+  /// How many texts begin in `payload`, whole or not.
+  private static func textCount(_ payload: UnsafeRawBufferPointer) -> Int {
+    var (count, offset) = (0, 0)
+    while payload.count - offset >= 4 {
+      let bytes = UInt32(littleEndian: payload.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+      offset += 4 + min(Int(bytes), payload.count - offset - 4)
+      count += 1
+    }
+    return count
+  }
+
   fileprivate init?(kind: UInt8, payload: UnsafeRawBufferPointer, key: String) throws(SquintError) {
     var cursor = ByteCursor(payload, place: "metadata \(key)")
     switch kind {
@@ -241,6 +350,8 @@ extension MetadataValue {
       self = .floats(values)
     case 7:
       var values: [String] = []
+      // An array that grows by doubling would have been there twice.
+      values.reserveCapacity(Self.textCount(payload))
       while cursor.remaining > 0 { values.append(try cursor.text(Int(try cursor.next(UInt32.self)))) }
       self = .strings(values)
     default: return nil

@@ -28,6 +28,8 @@ public final class ModelFile: Sendable {
 
   private let mapping: MappedFile
   private let header: FileHeader
+  /// What this process may hold while it reads the tables and the metadata.
+  public let memory: MemoryLimit
   public let metadata: Metadata
   public let modules: [Module]
   public let tensors: [Tensor]
@@ -49,9 +51,12 @@ public final class ModelFile: Sendable {
   ///     is the model. Begins at a multiple of 64; at a multiple of the system's pages nothing is mapped beside it, and at one of
   ///     4,096 it can be read past the page cache.
   ///   - name: what messages call it; nil: its path.
+  ///   - memory: what this process may hold while the tables are read, and later the bulk metadata.
   /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model file, `usage` where `range` begins
-  ///   elsewhere.
-  public init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
+  ///   elsewhere, `doesNotFit` where its tables take more memory than there is.
+  public init(
+    path: String, range: Range<Int>? = nil, name: String? = nil, memory: MemoryLimit = .none
+  ) throws(SquintError) {
     let start = range?.lowerBound ?? 0
     guard start % PanelLayout.alignment == 0 else {
       throw SquintError(
@@ -64,6 +69,8 @@ public final class ModelFile: Sendable {
     // Without this, the kernel reads megabytes of weights behind every page that is touched.
     mapping.advise(0..<file.count, .sparsely)
     header = try FileHeader(path: path, file: file)
+    self.memory = memory
+    try memory.check(header.tableBytes, for: "\(path): reading its tables")
     mapping.advise(0..<header.metadataEnd, .soon)
     let front = UnsafeRawBufferPointer(
       rebasing: file[FileHeader.byteCount..<FileHeader.byteCount + header.frontBytes])
@@ -106,21 +113,34 @@ public final class ModelFile: Sendable {
   }
 
   /// The metadata that is too long to be read at every opening (vocabulary, merges), decompressed anew at each call.
-  public func bulkMetadata() throws(SquintError) -> Metadata {
-    let frame = UnsafeRawBufferPointer(
-      rebasing: mapping.bytes[header.bulkOffset..<header.metadataEnd])
+  ///
+  /// - Parameter wanted: which keys; what is under others takes no memory.
+  /// - Throws: `badData` where it is corrupt, `doesNotFit` where it takes more memory than this process may hold.
+  public func bulkMetadata(where wanted: (String) -> Bool = { _ in true }) throws(SquintError) -> Metadata {
+    let frame = self.frame
     guard checksum(frame) == header.bulkChecksum else {
       throw .badData(
         path, "the checksum of its compressed metadata does not match: the file is corrupt; fetch it again")
     }
     guard header.bulkBytes > 0 else { return Metadata() }
-    let bytes = try decompress(frame, decodedBytes: header.bulkDecodedBytes)
-    return try bytes.withBytes { (bytes) throws(SquintError) in
-      var cursor = ByteCursor(bytes, place: "\(path): compressed metadata")
-      let metadata = try Metadata(reading: &cursor, count: header.bulkMetadataCount)
-      guard cursor.remaining == 0 else { throw cursor.error("\(grouped(cursor.remaining)) bytes too many") }
-      return metadata
+    try memory.check(
+      FrameReader.byteCount(frame, decodedBytes: header.bulkDecodedBytes), for: "\(path): unpacking its metadata")
+    do throws(SquintError) {
+      return try Metadata(
+        reading: FrameReader(frame, decodedBytes: header.bulkDecodedBytes), count: header.bulkMetadataCount, path: path,
+        memory: memory, wanted: wanted)
+    } catch {
+      throw error.naming(path)
     }
+  }
+
+  private var frame: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(rebasing: mapping.bytes[header.bulkOffset..<header.metadataEnd])
+  }
+
+  /// At most what `bulkMetadata` takes beside what it returns, in bytes.
+  package var unpackingBytes: Int {
+    header.bulkBytes == 0 ? 0 : FrameReader.byteCount(frame, decodedBytes: header.bulkDecodedBytes)
   }
 
   /// Checks everything that has a checksum, and that the bytes between are zero, so that any flipped bit is found.
@@ -128,7 +148,7 @@ public final class ModelFile: Sendable {
   /// - Parameter progress: called after each tensor with the bytes checked so far.
   /// - Throws: `badData` which names the first part that does not match.
   public func verify(progress: (_ bytes: Int) -> Void = { _ in }) throws(SquintError) {
-    _ = try bulkMetadata()
+    _ = try bulkMetadata { _ in false }
     advise(0..<byteCount, .inOrder)
     var position = FileHeader.byteCount + header.frontBytes
     func checkPadding(to end: Int) throws(SquintError) {

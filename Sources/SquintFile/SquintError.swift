@@ -42,7 +42,8 @@ extension SquintError {
 
   /// The same error, which names `path` where it did not: errors about metadata, or a picture's size, know no file.
   package func naming(_ path: String) -> SquintError {
-    message.hasPrefix(path) ? self : SquintError(kind, "\(path): \(message)")
+    // With the colon: a file may be called as a message begins.
+    message.hasPrefix("\(path): ") ? self : SquintError(kind, "\(path): \(message)")
   }
 }
 

@@ -1,52 +1,91 @@
+import CSystem
 import SquintFile
 
 /// A picture file that is read by position: in pieces, since the pages of a mapped file would count as our memory.
-final class PictureFile {
-  let path: String
+///
+/// A pipe is read to its end first, into memory that has a descriptor as files have.
+public final class PictureFile: Sendable {
+  /// What messages call it.
+  public let path: String
   let descriptor: Int32
   /// The size when the file was opened, in bytes.
   let byteCount: Int
+  /// The memory that it takes as long as it is open, in bytes: what came through a pipe.
+  public let heldBytes: Int
+  /// Whether it cannot be opened again by its path: a pipe, or a descriptor of this process.
+  public let isReadOnce: Bool
 
-  /// - Throws: `noInput` when it does not exist, is not a regular file or cannot be opened.
-  init(path: String) throws(SquintError) {
-    // O_NONBLOCK: opening a named pipe would wait for a writer.
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard descriptor >= 0 else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
+  /// Opens the file at `path`; `-` is stdin.
+  ///
+  /// - Throws: `noInput` when it does not exist, is neither a regular file nor a pipe, or cannot be opened; `badData` where more
+  ///   comes through a pipe than is accepted.
+  public init(path: String) throws(SquintError) {
+    let name = path == "-" ? "stdin" : path
+    let inherited = Self.inherited(path)
+    let descriptor =
+      inherited.map { fcntl($0, F_DUPFD_CLOEXEC, 0) }
+      // O_NONBLOCK: opening a named pipe would wait for a writer.
+      ?? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw .cannotOpen(name, errno) }
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
       let code = errno
       close(descriptor)
-      throw SquintError(.noInput, "\(path): \(systemMessage(code))")
+      throw SquintError(.noInput, "\(name): \(systemMessage(code))")
     }
-    guard status.st_mode & S_IFMT == S_IFREG else {
+    self.path = name
+    switch status.st_mode & S_IFMT {
+    case S_IFREG:
+      self.descriptor = descriptor
+      byteCount = Int(status.st_size)
+      heldBytes = 0
+      isReadOnce = inherited != nil
+    case S_IFIFO, S_IFSOCK:
+      defer { close(descriptor) }
+      (self.descriptor, byteCount) = try PipeReader(descriptor, name: name).memoryFile()
+      heldBytes = byteCount
+      isReadOnce = true
+    default:
+      let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : isatty(descriptor) == 1 ? "a terminal" : "a device"
       close(descriptor)
-      let isFolder = status.st_mode & S_IFMT == S_IFDIR
-      throw SquintError(
-        .noInput, "\(path): this is \(isFolder ? "a folder" : "not a regular file"); give the file of a picture")
+      throw SquintError(.noInput, "\(name): this is \(kind); give the file of a picture")
     }
-    self.path = path
-    self.descriptor = descriptor
-    byteCount = Int(status.st_size)
   }
 
   deinit { close(descriptor) }
+
+  /// The descriptor of this process that `path` means: stdin, or one that a shell hands over as /dev/fd/63. Opened by its number it
+  /// needs no /proc, and may be a socket.
+  private static func inherited(_ path: String) -> Int32? {
+    if path == "-" || path == "/dev/stdin" { return STDIN_FILENO }
+    for folder in ["/dev/fd/", "/proc/self/fd/"] where path.hasPrefix(folder) {
+      return Int32(path.dropFirst(folder.count))
+    }
+    return nil
+  }
 
   /// The `count` bytes from `offset` on, or those of them that the file has.
   func bytes(at offset: Int, count: Int) throws(SquintError) -> [UInt8] {
     let wanted = max(0, min(count, byteCount - offset))
     var bytes = [UInt8](repeating: 0, count: wanted)
-    var done = 0
-    while done < wanted {
-      let result = bytes.withUnsafeMutableBytes {
-        pread(descriptor, $0.baseAddress! + done, wanted - done, off_t(offset + done))
-      }
-      if result < 0 && errno == EINTR { continue }
-      guard result >= 0 else { throw unreadable(systemMessage(errno)) }
-      if result == 0 { break }  // the file shrank after it was opened
-      done += result
+    let result = bytes.withUnsafeMutableBytes { buffer in
+      Result { () throws(SquintError) in try read(at: offset, into: buffer) }
     }
-    bytes.removeLast(wanted - done)
+    bytes.removeLast(wanted - (try result.get()))
     return bytes
+  }
+
+  /// Fills `buffer` with the bytes from `offset` on; returns how many of them the file has.
+  func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(SquintError) -> Int {
+    var done = 0
+    while done < buffer.count {
+      let count = pread(descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset + done))
+      if count < 0 && errno == EINTR { continue }
+      guard count >= 0 else { throw unreadable(systemMessage(errno)) }
+      if count == 0 { break }  // its end, or the file shrank after it was opened
+      done += count
+    }
+    return done
   }
 
   func unreadable(_ message: String) -> SquintError { SquintError(.inputOutput, "\(path): cannot be read: \(message)") }
@@ -61,5 +100,95 @@ final class PictureFile {
     SquintError(
       .doesNotFit,
       "\(path): there is no memory for the \(grouped(byteCount)) bytes that decoding takes; use a smaller picture")
+  }
+}
+
+/// Reads a pipe or a socket to its end.
+private struct PipeReader {
+  private let descriptor: Int32
+  private let name: String
+
+  /// A photograph of 150 megapixels as JPEG; more is a file's.
+  private static let mostBytes = 64 << 20
+  /// How long a named pipe waits for someone who writes, and any pipe for the next byte, in milliseconds. A camera takes seconds.
+  private static let patience = (writer: 3_000, byte: 30_000)
+
+  init(_ descriptor: Int32, name: String) {
+    self.descriptor = descriptor
+    self.name = name
+  }
+
+  /// A file in memory with all that comes, and its size.
+  func memoryFile() throws(SquintError) -> (descriptor: Int32, byteCount: Int) {
+    let file = squint_memory_file()
+    guard file >= 0 else { throw unreadable(systemMessage(errno)) }
+    do throws(SquintError) {
+      return (file, try copy(to: file))
+    } catch {
+      close(file)
+      throw error
+    }
+  }
+
+  private func copy(to file: Int32) throws(SquintError) -> Int {
+    // A named pipe, which was opened here, does not wait; others do, and are asked first.
+    let isNamed = fcntl(descriptor, F_GETFL) & O_NONBLOCK != 0
+    var hasWriter = !isNamed
+    var buffer = [UInt8](repeating: 0, count: 64 << 10)
+    var total = 0
+    while true {
+      let patience = hasWriter ? Self.patience.byte : Self.patience.writer
+      let isReady = wait(patience)
+      guard isReady || !hasWriter else { throw silent(patience) }
+      let count = buffer.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
+      if count < 0 && errno == EAGAIN { hasWriter = true }
+      if count < 0 && (errno == EINTR || errno == EAGAIN) { continue }
+      guard count >= 0 else { throw unreadable(systemMessage(errno)) }
+      guard count > 0 else {
+        guard isReady else { throw silent(patience) }
+        return total
+      }
+      hasWriter = true
+      guard total + count <= Self.mostBytes else {
+        throw .badData(
+          name, "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save the picture as a file")
+      }
+      try append(buffer[..<count], to: file, at: total)
+      total += count
+    }
+  }
+
+  private func append(_ bytes: ArraySlice<UInt8>, to file: Int32, at offset: Int) throws(SquintError) {
+    var done = 0
+    while done < bytes.count {
+      let count = bytes.withUnsafeBytes {
+        pwrite(file, $0.baseAddress! + done, bytes.count - done, off_t(offset + done))
+      }
+      if count < 0 && errno == EINTR { continue }
+      guard count > 0 else {
+        throw SquintError(.doesNotFit, "\(name): there is no memory for the picture: \(systemMessage(errno))")
+      }
+      done += count
+    }
+  }
+
+  /// Waits until something has come, or the end, or `patience` is over; returns whether that was not why.
+  private func wait(_ patience: Int) -> Bool {
+    let start = ContinuousClock.now
+    while true {
+      let left = patience - Int((ContinuousClock.now - start) / .milliseconds(1))
+      guard left > 0 else { return false }
+      var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      if poll(&event, 1, Int32(left)) > 0 { return true }
+    }
+  }
+
+  private func silent(_ patience: Int) -> SquintError {
+    SquintError(
+      .noInput, "\(name): nothing has come through the pipe for \(patience / 1000) seconds; is anyone writing into it?")
+  }
+
+  private func unreadable(_ message: String) -> SquintError {
+    SquintError(.inputOutput, "\(name): cannot be read: \(message)")
   }
 }

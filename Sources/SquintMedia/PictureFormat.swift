@@ -2,18 +2,29 @@ import SquintFile
 
 /// The kinds of picture files that are decoded.
 public enum PictureFormat: String, Sendable, Equatable, CaseIterable {
-  case jpeg, png, webp
+  case jpeg, png, webp, gif, bmp
 
   public var name: String {
     switch self {
     case .jpeg: "JPEG"
     case .png: "PNG"
     case .webp: "WebP"
+    case .gif: "GIF"
+    case .bmp: "BMP"
     }
   }
 }
 
 extension PictureFormat {
+  /// All of them, for messages: "JPEG, PNG, … and BMP".
+  public static let list: String = {
+    let names = allCases.map(\.name)
+    return names.dropLast().joined(separator: ", ") + " and " + names[names.count - 1]
+  }()
+
+  /// The endings of their files' names.
+  public static let extensions = ["jpg", "jpeg", "png", "webp", "gif", "bmp"]
+
   /// The format that the file's first bytes tell; its name may say anything.
   ///
   /// - Throws: `badData` that says what the file is instead, as far as its first bytes tell.
@@ -23,8 +34,11 @@ extension PictureFormat {
     if start.starts(with: [0xFF, 0xD8, 0xFF]) { return .jpeg }
     if start.starts(with: [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]) { return .png }
     if start.starts(with: "RIFF".utf8), start.dropFirst(8).starts(with: "WEBP".utf8) { return .webp }
-    throw file.error(
-      "this is \(otherKind(start)); JPEG, PNG and WebP pictures are understood, convert it to one of them")
+    if start.starts(with: "GIF87a".utf8) || start.starts(with: "GIF89a".utf8) { return .gif }
+    if start.starts(with: "BM".utf8), BMPHeader.isSize(Array(start.dropFirst(14).prefix(4))) { return .bmp }
+    let kind = otherKind(start)
+    if kind == text, let remark = ForeignFile.remark(start: start) { throw file.error(remark) }
+    throw file.error("this is \(kind); \(PictureFormat.list) pictures are understood, convert it to one of them")
   }
 
   /// In words for a message, what a file is that starts with `start`.
@@ -35,13 +49,13 @@ extension PictureFormat {
     for (signature, kind) in binarySignatures where start.starts(with: signature) { return kind }
     if start.allSatisfy({ $0 == 0 }) { return "a file of zeros" }
     let isText = start.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 || $0 == 0x0A || $0 == 0x0D }
-    return isText ? "a text" : "no picture that is known"
+    return isText ? text : "no picture that is known"
   }
 
+  private static let text = "a text"
+
   private static let signatures: [(offset: Int, signature: String, kind: String)] = [
-    (0, "GIF8", "a GIF picture"),
     (0, "%PDF", "a PDF document"),
-    (0, "BM", "a BMP picture"),
     (4, "ftypavif", "an AVIF picture"), (4, "ftypavis", "an AVIF picture"),
     (4, "ftyphei", "a HEIC picture"), (4, "ftyphev", "a HEIC picture"),
     (4, "ftypmif1", "a HEIF picture"), (4, "ftypmsf1", "a HEIF picture"),

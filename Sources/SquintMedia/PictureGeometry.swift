@@ -36,6 +36,12 @@ extension PictureProcessor {
             : Size(height: max(height, width), width: max(height, width)), crop: crop)
       case .tiles(let side, let split): tilesGeometry(Size(height: height, width: width), side: side, split: split)
       }
+    guard geometry.layout.count <= Self.mostTiles else {
+      throw SquintError(
+        .badData,
+        "the model cuts a picture of \(grouped(width)) × \(grouped(height)) pixels into \(grouped(geometry.layout.count)) "
+          + "tiles; \(grouped(Self.mostTiles)) at most, give a smaller picture or convert the model again")
+    }
     let area = geometry.layout.count * geometry.layout.height * geometry.layout.width
     guard area <= PictureLimits.pixels else {
       throw SquintError(
@@ -45,6 +51,9 @@ extension PictureProcessor {
     }
     return geometry
   }
+
+  /// Models cut a picture into dozens of tiles. Each is planned for, and has its text in the prompt.
+  static let mostTiles = 1025
 
   static func oneTile(_ size: Size) -> TileLayout {
     TileLayout(rows: 1, columns: 1, hasOverview: false, height: size.height, width: size.width)

@@ -35,12 +35,15 @@ public struct PictureHeader: Sendable, Equatable {
 
   /// Reads the header of the picture at `path`, which is recognized by its bytes, not by its name.
   ///
-  /// - Throws: `noInput` where there is no file, `badData` where it is no JPEG, PNG or WebP picture, or one of a size that is
+  /// - Throws: `noInput` where there is no file, `badData` where it is no picture of a format that is known, or one of a size that is
   ///   refused: without pixels, of more than 256 megapixels, or more than 200 times as long as wide. The data behind the
   ///   header is not looked at.
   public static func read(path: String) throws(SquintError) -> PictureHeader {
-    try openPicture(PictureFile(path: path)).header
+    try read(PictureFile(path: path))
   }
+
+  /// The same of a file that is open.
+  public static func read(_ file: PictureFile) throws(SquintError) -> PictureHeader { try openPicture(file).header }
 }
 
 /// The rows of a picture as it is stored, from the first to the last.
@@ -62,6 +65,8 @@ func openPicture(_ file: PictureFile) throws(SquintError) -> any PictureDecoder 
   case .jpeg: decoder = try JPEGDecoder(file)
   case .png: decoder = try PNGDecoder(file)
   case .webp: decoder = try WebPDecoder(file)
+  case .gif: decoder = try GIFDecoder(file)
+  case .bmp: decoder = try BMPDecoder(file)
   }
   return decoder
 }

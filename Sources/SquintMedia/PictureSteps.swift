@@ -138,21 +138,24 @@ extension PictureProcessor {
   /// Decodes the picture at `path`, turns it as its EXIF orientation says, lays its transparency over white, and makes the
   /// tiles of it.
   ///
-  /// - Throws: `noInput` where there is no file, `badData` where it is no JPEG, PNG or WebP picture, is damaged or truncated,
+  /// - Throws: `noInput` where there is no file, `badData` where it is no picture of a known format, is damaged or truncated,
   ///   or is of a size that is refused.
-  public func process(path: String) throws(SquintError) -> TiledPicture {
-    guard let tiles = try process(path: path, while: { true }) else { preconditionFailure("nobody cancelled it") }
+  public func process(path: String) throws(SquintError) -> TiledPicture { try process(PictureFile(path: path)) }
+
+  /// The same of a file that is open.
+  public func process(_ file: PictureFile) throws(SquintError) -> TiledPicture {
+    guard let tiles = try process(file, while: { true }) else { preconditionFailure("nobody cancelled it") }
     return tiles
   }
 
   /// The same; nil where `goesOn`, which is asked before each row, said no.
-  public func process(path: String, while goesOn: () -> Bool) throws(SquintError) -> TiledPicture? {
-    let decoder = try openPicture(PictureFile(path: path))
+  public func process(_ file: PictureFile, while goesOn: () -> Bool) throws(SquintError) -> TiledPicture? {
+    let decoder = try openPicture(file)
     let steps: PictureSteps
     do throws(SquintError) {
       steps = try PictureSteps(self, decoder.header)
     } catch {
-      throw SquintError(error.kind, "\(path): \(error.message)")
+      throw SquintError(error.kind, "\(file.path): \(error.message)")
     }
     var pixels = [UInt8](repeating: 0, count: steps.geometry.layout.byteCount)
     var isFinished = false

@@ -110,16 +110,16 @@ struct WebPFrame {
   private(set) var payload = 0..<0
   private(set) var orientation = Orientation.upright
 
+  /// What its codes take, where it, or its alpha, is a picture of VP8L.
+  private(set) var lossless: WebPLossless?
+
   /// At most what libwebp holds beside the pixels that it gives and the data that it gets.
   var codecBytes: Int {
     let pixels = width * height
-    // A picture of VP8L, which an alpha channel can be too: its pixels, three transforms, and the choice of codes for at
-    // least each 4 × 4 of them; codes of 12 kilobytes, described in 20 bits or more. Of these libwebp's encoder makes at
-    // most 2,600; a file made to harm can have 65,536.
-    let codes = min(pixels / 16 + 1, payload.count * 8 / 20, 2600)
-    let lossless = 5 * pixels + codes * 12_288 + 80 * width
-    let lossy = 160 * width + (hasAlpha ? pixels + lossless : 0)
-    return 262_144 + (isLossless ? lossless : lossy)
+    // VP8L: its pixels, two transforms and the choice of codes for at least each 4 × 4 of them, some rows, a table of colours.
+    let losslessBytes = lossless.map { 5 * pixels + $0.byteCount + 160 * width + 16_384 } ?? 0
+    let lossyBytes = isLossless ? 0 : 160 * width + (hasAlpha ? pixels : 0)
+    return 262_144 + losslessBytes + lossyBytes
   }
 
   init(_ file: PictureFile) throws(SquintError) {
@@ -129,11 +129,28 @@ struct WebPFrame {
     guard left + width <= canvas.width, top + height <= canvas.height else {
       throw file.error("the WebP picture is larger than its canvas; export it again")
     }
+    lossless = try findLossless(file)
     // Larger data than raw pixels would be is no picture's.
     guard payload.count <= 8 * width * height + 1_000_000 else {
       throw file.error(
         "the WebP picture has \(grouped(payload.count)) bytes for \(width) × \(height) pixels; export it again")
     }
+  }
+
+  /// What is coded by VP8L: the picture, or its alpha.
+  private func findLossless(_ file: PictureFile) throws(SquintError) -> WebPLossless? {
+    let chunk = try file.bytes(at: payload.lowerBound, count: 9)
+    let data = payload.lowerBound + 8
+    if isLossless {
+      return try WebPLossless(file, data..<payload.upperBound, width: width, height: height, isAlpha: false)
+    }
+    // The first byte of the alpha says how it is compressed: not at all, or as a picture of its own.
+    guard chunk.count == 9, String(decoding: chunk[..<4], as: UTF8.self) == "ALPH", chunk[8] & 3 == 1 else {
+      return nil
+    }
+    let end = min(data + WebPFrame.number(chunk[4..<8]), payload.upperBound)
+    guard data + 1 < end else { return nil }
+    return try WebPLossless(file, data + 1..<end, width: width, height: height, isAlpha: true)
   }
 
   private mutating func walk(_ file: PictureFile, from start: Int, to end: Int, isFrame: Bool) throws(SquintError) {

@@ -40,6 +40,7 @@ package enum Interrupt {
   /// Ends the program because of the signal `number`, as shells expect it. Runs in signal handlers.
   private static func end(_ number: Int32) -> Never {
     Terminal.leave(echoes: number == SIGINT)
+    UnfinishedFiles.removeAll()
     _exit(128 + number)
   }
 

@@ -102,9 +102,12 @@ package enum Terminal {
       Terminal.emit(Terminal.program)
       Terminal.emit(": ")
       Terminal.emit(Terminal.unreadable)
+      UnfinishedFiles.removeAll()
       _exit(SquintError.Kind.inputOutput.rawValue)
     }
     Interrupt.prepare()
+    // All others that end the program.
+    UnfinishedFiles.removeOnSignals()
   }
 
   // MARK: Answers and data

@@ -1,3 +1,5 @@
+import SquintFile
+
 // Text for a terminal: what would make it do things is made visible, and lines are as long as the window takes.
 
 /// `text` with its control characters made visible, but for line ends and tabs: `^[` as terminals echo them, `<U+202E>` for
@@ -20,7 +22,7 @@ package func visible(_ text: String) -> String {
 package func printable(_ text: String, limit: Int = 1000) -> String {
   var line = String.UnicodeScalarView()
   var count = 0
-  for scalar in text.unicodeScalars {
+  for scalar in text.withVisibleBytes.unicodeScalars {
     guard count < limit else { return String(line) + "…" }
     count += 1
     switch scalar {

@@ -159,7 +159,6 @@ import Testing
       #expect(try outcome.json()["tokens"] as? [Int] == expected)
     }
     // What was to hold the question does not; or there is nothing to ask about.
-    expectError(try squint("ask", "--image", Self.picture, input: ""), 64, "empty")
     expectError(try shell(#""$SQUINT" ask < /dev/null"#), 64, "empty")
     expectError(try shell(#""$SQUINT" ask --raw --image "$1" < /dev/null"#, [Self.picture]), 64, "empty")
   }

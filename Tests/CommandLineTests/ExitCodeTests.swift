@@ -343,14 +343,14 @@ import Testing
     #expect(outcome.output.isEmpty && outcome.error.isEmpty)
   }
 
-  @Test func aSignalLeavesNothingHalfWritten() throws {
+  @Test(arguments: [SIGINT, SIGHUP, SIGPIPE, SIGQUIT]) func aSignalLeavesNothingHalfWritten(signal: Int32) throws {
     let program = try RunningProgram(
       ["logits", talkative(), "--context", "100000", "-o", "\(folder.path)/out.npy", "--ids"]
-        + Array(repeating: "5", count: 30_000), signals: [SIGINT])
+        + Array(repeating: "5", count: 30_000), signals: [signal])
     let deadline = Date().addingTimeInterval(30)
     while !folder.contents.contains(where: { $0.hasPrefix("out.npy.partial") }), Date() < deadline { usleep(2_000) }
-    kill(program.process.processIdentifier, SIGINT)
-    #expect(program.finish().status == 130)
+    kill(program.process.processIdentifier, signal)
+    #expect(program.finish().status == 128 + signal)
     #expect(!folder.contents.contains { $0.hasPrefix("out.npy") })
   }
 

@@ -172,7 +172,7 @@ import Testing
       try Data(contentsOf: Self.vision.appendingPathComponent("pictures/photo.jpg")))
     var cases: [(name: String, bytes: [UInt8], words: String)] = [
       ("empty.jpg", [], "empty"), ("text.png", Array("This is a text.\n".utf8), "text"),
-      ("gif.jpg", Array("GIF89a".utf8) + [UInt8](repeating: 0, count: 50), "GIF"),
+      ("gif.jpg", Array("GIF89a".utf8) + [UInt8](repeating: 0, count: 50), "damaged"),
       ("half.png", Array(png.prefix(png.count / 2)), "truncated"),
       ("half.jpg", Array(jpeg.prefix(jpeg.count / 2)), "truncated"),
       ("head.jpg", Array(jpeg.prefix(20)), "truncated"), ("head.png", Array(png.prefix(20)), "truncated"),

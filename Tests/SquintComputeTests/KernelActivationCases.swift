@@ -124,6 +124,26 @@ func rotaryCase(heads: Int, stride: Int, pairs: Int, seed: UInt64) -> KernelCase
     inputs: [bytes(cosines), bytes(sines)], before: x, expected: expected)
 }
 
+func hadamardCase(heads: Int, stride: Int, width: Int, seed: UInt64) -> KernelCase {
+  var random = Random(seed)
+  let x = random.normals(heads * stride)
+  let n = width & -width
+  var expected = x.map { (Double($0), 0.0) }
+  for head in 0..<heads {
+    for i in 0..<width where n > 1 {
+      let start = head * stride + i / n * n
+      let terms = (0..<n).map { j in
+        Double(x[start + j]) * ((i % n & j).nonzeroBitCount % 2 == 1 ? -1 : 1) / Double(n).squareRoot()
+      }
+      // Each number times the scale, which is rounded too, and at most 16 sums in a row, then one for each doubling.
+      expected[head * stride + i] = (terms.reduce(0, +), 32 * 0x1p-24 * terms.reduce(0) { $0 + abs($1) })
+    }
+  }
+  return vectorCase(
+    "hadamard, \(heads) heads, \(width) wide", .hadamard, parameters: [UInt32(heads), UInt32(stride), UInt32(width)],
+    before: x, expected: expected)
+}
+
 func siluMultiplyCase(_ count: Int, seed: UInt64) -> KernelCase {
   var random = Random(seed)
   let gate = (0..<count).map { $0 % 17 == 3 ? Float.random(in: -300...300, using: &random) : 4 * random.normal() }
@@ -214,6 +234,10 @@ func activationCases() -> [KernelCase] {
     cases.append(halfToFloatCase(.bf16ToF32, count: count))
     var random = Random(seed)
     cases.append(floatToHalfCase(random.normals(count)))
+  }
+  for width in [1, 2, 4, 6, 8, 16, 20, 32, 48, 64, 80, 96, 128, 256, 512] {
+    cases.append(hadamardCase(heads: 1, stride: width, width: width, seed: UInt64(width)))
+    cases.append(hadamardCase(heads: 3, stride: width + 3, width: width, seed: UInt64(width)))
   }
   for operation in [KernelCase.Operation.gelu, .geluTanh, .quickGELU, .silu] {
     cases.append(activationCase(operation, 40_000, seed: 1))

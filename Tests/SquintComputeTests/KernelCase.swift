@@ -9,7 +9,7 @@ struct KernelCase {
     case product = 0
     case quantize, plainProduct, f16ToF32, bf16ToF32, f32ToF16, f32ToInt8, attention, rmsNorm, rotary, siluMultiply
     case add, softmax, exponential, layerNorm, gelu, geluTanh, quickGELU, relu, silu
-    case packRows, packColumns, subtract
+    case packRows, packColumns, subtract, hadamard
   }
 
   let name: String
@@ -82,6 +82,7 @@ struct KernelCase {
     case .packRows: kernels.packRows(input(0, f), Int(p[0]), p[1], p[2], output(0, UInt8.self))
     case .packColumns: kernels.packColumns(input(0, f), Int(p[0]), p[1], p[2], p[3], output(0, UInt8.self))
     case .subtract: kernels.subtract(input(0, Int8.self), input(1, f), Int(p[0]), output(0, f))
+    case .hadamard: kernels.hadamard(output(0, f), Int(p[0]), Int(p[1]), Int(p[2]))
     }
     return outputs.indices.map {
       [UInt8](UnsafeRawBufferPointer(start: buffers[inputs.count + $0], count: outputs[$0].count))

@@ -246,7 +246,10 @@ import Testing
   ) throws -> SquintError? {
     try withFolder { folder in
       var checkpoint = SyntheticCheckpoint()
-      if tied { checkpoint.config["tie_word_embeddings"] = true }
+      if tied {
+        checkpoint.config["tie_word_embeddings"] = true
+        checkpoint.shapes["lm_head.weight"] = nil
+      }
       for name in ["source", "output"] {
         try FileManager.default.createDirectory(atPath: "\(folder)/\(name)", withIntermediateDirectories: true)
       }

@@ -63,12 +63,28 @@ import Testing
     #expect(error?.message.contains("differ between layer types") == true)
   }
 
+  /// Only with a rule of scaling, as in transformers; the default turns the whole head.
   @Test func partOfAHeadIsRotated() throws {
+    var json: [String: Any] = [
+      "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "partial_rotary_factor": 0.25,
+    ]
+    for type in ["llama", "mistral", "qwen2", "qwen3"] {
+      json["model_type"] = type
+      json["rope_scaling"] = nil
+      let config = try decode(json)
+      #expect(config.rotary == RotaryFrequencies(width: config.headWidth, base: 10_000))
+      json["rope_scaling"] = ["rope_type": "default"]
+      #expect(try decode(json).rotary == config.rotary)
+      json["rope_scaling"] = ["rope_type": "linear", "factor": 2.0] as [String: Any]
+      #expect(try decode(json).rotary == RotaryFrequencies(linear: 2, width: config.headWidth / 4, base: 10_000))
+    }
+  }
+
+  @Test func anEmptyScalingIsNone() throws {
     let config = try decode([
-      "model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "partial_rotary_factor": 0.25,
+      "model_type": "llama", "rope_scaling": [String: Any](), "rope_parameters": ["rope_theta": 500.0],
     ])
-    #expect(config.headWidth == 32)
-    #expect(config.rotary == RotaryFrequencies(width: 8, base: 10_000))
+    #expect(config.rotary == RotaryFrequencies(width: 128, base: 500))
   }
 
   @Test func outerTieIsTakenForAnInnerDecoder() throws {
@@ -94,7 +110,10 @@ import Testing
     ),
     (#"{"model_type": "llama", "rope_scaling": 5}"#, "rope_parameters is not an object"),
     (#"{"model_type": "llama", "rope_theta": -1}"#, "rope_theta"),
-    (#"{"model_type": "llama", "partial_rotary_factor": 1.5}"#, "partial_rotary_factor"),
+    (
+      #"{"model_type": "llama", "partial_rotary_factor": 1.5, "rope_scaling": {"rope_type": "linear", "factor": 2}}"#,
+      "partial_rotary_factor"
+    ),
     (#"{"model_type": "llama", "hidden_size": 0}"#, "hidden_size is not an integer from 1"),
     (#"{"model_type": "llama", "hidden_size": 9223372036854775807}"#, "hidden_size is not an integer from 1"),
     (#"{"model_type": "llama", "num_hidden_layers": 100000}"#, "num_hidden_layers is not an integer from 1 to 4,096"),

@@ -98,7 +98,7 @@ import Testing
     #expect(message("[1, 2")?.contains("line 1, column 6: not valid JSON: expected ',' or ']'") == true)
     for text in [
       "[1,]", "{\"a\":1,}", "{\"a\"}", "[1 2]", "01", "1.", "1.e5", "1e", "-", "+1", ".5", "tru", "nul", "nan", "1 2",
-      "[", "{", "{\"a\":", "\u{FEFF}1", "'a'", "[1]]", "\0", "-Inf", "Infinit",
+      "[", "{", "{\"a\":", "'a'", "[1]]", "\0", "-Inf", "Infinit",
     ] {
       #expect(message(text) != nil, "\(text) is not JSON")
     }

@@ -224,3 +224,14 @@ private func caught(_ body: () throws -> Void) -> SquintError? {
     }
   }
 }
+
+@Suite struct ErrorTests {
+  /// A file may be called as a message begins; only a message that begins with its name and a colon has named it.
+  @Test func errorsNameTheirFileOnce() {
+    let error = SquintError(.badData, "metadata decoder.width is missing")
+    for path in ["m", "metadata", "model.squint"] {
+      #expect(error.naming(path).message == "\(path): metadata decoder.width is missing")
+      #expect(error.naming(path).naming(path) == error.naming(path))
+    }
+  }
+}

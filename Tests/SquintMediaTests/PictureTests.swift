@@ -5,8 +5,8 @@ import Testing
 
 @Suite struct PictureTests {
   @Test func theFixturesAreThere() {
-    #expect(PictureCase.all.count == 285)
-    #expect(RefusedPicture.all.count == 23)
+    #expect(PictureCase.all.count == 367)
+    #expect(RefusedPicture.all.count == 42)
   }
 
   /// To the bit for what is stored without loss. The libraries that decode the rest may round a few levels otherwise in
@@ -22,7 +22,7 @@ import Testing
     try #require(tiled.pixels.count == expected.count)
     let differences = zip(tiled.pixels, expected).map { abs(Int($0) - Int($1)) }
     let largest = differences.max() ?? 0
-    let isLossless = header.format == .png
+    let isLossless = [.png, .gif, .bmp].contains(header.format)
     #expect(largest <= (isLossless ? 0 : 1), "levels differ by up to \(largest)")
     #expect(differences.reduce(0, +) * 50 <= differences.count)
     #expect(processor.peakBytes(for: header) >= header.decoderBytes + tiled.pixels.count)
@@ -34,6 +34,7 @@ import Testing
       ("webp-animated.webp", .webp, 45, 33), ("orientation-5.jpg", .jpeg, 33, 45),
       ("orientation-6.webp", .webp, 33, 45),
       ("orientation-2.png", .png, 45, 33), ("orientation-behind.png", .png, 33, 45),
+      ("gif-offset.gif", .gif, 60, 50), ("gif-larger.gif", .gif, 48, 50), ("bmp-top-down.bmp", .bmp, 45, 33),
     ])
   func header(_ file: String, _ format: PictureFormat, _ width: Int, _ height: Int) throws {
     let header = try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path)
@@ -58,6 +59,8 @@ import Testing
     #expect(try bytes("jpeg-progressive.jpg") >= bytes("jpeg-baseline.jpg") + 45 * 33 * 3)
     #expect(try bytes("png-rgba-interlaced.png") >= bytes("png-rgba.png") + 45 * 32 * 4)
     #expect(try bytes("webp-lossless-alpha.webp") >= 45 * 33 * 8)
+    #expect(try bytes("gif-interlaced.gif") == bytes("gif-local.gif") + 45 * 32)
+    #expect(try bytes("bmp-rle8.bmp") >= bytes("bmp-8.bmp") + 45 * 32)
   }
 }
 
@@ -78,21 +81,65 @@ import Testing
   }
 
   @Test func noFile() throws {
-    for path in ["/nowhere/picture.jpg", picturesFolder.path, "/dev/null"] {
+    for path in ["/nowhere/picture.jpg", picturesFolder.path, "/dev/null", "/dev/zero", "/dev/fd/999"] {
       let error = caught { _ = try PictureHeader.read(path: path) }
       #expect(error?.kind == .noInput, "\(path): \(error?.message ?? "no error")")
     }
+  }
+
+  /// A named pipe is a picture where someone writes one; where nobody does, it is not waited for without end.
+  @Test func namedPipes() throws {
+    let source = picturesFolder.appendingPathComponent("gif-noise.gif")
+    let bytes = try Data(contentsOf: source)
+    let processor = try asItIs()
+    let expected = try processor.process(path: source.path)
     try withTemporaryFile([]) { path in
       unlink(path)
       mkfifo(path, 0o600)
       #expect(caught { _ = try PictureHeader.read(path: path) }?.kind == .noInput)
+      let writer = Thread {
+        let pipe = fopen(path, "w")
+        bytes.withUnsafeBytes { _ = fwrite($0.baseAddress, 1, $0.count, pipe) }
+        fclose(pipe)
+      }
+      writer.start()
+      let file = try PictureFile(path: path)
+      #expect(file.isReadOnce && file.heldBytes == bytes.count)
+      #expect(try PictureHeader.read(file).format == .gif)
+      for _ in 0..<2 { #expect(try processor.process(file).pixels == expected.pixels) }
     }
+  }
+
+  /// Descriptors that a caller hands over: pipes, sockets, files; also where /proc does not show them.
+  @Test func inheritedDescriptors() throws {
+    let source = picturesFolder.appendingPathComponent("bmp-24-40.bmp").path
+    let bytes = try Data(contentsOf: URL(fileURLWithPath: source))
+    let processor = try asItIs()
+    let expected = try processor.process(path: source).pixels
+    var ends: [Int32] = [0, 0]
+    #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+    bytes.withUnsafeBytes { #expect(write(ends[0], $0.baseAddress, $0.count) == $0.count) }
+    close(ends[0])
+    #expect(try processor.process(path: "/dev/fd/\(ends[1])").pixels == expected)
+    // It is empty now, and that is said.
+    #expect(caught { _ = try processor.process(path: "/dev/fd/\(ends[1])") }?.message.contains("empty") == true)
+    close(ends[1])
+    let descriptor = open(source, O_RDONLY)
+    defer { close(descriptor) }
+    for _ in 0..<2 { #expect(try processor.process(path: "/dev/fd/\(descriptor)").pixels == expected) }
+  }
+
+  /// A few bytes of GIF stand for many pixels: they are decoded row by row, and what is planned is what is taken.
+  @Test func manyPixelsInFewBytes() throws {
+    let header = try PictureHeader.read(path: picturesFolder.appendingPathComponent("gif-plain.gif").path)
+    #expect(header.decoderBytes < 200_000)
   }
 
   /// All formats, those that are decoded row by row and those that are not.
   private static let whole = [
     "jpeg-baseline-420.jpg", "jpeg-progressive.jpg", "jpeg-cmyk.jpg", "png-rgb.png", "png-palette-clear-interlaced.png",
-    "webp-lossy-alpha.webp", "webp-lossless.webp", "webp-animated.webp", "orientation-6.jpg",
+    "webp-lossy-alpha.webp", "webp-lossless.webp", "webp-animated.webp", "orientation-6.jpg", "gif-noise.gif",
+    "gif-offset-interlaced.gif", "bmp-24-40.bmp", "bmp-masks-bgra-56.bmp", "bmp-4.bmp", "bmp-rle8.bmp", "bmp-rle4.bmp",
   ]
 
   @Test("wherever a picture is cut off, it is refused", arguments: whole)

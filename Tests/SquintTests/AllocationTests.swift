@@ -7,12 +7,15 @@ import Testing
   /// Nothing is allocated per decoded token: choosing it, sending it through all layers, and its logits.
   @Test(
     .enabled(if: squint_counts_allocations(), "this allocator cannot be counted"),
-    arguments: [ElementType.f32, .int8, .int4], [KVType.int8, .f16])
-  func decodingAllocatesNothing(_ type: ElementType, _ kv: KVType) throws {
-    let model = try model("llama-gqa", type)
+    arguments: [
+      ("llama-gqa", ElementType.f32, KVType.int8), ("llama-gqa", .int8, .int8), ("llama-gqa", .int4, .int8),
+      ("llama-gqa", .f32, .f16), ("llama-gqa", .int8, .f16), ("llama-gqa", .int4, .f16), ("llama-biases", .int8, .int8),
+    ])
+  func decodingAllocatesNothing(_ name: String, _ type: ElementType, _ kv: KVType) throws {
+    let model = try model(name, type)
     for threads in [1, 2] {
       let session = try Session(model, SessionOptions(kvType: kv, threads: threads))
-      try session.append(promptIDs("llama-gqa"))
+      try session.append(promptIDs(name))
       for sampling in [SamplingOptions(), SamplingOptions(temperature: 1, topK: 20, topP: 0.9, repetitionPenalty: 1.1)]
       {
         var generator = Generator(session, GenerationOptions(sampling: sampling, stopsAtStopTokens: false))
@@ -21,7 +24,7 @@ import Testing
         _ = try generator.next()
         let before = squint_allocations()
         for _ in 0..<50 { _ = try generator.next() }
-        #expect(squint_allocations() - before == 0, "\(type.name), KV \(kv), \(threads) threads")
+        #expect(squint_allocations() - before == 0, "\(name), \(type.name), KV \(kv), \(threads) threads")
       }
     }
   }

@@ -98,10 +98,11 @@ import Testing
   }
 
   /// A conversation goes on where it was: nothing is computed twice, and the answer is that of a fresh session.
-  @Test func replacingKeepsWhatIsCommon() throws {
-    let model = try model("llama-gqa", .f32)
-    let ids = try promptIDs("llama-gqa")
-    let session = try Session(model, SessionOptions(kvType: .f32, threads: 1))
+  @Test(arguments: [("llama-gqa", KVType.f32), ("qwen2-tied", .int8)])
+  func replacingKeepsWhatIsCommon(_ name: String, _ kvType: KVType) throws {
+    let model = try model(name, .f32)
+    let ids = try promptIDs(name)
+    let session = try Session(model, SessionOptions(kvType: kvType, threads: 1))
     try session.append(Array(ids.prefix(30)))
     var first = Generator(session, GenerationOptions(maxTokens: 4, stopsAtStopTokens: false))
     while try first.next() != nil {}
@@ -112,7 +113,7 @@ import Testing
     var answer: [Int32] = []
     while let token = try second.next() { answer += [token.id].compactMap { $0 } }
 
-    let fresh = try Session(model, SessionOptions(kvType: .f32, threads: 1))
+    let fresh = try Session(model, SessionOptions(kvType: kvType, threads: 1))
     try fresh.append(ids)
     var generator = Generator(fresh, GenerationOptions(maxTokens: 8, stopsAtStopTokens: false))
     var expected: [Int32] = []

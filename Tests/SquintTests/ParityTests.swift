@@ -55,6 +55,24 @@ import Testing
     for (a, b) in zip(ours, expected) { #expect(zip(a, b).map { abs($0 - $1) }.max()! < 1e-4) }
   }
 
+  /// Checkpoints in few bits (tools/fixtures/quantized_checkpoints.py) beside transformers on the same weights in f32.
+  @Test(arguments: [
+    "awq", "awq-gemv-32", "awq-gemv-64", "compressed-tensors", "fp8-blocks", "fp8-plain", "fp8-rows", "gptq",
+    "gptq-symmetric", "gptq-v2", "mlx", "mlx-bf16",
+  ])
+  func quantized(_ name: String) throws {
+    let folder = try TemporaryFolder()
+    let source = fixtures.appendingPathComponent("quantized-checkpoints/\(name)").path
+    var options = ConversionOptions()
+    options.type = .f32
+    try convert(source: source, to: folder.path + "/model.squint", options: options)
+    let expected = try numpyRows(source + "/logits.npy")
+    let ids = try JSONDecoder().decode([Int32].self, from: Data(contentsOf: URL(fileURLWithPath: source + "/ids.json")))
+    let ours = try logits(Model(path: folder.path + "/model.squint"), ids, SessionOptions(kvType: .f32, threads: 2))
+    #expect(ours.count == expected.count)
+    for (a, b) in zip(ours, expected) { #expect(largestDifference(a, b) < 1e-4) }
+  }
+
   /// int8 weights and activations lose no more than the same rounding inside transformers loses (tools/fixtures/models_int8.py),
   /// and on the average of the checkpoints less than a thousandth.
   ///
@@ -85,6 +103,43 @@ import Testing
       #expect(zip(exact, rounded).map(cosine).min()! > least)
       #expect(exact != rounded)
     }
+  }
+
+  /// Some models (Qwen2.5) have key biases of a hundred and more. In pairs that turn slowly they are the same in all keys, and a byte
+  /// for each number is for what is not; where others have them, a layer's keys get more than a byte.
+  ///
+  /// Heads are 8 wide: the pair (3, 7) turns by 1/30,000 of a radian at a step, (0, 4) by 1.
+  @Test(arguments: [[3: -180, 7: 120], [0: 90, 4: -60, 3: -180]])
+  func cacheHoldsKeysWithLargeBiases(_ biases: [Int: Float]) throws {
+    let folder = try TemporaryFolder()
+    let source = folder.path + "/checkpoint"
+    try FileManager.default.copyItem(
+      atPath: fixtures.appendingPathComponent("models/qwen2-tied").path, toPath: source)
+    try overwriteBF16("k_proj.bias", in: source + "/model.safetensors", with: biases)
+    var options = ConversionOptions()
+    options.type = .f32
+    try convert(source: source, to: folder.path + "/model.squint", options: options)
+    let biased = try Model(path: folder.path + "/model.squint")
+    let ids = try promptIDs("qwen2-tied")
+    let prompt = (0..<200).map { ids[$0 % ids.count] }
+    let exact = try logits(biased, prompt, SessionOptions(kvType: .f32, threads: 1))
+    let rounded = try logits(biased, prompt, SessionOptions(threads: 1))
+    #expect(zip(exact, rounded).map(cosine).reduce(0, +) / Double(prompt.count) > 0.999)
+  }
+
+  /// Sets numbers, by their places, of the BF16 tensors whose names end in `suffix`.
+  private func overwriteBF16(_ suffix: String, in path: String, with numbers: [Int: Float]) throws {
+    var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+    let headerBytes = (0..<8).reduce(0) { $0 | Int(bytes[$1]) << (8 * $1) }
+    let header = try JSONSerialization.jsonObject(with: Data(bytes[8..<8 + headerBytes])) as! [String: [String: Any]]
+    for (name, entry) in header where name.hasSuffix(suffix) {
+      let start = 8 + headerBytes + (entry["data_offsets"] as! [Int])[0]
+      for (place, number) in numbers {
+        bytes[start + 2 * place] = UInt8(truncatingIfNeeded: number.bitPattern >> 16)
+        bytes[start + 2 * place + 1] = UInt8(truncatingIfNeeded: number.bitPattern >> 24)
+      }
+    }
+    try Data(bytes).write(to: URL(fileURLWithPath: path))
   }
 
   /// Threads divide the work and do not change the result.

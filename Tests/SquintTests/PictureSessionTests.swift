@@ -102,6 +102,30 @@ import Testing
   }
 
   /// The same picture object twice, side by side.
+  /// The pixels are in the plan of looking alone: whatever becomes of that, they do not stay.
+  @Test func pixelsDoNotStay() throws {
+    let model = try VisionFixture.named("smolvlm").model(.f32)
+    let folder = try TemporaryFolder()
+    let broken = folder.path + "/broken.png"
+    let bytes = try Data(contentsOf: URL(fileURLWithPath: wide))
+    try bytes.prefix(bytes.count / 2).write(to: URL(fileURLWithPath: broken))
+
+    let cancellation = Cancellation()
+    var pictures = [try model.picture(square), try model.picture(wide)]
+    var session = try Session(
+      model, SessionOptions(context: 256, threads: 1, vision: .once(pictures.map(\.size))), cancellation: cancellation)
+    session.onProgress = { _ in cancellation.cancel() }
+    try session.append(model.prompt(text: "<image> <image>", pictures: pictures))
+    #expect(try session.forEachLogits { _, _ in } == false)
+    #expect(pictures.allSatisfy { !$0.isDecoded })
+
+    pictures = [try model.picture(square), try model.picture(broken)]
+    session = try Session(model, SessionOptions(context: 256, threads: 1, vision: .once(pictures.map(\.size))))
+    try session.append(model.prompt(text: "<image> <image>", pictures: pictures))
+    #expect(caught { try session.forEachLogits { _, _ in } }?.kind == .badData)
+    #expect(pictures.allSatisfy { !$0.isDecoded })
+  }
+
   @Test func thePictureTwice() throws {
     let model = try VisionFixture.named("original-linear").model(.f32)
     let (a, b) = (try model.picture(square), try model.picture(square))

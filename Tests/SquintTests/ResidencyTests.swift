@@ -73,7 +73,8 @@ import Testing
 
   /// Neither do they depend on how a prompt is cut, in multiples of the rows whose attention is computed together.
   @Test(
-    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen3"], [ElementType.f32, .int8, .int4])
+    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen2-tied", "qwen3"],
+    [ElementType.f32, .int8, .int4])
   func chunksGiveTheSame(_ name: String, _ type: ElementType) throws {
     let model = try model(name, type)
     let ids = try promptIDs(name)
@@ -138,6 +139,30 @@ import Testing
     }
   }
 
+  /// An embedding that stays is not read again for each token, and one that does not is, by panels.
+  @Test(arguments: ["qwen2-tied", "llama-gqa"]) func aResidentEmbeddingIsNotRead(_ name: String) throws {
+    let model = try model(name, .int8)
+    let isTied = model.file.tensor("decoder.head") == nil
+    let prompt = try promptIDs(name)
+    let ids = (0..<200).map { prompt[$0 % prompt.count] }
+    let embedding = model.file.tensor("decoder.embedding")!.range.count
+    // The head stays, the layers do not.
+    let plan = try SessionPlan(
+      model, SessionOptions(threads: 1), keeping: embedding + 3 * DirectReader.alignment, rows: 64, tiles: 1)
+    #expect(plan.bytesReadPerToken > 0)
+    let session = try Session(model, plan)
+    let before = model.reader.bytesRead
+    try session.append(ids)
+    try session.forEachLogits { _, _ in }
+    let read = (embedding: model.reader.bytesRead - before, weights: session.bytesRead)
+    // What is read ahead may be counted by one of them only.
+    let panels = read.embedding - read.weights
+    let some = ids.count * DirectReader.alignment
+    #expect(2 * plan.bytesReadPerToken < some)
+    #expect(isTied ? abs(panels) < some : panels >= some)
+    #expect(plan.arena.buffers.contains { $0.name == "embedding panel" } != isTied)
+  }
+
   /// Beams go through the layers together, and so share a reading.
   @Test func beamsAreTheSame() throws {
     let model = try model("llama-gqa", .f32)
@@ -193,6 +218,7 @@ import Testing
     let folder = try TemporaryFolder()
     let path = folder.path + "/model.squint"
     try convertFixture("llama-gqa", .f32, to: path)
+    let whole = try Data(contentsOf: URL(fileURLWithPath: path))
     let model = try Model(path: path)
     let session = try streamed(model, SessionOptions(threads: 1))
     try session.append(promptIDs("llama-gqa"))
@@ -202,6 +228,15 @@ import Testing
     let error = caught { try session.forEachLogits { _, _ in } }
     #expect(error?.kind == .inputOutput)
     #expect(error?.message.contains(path) == true)
+
+    // It fails again where it still is so, and goes on where it is not.
+    #expect(caught { try session.forEachLogits { _, _ in } }?.kind == .inputOutput)
+    try whole.write(to: URL(fileURLWithPath: path), options: [])
+    let expected = try logits(Session(model, SessionOptions(threads: 1)), Prompt(tokens: promptIDs("llama-gqa")))
+    var found: [Float] = []
+    try session.forEachLogits { (_, logits) throws(SquintError) in found += logits }
+    let isEqual = found == expected
+    #expect(isEqual)
   }
 
   /// A budget is kept or refused, and what a refusal says would do, does.

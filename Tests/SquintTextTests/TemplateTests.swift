@@ -38,10 +38,43 @@ struct TemplateCase: CustomStringConvertible {
     }
   }
 
+  /// What somebody said that the prompt takes for the template's own; nil where nothing is.
+  ///
+  /// Whatever is said begins and ends with letters that no template has.
+  func leak() -> String? {
+    func foreign(_ value: TemplateValue, isSaid: Bool) -> TemplateValue {
+      switch value {
+      case .string(let text): return isSaid ? .string("한\(text)글") : value
+      case .list(let items): return .list(items.map { foreign($0, isSaid: isSaid) })
+      case .dictionary(let fields):
+        let said: Set<String> = [
+          "content", "text", "reasoning_content", "thinking", "reasoning", "arguments", "name", "title",
+        ]
+        return .dictionary(
+          TemplateDictionary(
+            entries: fields.entries.map {
+              .init(key: $0.key, value: foreign($0.value, isSaid: isSaid || said.contains($0.key)))
+            }))
+      default: return value
+      }
+    }
+    var variables = variables
+    for name in ["messages", "tools", "documents"] {
+      if let value = variables[name] { variables[name] = foreign(value, isSaid: false) }
+    }
+    guard let text = try? ChatTemplate(source: template).render(variables: variables, date: oracleDate) else {
+      return nil
+    }
+    let own = text.bytes.indices.filter { text.isOwn($0..<$0 + 1) }.map { text.bytes[$0] }
+    let letters = String(decoding: own, as: UTF8.self).unicodeScalars.filter { (0xAC00...0xD7A3).contains($0.value) }
+    return letters.isEmpty
+      ? nil : "takes \(letters.count) foreign letters for the template's own: \(text.string.debugDescription)"
+  }
+
   /// What differs from transformers; nil where nothing does.
   func difference() -> String? {
     do {
-      let text = try ChatTemplate(source: template).render(variables: variables, date: oracleDate)
+      let text = try ChatTemplate(source: template).render(variables: variables, date: oracleDate).string
       guard let expected else { return "prints \(text.debugDescription) where transformers raises an error" }
       // By bytes: Swift's == takes different spellings of a character for the same.
       if text.utf8.elementsEqual(expected.utf8) { return nil }
@@ -59,7 +92,7 @@ struct TemplateCase: CustomStringConvertible {
     let cases = try TemplateCase.read(fixtures.appendingPathComponent(file))
     #expect(!cases.isEmpty)
     for example in cases {
-      if let difference = example.difference() {
+      if let difference = example.difference() ?? example.leak() {
         Issue.record("\(file), \(example.name): \(example.template.prefix(300).debugDescription) \(difference)")
       }
     }
@@ -76,7 +109,9 @@ struct TemplateCase: CustomStringConvertible {
       let cases = try TemplateCase.read(file)
       var differences: [String] = []
       for example in cases {
-        if let difference = example.difference() { differences.append("\(example.name): \(difference)") }
+        if let difference = example.difference() ?? example.leak() {
+          differences.append("\(example.name): \(difference)")
+        }
       }
       let name = file.deletingPathExtension().lastPathComponent
       let rendered = cases.count { $0.expected != nil }
@@ -94,12 +129,12 @@ extension TemplateTests {
     ChatMessage(role: "system", "Be brief."), ChatMessage(role: "user", "Hi"),
     ChatMessage(role: "assistant", "Hello!"), ChatMessage(role: "user", " Why? "),
   ]
-  private static var tokens: [String: TemplateValue] { ["bos_token": "<s>", "eos_token": "</s>"] }
+  private static var tokens: [String: TemplateValue] { ["bos_token": .text(.own("<s>")), "eos_token": "</s>"] }
 
   @Test func namedTemplatesPrintTheirFormats() throws {
     func prompt(_ name: String, _ messages: [ChatMessage]) throws -> String {
       let template = try #require(ChatTemplate.named(name))
-      return try template.render(messages: messages, addGenerationPrompt: true, variables: Self.tokens)
+      return try template.render(messages: messages, addGenerationPrompt: true, variables: Self.tokens).string
     }
     #expect(
       try prompt("chatml", Self.conversation) == """
@@ -143,7 +178,7 @@ extension TemplateTests {
     ]
     let text = try template.render(messages: messages, addGenerationPrompt: false)
     #expect(
-      text == """
+      text.string == """
         user(text:a;image:['type'];video:['type'];audio:['type'];series:b.csv;)
         assistant()[{"name": "f", "arguments": {"x": 1, "y": 2.5}}]
         becausebecauseFalse
@@ -176,9 +211,9 @@ extension TemplateTests {
     let template = try ChatTemplate(source: "{{ strftime_now('%A %d %b %Y %H:%M') }}")
     let text = try template.render(
       messages: [], addGenerationPrompt: false, date: TemplateDate(year: 2000, month: 2, day: 29, hour: 23))
-    #expect(text == "Tuesday 29 Feb 2000 23:00")
+    #expect(text.string == "Tuesday 29 Feb 2000 23:00")
     let year = try ChatTemplate(source: "{{ strftime_now('%Y') }}").render(messages: [], addGenerationPrompt: false)
-    #expect(try #require(Int(year)) >= 2024)
+    #expect(try #require(Int(year.string)) >= 2024)
   }
 
   @Test func valuesReadJSON() throws {

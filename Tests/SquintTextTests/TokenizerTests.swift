@@ -192,6 +192,15 @@ import Testing
     #expect(found.preTokenizer == expected.preTokenizer)
     #expect(found.addedTokens == expected.addedTokens)
 
+    // Ends of turns that are not marked are control tokens by their names; others are not.
+    var unmarked = metadata
+    unmarked["tokenizer.ggml.token_type"] = .integers(tokens.map { _ in 1 })
+    #expect(GGUFTokenizer.unmarkedTurnEnds(metadata: metadata).isEmpty)
+    #expect(GGUFTokenizer.unmarkedTurnEnds(metadata: unmarked) == ["<|endoftext|>", "<|im_end|>"])
+    #expect(
+      try GGUFTokenizer.definition(metadata: unmarked, name: "model.gguf").addedTokens
+        == expected.addedTokens.filter { $0.content != "<|im_start|>" })
+
     var unknown = metadata
     unknown["tokenizer.ggml.pre"] = .string(ByteString(Array("chatglm-bpe".utf8)))
     #expect(

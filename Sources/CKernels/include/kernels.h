@@ -153,6 +153,11 @@ typedef struct {
   // x: [heads][head_stride]; cosines, sines: [pairs].
   void (*rotary)(float *x, size_t heads, size_t head_stride, size_t pairs, const float *cosines, const float *sines);
 
+  // x = H · x / √n in place for each run of n numbers of each head, n being the largest power of two that divides
+  // `width`, and H Sylvester's Hadamard matrix: H[i][j] = -1 where i and j share an odd number of bits, otherwise 1. It
+  // is its own inverse. x: [heads][head_stride], of which the first `width`.
+  void (*hadamard)(float *x, size_t heads, size_t head_stride, size_t width);
+
   // y = gate / (1 + exp(-gate)) · up (SwiGLU, arXiv 2002.05202); all [count]; y may be gate or up.
   void (*silu_multiply)(const float *gate, const float *up, float *y, size_t count);
 

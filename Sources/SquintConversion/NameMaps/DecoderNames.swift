@@ -1,5 +1,5 @@
 extension NameMap {
-  /// Llama, Mistral, Qwen2 and Qwen3 as transformers names them (modeling_llama.py and its siblings).
+  /// Llama, Mistral, Qwen2 and Qwen3 as transformers names them (modeling_llama.py and its siblings), in `NameSpelling.model`.
   package static let huggingFaceDecoder = NameMap(
     module: "decoder",
     stems: [
@@ -22,23 +22,7 @@ extension NameMap {
     ignored: [
       "model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
       "model.layers.*.self_attn.bias", "model.layers.*.self_attn.masked_bias",
-    ],
-    prefixes: ["language_model."])
-
-  /// The decoder of a checkpoint of several parts as transformers 5 writes it: the head stays outside.
-  package static let huggingFaceInnerDecoder = huggingFaceDecoder(inside: "model.language_model.")
-
-  /// The same in Idefics3 and SmolVLM.
-  package static let huggingFaceTextModel = huggingFaceDecoder(inside: "model.text_model.")
-
-  private static func huggingFaceDecoder(inside prefix: String) -> NameMap {
-    NameMap(
-      module: "decoder",
-      stems: huggingFaceDecoder.stems.map { source, target in
-        (source.hasPrefix("model.") ? prefix + source.dropFirst("model.".count) : source, target)
-      },
-      ignored: huggingFaceDecoder.ignored.map { prefix + $0.dropFirst("model.".count) })
-  }
+    ])
 
   /// The same in GGUF (gguf-py/gguf/constants.py, `TENSOR_NAMES`).
   package static let ggufDecoder = NameMap(

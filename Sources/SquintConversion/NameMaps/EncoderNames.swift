@@ -1,11 +1,6 @@
 extension NameMap {
-  /// The prefixes under which checkpoints keep a vision tower: transformers 4 and 5, by itself or in a larger model, and the
-  /// original LLaVA's.
-  private static let towerPrefixes = [
-    "vision_model.", "model.vision_model.", "vision_tower.", "vision_tower.vision_model.", "model.vision_tower.",
-    "model.vision_tower.vision_model.", "model.vision_tower.vision_tower.",
-    "model.vision_tower.vision_tower.vision_model.", "dinov2.",
-  ]
+  /// What `NameSpelling` puts in front of a vision tower's names.
+  private static let towerPrefixes = ["vision_tower."]
 
   /// CLIP, SigLIP and the towers of Idefics3 and SmolVLM (modeling_clip.py and its siblings).
   ///

@@ -16,6 +16,8 @@ package struct NameMap: Sendable {
   package let ignoredPrefixes: [String]
   /// Prefixes that wrap the same names in checkpoints of several parts, without which the table has them.
   package let prefixes: [String]
+  /// Tensors of the layers from this one on are ignored.
+  private var layerLimit = Int.max
 
   package init(
     module: String, stems: [(source: String, target: String)], names: [(source: String, target: String)] = [],
@@ -29,6 +31,27 @@ package struct NameMap: Sendable {
     self.prefixes = prefixes
   }
 
+  /// The same names without the layers from `count` on, whatever is in them.
+  package func ignoringLayers(from count: Int) -> NameMap {
+    var map = self
+    map.layerLimit = count
+    return map
+  }
+
+  /// What the names of layers begin with, up to the number.
+  private var layerPrefix: Substring? {
+    stems.lazy.compactMap { stem in stem.source.firstIndex(of: "*").map { stem.source[..<$0] } }.first
+  }
+
+  /// Whether `name` is of a layer that is ignored.
+  private func isBeyond(_ name: String) -> Bool {
+    guard layerLimit < Int.max, let layers = layerPrefix,
+      name.hasPrefix(layers)
+    else { return false }
+    let digits = name.dropFirst(layers.count).prefix { $0.isASCII && $0.isWholeNumber }
+    return !digits.isEmpty && Int(digits) ?? .max >= layerLimit
+  }
+
   package enum Target: Equatable, Sendable {
     case tensor(String)
     case ignored
@@ -38,7 +61,7 @@ package struct NameMap: Sendable {
   package func target(of name: String) -> Target? {
     for stripped in [name] + prefixes.compactMap({ name.hasPrefix($0) ? String(name.dropFirst($0.count)) : nil }) {
       if ignored.contains(where: { Self.match(stripped, $0) != nil })
-        || ignoredPrefixes.contains(where: stripped.hasPrefix)
+        || ignoredPrefixes.contains(where: stripped.hasPrefix) || isBeyond(stripped)
       {
         return .ignored
       }

@@ -15,6 +15,9 @@ package func dequantize(
   case .f32: memcpy(output, source, blocks * 4)
   case .f16: convertF16(blocks, source, output)
   case .bf16: convertBF16(blocks, source, output)
+  case .f8e4m3: convertBytes(blocks, source, output, float8E4M3)
+  case .f8e5m2: convertBytes(blocks, source, output, float8E5M2)
+  case .f8e8m0: convertBytes(blocks, source, output, float8E8M0)
   case .q40: dequantizeQ40(blocks, source, output)
   case .q41: dequantizeQ41(blocks, source, output)
   case .q50: dequantizeQ50(blocks, source, output)
@@ -63,6 +66,35 @@ private func convertBF16(_ count: Int, _ source: UnsafeRawPointer, _ output: Uns
     let bits = UInt16(littleEndian: source.loadUnaligned(fromByteOffset: i &* 2, as: UInt16.self))
     output[i] = Float(bitPattern: UInt32(bits) << 16)
   }
+}
+
+@inline(__always)
+private func convertBytes(
+  _ count: Int, _ source: UnsafeRawPointer, _ output: UnsafeMutablePointer<Float>, _ value: (UInt8) -> Float
+) {
+  let bytes = bytes(source, at: 0)
+  for i in 0..<count { output[i] = value(bytes[i]) }
+}
+
+/// E4M3 without infinities (arXiv 2209.05433, PyTorch's float8_e4m3fn): the exponent 15 is one like others, but for the last
+/// number, which is NaN.
+@inline(__always)
+private func float8E4M3(_ bits: UInt8) -> Float {
+  let magnitude = bits & 0x7f
+  if magnitude == 0x7f { return .nan }
+  // As bits of binary32 the number is 2^-120 times what it is; so are subnormal ones.
+  let value = Float(bitPattern: UInt32(magnitude) << 20) * 0x1p120
+  return bits & 0x80 == 0 ? value : -value
+}
+
+/// E5M2, the upper half of binary16.
+@inline(__always)
+private func float8E5M2(_ bits: UInt8) -> Float { HalfPrecision.float(UInt16(bits) << 8) }
+
+/// E8M0, a power of two (OCP Microscaling Formats 1.0).
+@inline(__always)
+private func float8E8M0(_ bits: UInt8) -> Float {
+  bits == 255 ? .nan : bits == 0 ? 0x1p-127 : Float(bitPattern: UInt32(bits) << 23)
 }
 
 // MARK: - Blocks of 32

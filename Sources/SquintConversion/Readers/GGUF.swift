@@ -177,6 +177,7 @@ extension GGUFSource {
   private static let minimumTensorBytes = 8 + 4 + 4 + 8
 
   private static func readHeader(of file: SourceFile, part: Int) throws(SquintError) -> Header {
+    try file.refuseForeign()
     var reader = GGUFReader(file: file)
     let path = file.path
     guard file.byteCount >= 24 else {

@@ -182,13 +182,14 @@ extension JSONValue {
       throw .badData(
         path, "\(grouped(file.byteCount)) bytes are more than a JSON file may have (\(grouped(maximumByteCount)))")
     }
+    try file.refuseForeign()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: file.byteCount, alignment: 16)
     defer { buffer.deallocate() }
     try file.read(at: 0, into: buffer)
     return try JSONValue(parsing: UnsafeRawBufferPointer(buffer), name: path)
   }
 
-  /// Parses `bytes`, one JSON document in UTF-8; errors call it `name`.
+  /// Parses `bytes`, one JSON document in UTF-8, with or without a byte order mark; errors call it `name`.
   ///
   /// - Throws: `SquintError.badData` with the line and column of the first thing that is not JSON.
   package init(parsing bytes: UnsafeRawBufferPointer, name: String) throws(SquintError) {
@@ -221,6 +222,10 @@ private struct JSONParser {
   }
 
   mutating func document() throws(SquintError) -> JSONValue {
+    if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { position = 3 }
+    guard !bytes.starts(with: [0xFF, 0xFE]), !bytes.starts(with: [0xFE, 0xFF]) else {
+      throw .badData(name, "this is text in UTF-16; save it as UTF-8")
+    }
     let value = try value(depth: 0)
     skipSpace()
     guard position == bytes.count else { throw error("there is more after the end of the document") }
@@ -236,6 +241,11 @@ private struct JSONParser {
     }
     let column = position - lineStart + 1
     return .badData(name, "line \(line), column \(column): not valid JSON: \(message)")
+  }
+
+  /// What to say where a comment stands, which other formats have.
+  private var commentHint: String {
+    current == UInt8(ascii: "/") || current == UInt8(ascii: "#") ? "; JSON has no comments, remove them" : ""
   }
 
   /// The byte at the position, or 0 (which is nowhere allowed) at the end.
@@ -287,7 +297,7 @@ private struct JSONParser {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): return try number()
     default: break
     }
-    throw error("expected a value")
+    throw error("expected a value\(commentHint)")
   }
 
   private mutating func enter(depth: Int) throws(SquintError) {
@@ -317,7 +327,7 @@ private struct JSONParser {
     if take(UInt8(ascii: "}")) { return object }
     while true {
       skipSpace()
-      guard current == UInt8(ascii: "\"") else { throw error("expected a key in quotes") }
+      guard current == UInt8(ascii: "\"") else { throw error("expected a key in quotes\(commentHint)") }
       let key = try string()
       skipSpace()
       guard take(UInt8(ascii: ":")) else { throw error("expected ':'") }

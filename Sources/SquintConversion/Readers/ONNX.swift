@@ -13,6 +13,7 @@ package struct ONNXSource: FileTensorSource {
   /// - Throws: `SquintError.noInput` where it or one of them does not exist, `.badData` where one is broken.
   package init(path: String) throws(SquintError) {
     let file = try SourceFile(path: path)
+    try file.refuseForeign()
     var parser = ONNXParser(file: file)
     try parser.readModel()
     var files = [file]

@@ -8,92 +8,79 @@ package struct SafetensorsSource: FileTensorSource {
   package let table: TensorTable
   /// The `__metadata__` of all files; of the same key in several files, the first.
   package let metadata: [String: String]
+  /// What the user should know, a line each.
+  package var notes: [String] = []
 
   /// The reference allows 100 MB; this is as long as any JSON we read, and ten times what is published.
   package static let maximumHeaderBytes = JSONValue.maximumByteCount
 
-  /// Opens the file at `path`, or all safetensors files of the folder there: those that its index
-  /// (`model.safetensors.index.json`) names; without an index `model.safetensors`; without that every `*.safetensors`.
+  /// Opens the file at `path`, or the safetensors files of the folder there (`SafetensorsFolder`).
   ///
   /// - Throws: `SquintError.noInput` where there is none, `.badData` where one is broken or a file that the index names is
   ///   missing.
   package init(path: String) throws(SquintError) {
     var status = stat()
-    guard stat(path, &status) == 0 else {
-      throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
-    }
+    guard stat(path, &status) == 0 else { throw .cannotOpen(path, errno) }
     if status.st_mode & S_IFMT == S_IFDIR {
-      try self.init(folder: path)
+      self = try SafetensorsFolder(path: path).open()
     } else {
       try self.init(paths: [path])
     }
   }
 
   /// Opens all of the files at `paths`, as one checkpoint.
-  package init(paths: [String]) throws(SquintError) {
+  ///
+  /// - Parameter placed: the names of the files that tensors are taken from where others hold one, too.
+  package init(paths: [String], placed: [ExactString: String] = [:]) throws(SquintError) {
     var files: [SourceFile] = []
     for path in paths { files.append(try SourceFile(path: path)) }
     var table = TensorTable(files: files)
     var metadata: [String: String] = [:]
-    for part in files.indices { try Self.readHeader(of: files[part], part: part, into: &table, &metadata) }
+    var twice: [SourceTensor] = []
+    for part in files.indices {
+      let file = lastComponent(files[part].path)
+      for tensor in try Self.tensors(of: files[part], part: part, &metadata) {
+        if let place = placed[ExactString(tensor.name)], place != file {
+          twice.append(tensor)
+        } else if let other = table.tensor(named: tensor.name), try Self.areEqual(tensor, other, files: files) {
+          twice.append(tensor)
+        } else {
+          try table.add(tensor)
+        }
+      }
+    }
     self.table = table
     self.metadata = metadata
-  }
-
-  private init(folder: String) throws(SquintError) {
-    let names = try fileNames(inFolder: folder)
-    let indexSuffix = ".safetensors.index.json"
-    let indexes = names.filter { $0.hasSuffix(indexSuffix) }
-    if let index = indexes.first(where: { $0 == "model" + indexSuffix }) ?? (indexes.count == 1 ? indexes[0] : nil) {
-      try self.init(folder: folder, index: "\(folder)/\(index)")
-      return
-    }
-    let single = "model.safetensors"
-    let all = names.contains(single) ? [single] : names.filter { $0.hasSuffix(".safetensors") }
-    guard !all.isEmpty else {
-      throw SquintError(
-        .noInput, "\(folder): there is no *.safetensors file in this folder; save the checkpoint with safetensors")
-    }
-    try self.init(paths: all.map { "\(folder)/\($0)" })
-  }
-
-  /// Opens the files that the index at `index` names.
-  private init(folder: String, index: String) throws(SquintError) {
-    guard let map = try JSONValue.read(path: index)["weight_map"]?.object else {
-      throw .badData(index, "it has no weight_map; download the checkpoint again")
-    }
-    var names: [String] = []
-    var seen: Set<ExactString> = []
-    for member in map.members {
-      guard let name = member.value.string, !name.isEmpty, !name.utf8.contains(UInt8(ascii: "/")),
-        !name.utf8.contains(0), name != "..", name != "."
-      else {
-        throw .badData(index, "tensor \(printable(member.key)): its file is not named by a file name of this folder")
-      }
-      if seen.insert(ExactString(name)).inserted { names.append(name) }
-    }
-    guard names.count <= Self.maximumFiles else {
-      throw .badData(index, "\(grouped(names.count)) files are more than a checkpoint may have (\(Self.maximumFiles))")
-    }
-    try self.init(paths: names.sorted().map { "\(folder)/\($0)" })
-    for member in map.members {
-      guard let tensor = table.tensor(named: member.key), path(of: tensor) == "\(folder)/\(member.value.string ?? "")"
-      else {
-        throw .badData(
-          "\(folder)/\(member.value.string ?? "")",
-          "tensor \(printable(member.key)) is missing, which the index says is here; download the checkpoint again")
-      }
+    if let first = twice.first {
+      notes.append(
+        "\(files[first.part].path): \(grouped(twice.count)) tensors are in another file, too (\(printable(first.name))); "
+          + "each is used once")
     }
   }
 
-  /// Every file is kept open: a bound well under the usual limit of 1,024.
-  private static let maximumFiles = 800
+  /// Whether two tensors of two files have the same bytes.
+  private static func areEqual(
+    _ a: SourceTensor, _ b: SourceTensor, files: [SourceFile]
+  ) throws(SquintError) -> Bool {
+    var pair = TensorTable(files: files)
+    try pair.add(a.named("a"))
+    try pair.add(b.named("b"))
+    return try SafetensorsSource(table: pair).areEqual(pair.tensors[0], pair.tensors[1])
+  }
 
-  private static func readHeader(
-    of file: SourceFile, part: Int, into table: inout TensorTable, _ metadata: inout [String: String]
-  ) throws(SquintError) {
+  private init(table: TensorTable) {
+    self.table = table
+    metadata = [:]
+  }
+
+  /// The tensors of a file, in the order of their bytes.
+  private static func tensors(
+    of file: SourceFile, part: Int, _ metadata: inout [String: String]
+  ) throws(SquintError) -> [SourceTensor] {
     let path = file.path
     var length: UInt64 = 0
+    // The length may look like the mark of another kind of file, but what follows is an object.
+    if try file.start(9).last != UInt8(ascii: "{") || file.byteCount < 9 { try file.refuseForeign() }
     guard file.byteCount >= 8 else {
       throw .badData(path, "\(file.byteCount) bytes are too few for a safetensors file; the download is incomplete")
     }
@@ -115,7 +102,7 @@ package struct SafetensorsSource: FileTensorSource {
     try file.read(at: 8, into: buffer)
     let header = try JSONValue(parsing: UnsafeRawBufferPointer(buffer), name: "\(path): header")
     guard let object = header.object else { throw .badData(path, "the header is not a JSON object") }
-    try addTensors(object, file: file, part: part, dataStart: 8 + headerBytes, into: &table)
+    let tensors = try tensors(object, file: file, part: part, dataStart: 8 + headerBytes)
     if let value = object["__metadata__"] {
       guard let members = value.object?.members else { throw .badData(path, "__metadata__ is not a JSON object") }
       for member in members {
@@ -125,11 +112,12 @@ package struct SafetensorsSource: FileTensorSource {
         metadata[member.key] = metadata[member.key] ?? text
       }
     }
+    return tensors
   }
 
-  private static func addTensors(
-    _ header: JSONObject, file: SourceFile, part: Int, dataStart: Int, into table: inout TensorTable
-  ) throws(SquintError) {
+  private static func tensors(
+    _ header: JSONObject, file: SourceFile, part: Int, dataStart: Int
+  ) throws(SquintError) -> [SourceTensor] {
     let path = file.path
     let dataBytes = file.byteCount - dataStart
     var tensors: [SourceTensor] = []
@@ -149,13 +137,13 @@ package struct SafetensorsSource: FileTensorSource {
         )
       }
       end += tensor.byteCount
-      try table.add(tensor)
     }
     guard end == file.byteCount else {
       throw .badData(
         path,
         "the tensors end at offset \(grouped(end)) but the file at \(grouped(file.byteCount)); the file is corrupt")
     }
+    return tensors
   }
 
   private static func tensor(
@@ -198,6 +186,11 @@ package struct SafetensorsSource: FileTensorSource {
   private static let maximumDimensions = 16
 }
 
+extension SafetensorsSource {
+  /// How many files it has.
+  var fileCount: Int { table.files.count }
+}
+
 /// Calls `body` with the bytes of `value`.
 func withBytes<Value: BitwiseCopyable>(
   of value: inout Value, _ body: (UnsafeMutableRawBufferPointer) throws(SquintError) -> Void
@@ -206,20 +199,4 @@ func withBytes<Value: BitwiseCopyable>(
     Result { () throws(SquintError) in try body(bytes) }
   }
   try result.get()
-}
-
-/// The names of everything in the folder at `path`, sorted.
-///
-/// - Throws: `SquintError.noInput` where it cannot be read.
-package func fileNames(inFolder path: String) throws(SquintError) -> [String] {
-  guard let folder = opendir(path) else { throw SquintError(.noInput, "\(path): \(systemMessage(errno))") }
-  defer { closedir(folder) }
-  var names: [String] = []
-  while let entry = readdir(folder) {
-    let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-      String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-    }
-    if name != ".", name != ".." { names.append(name) }
-  }
-  return names.sorted()
 }

@@ -14,10 +14,9 @@ package final class SourceFile: Sendable {
   ///
   /// - Throws: `SquintError.noInput` when it does not exist, is not a regular file or cannot be opened.
   package init(path: String) throws(SquintError) {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else {
-      throw SquintError(.noInput, "\(path): \(systemMessage(errno))")
-    }
+    // O_NONBLOCK: opening a named pipe would wait for a writer.
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    guard descriptor >= 0 else { throw .cannotOpen(path, errno) }
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
       let code = errno
@@ -26,7 +25,7 @@ package final class SourceFile: Sendable {
     }
     guard status.st_mode & S_IFMT == S_IFREG else {
       close(descriptor)
-      throw SquintError(.noInput, "\(path): this is not a regular file")
+      throw SquintError(.noInput, "\(path): \(irregular(status))")
     }
     self.path = path
     self.descriptor = descriptor
@@ -34,6 +33,23 @@ package final class SourceFile: Sendable {
   }
 
   deinit { close(descriptor) }
+
+  /// The first bytes, at most `count`.
+  package func start(_ count: Int = ForeignFile.startBytes) throws(SquintError) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: min(count, byteCount))
+    let result = bytes.withUnsafeMutableBytes { buffer in
+      Result { () throws(SquintError) in try read(at: 0, into: buffer) }
+    }
+    try result.get()
+    return bytes
+  }
+
+  /// Refuses a file that is there in place of the one that is meant: a pointer, a web page, an archive.
+  ///
+  /// - Throws: `SquintError.badData` that says what it is and what to do.
+  package func refuseForeign() throws(SquintError) {
+    if let remark = ForeignFile.remark(start: try start()) { throw .badData(path, remark) }
+  }
 
   /// Fills `buffer` with the bytes from `offset` on.
   ///

@@ -68,7 +68,7 @@ package enum SourceType: String, Sendable, CaseIterable {
   /// Whether `TensorSource.read` can turn this type into numbers.
   package var isReadable: Bool {
     switch self {
-    case .f64, .f32, .f16, .bf16: true
+    case .f64, .f32, .f16, .bf16, .f8e4m3, .f8e5m2, .f8e8m0: true
     case .q40, .q41, .q50, .q51, .q80, .q2k, .q3k, .q4k, .q5k, .q6k, .iq4nl: true
     default: false
     }
@@ -172,6 +172,15 @@ package struct SourceTensor: Sendable, Equatable {
     return other?.elementCount == elementCount ? other : nil
   }
 
+  /// The same bytes as numbers of another plain type of the same size.
+  func seen(as type: SourceType) -> SourceTensor {
+    precondition(type.elementsPerBlock == 1 && type.bytesPerBlock == self.type.bytesPerBlock)
+    guard let tensor = SourceTensor(name: name, shape: shape, type: type, part: part, offset: offset) else {
+      preconditionFailure("the shape was checked")
+    }
+    return tensor
+  }
+
   /// safetensors packs its types of less than a byte without regard to rows.
   private static func packsAcrossRows(_ type: SourceType) -> Bool { !type.isQuantized && type.elementsPerBlock > 1 }
 
@@ -193,6 +202,12 @@ package protocol TensorSource: Sendable {
   /// How messages call the place where `tensor` is stored: the path of its file.
   func path(of tensor: SourceTensor) -> String
 
+  /// How the numbers of `tensor` are stored, for people.
+  func typeName(of tensor: SourceTensor) -> String
+
+  /// The bits of a weight of `tensor` where it is quantized, nil where its numbers are as they were computed.
+  func bitsPerWeight(of tensor: SourceTensor) -> Double?
+
   /// Reads blocks as they are stored. Block `i` holds the elements from `i * tensor.type.elementsPerBlock` on, in row-major
   /// order; a block of a plain type is one number.
   ///
@@ -203,6 +218,12 @@ package protocol TensorSource: Sendable {
 }
 
 extension TensorSource {
+  package func typeName(of tensor: SourceTensor) -> String { tensor.type.name }
+
+  package func bitsPerWeight(of tensor: SourceTensor) -> Double? {
+    tensor.type.isQuantized ? tensor.type.bitsPerWeight : nil
+  }
+
   /// Reads rows of the tensor seen as a matrix [shape[0], product of the rest], as they are stored.
   ///
   /// - Parameter buffer: takes `rows.count * tensor.columns` elements.

@@ -17,6 +17,17 @@ public enum GGUFTokenizer {
     }
   }
 
+  /// The ends of turns that `metadata` calls ordinary tokens, as some converters write them: control tokens all the same, as in
+  /// llama.cpp.
+  package static func unmarkedTurnEnds(metadata: [String: GGUFValue]) -> [String] {
+    let texts = metadata["tokenizer.ggml.tokens"]?.strings ?? []
+    let types = metadata["tokenizer.ggml.token_type"]?.integers ?? []
+    return zip(texts, types).compactMap { text, type in
+      guard type == TokenType.normal.rawValue, let text = text.text, TurnEnds.names.contains(text) else { return nil }
+      return text
+    }
+  }
+
   /// The definition that `metadata` holds; errors call the file `name`.
   ///
   /// - Throws: `SquintError.badData` where a key is missing, contradicts another, or asks for what no rule covers.
@@ -55,6 +66,7 @@ public enum GGUFTokenizer {
         }
         type = known
       }
+      if type == .normal, TurnEnds.names.contains(text) { type = .control }
       guard type != .unused else { continue }  // padding that converters add
       // A byte token must be found by its name, and no score makes merges of it.
       let isMergeable = type == .normal || type == .byte || (type == .userDefined && !isByteLevel)

@@ -35,6 +35,7 @@ public enum HuggingFaceTokenizer {
   private static func sentencePiece(
     _ path: String, _ settings: TokenizerSettings
   ) throws(SquintError) -> TokenizerDefinition {
+    try SourceFile(path: path).refuseForeign()
     let file = try MappedFile(path: path)
     let model = try SentencePieceModel(parsing: file.bytes, name: path)
     guard model.modelType == 2 else {
@@ -115,6 +116,7 @@ public enum HuggingFaceTokenizer {
       }
       try vocabulary.add(member.key, id: id)
     }
+    try SourceFile(path: folder + "/merges.txt").refuseForeign()
     let mergesFile = try MappedFile(path: folder + "/merges.txt")
     guard let text = String(validating: mergesFile.bytes, as: UTF8.self) else {
       throw .badData(mergesFile.path, "this is not UTF-8")

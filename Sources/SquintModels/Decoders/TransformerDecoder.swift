@@ -79,6 +79,39 @@ public struct TransformerDecoder {
       let up: Matrix  // [ffn_width, width]
       let down: Matrix  // [width, ffn_width]
 
+      /// What is the same in the keys of all positions, but for the turn of each: nil where they are normalized behind it.
+      var keyBias: UnsafePointer<Float>? { kNorm == nil ? k.bias : nil }
+
+      /// Whether a byte for each number of a key is too little: a large bias turns so fast that it is no part of the center, and the
+      /// rounding of what is left moves scores. Of the layers of Qwen2.5's decoders that is the first one of 0.5B alone.
+      ///
+      /// A number of a key is off by 0.007 of their root mean square (a 254th of a group's largest, which is three times that, over
+      /// √3), so a score, whose terms add up at random, is by 0.007 · ‖key‖ · ‖query‖ / head_width; 1/20 is where that begins to show.
+      func needsFineKeys(_ c: Configuration) -> Bool {
+        guard let keyBias else { return false }
+        let width = c.headWidth
+        let queryHeads = c.heads / c.kvHeads
+        // How much of a pair is in the center.
+        let shares = c.ropeFrequencies.map { RotaryAngles.mean(of: $0, positions: centerPositions).length }
+        for head in 0..<c.kvHeads {
+          var turning = 0.0
+          for (pair, share) in shares.enumerated() {
+            let (a, b) = (keyBias[head * width + pair], keyBias[head * width + pair + shares.count])
+            turning += Double(a * a + b * b) * (1 - share * share)
+          }
+          // Beside its bias, a number of a query is about 2.
+          var queries = Double(4 * width)
+          if let bias = q.bias {
+            for index in 0..<queryHeads * width {
+              let number = Double(bias[head * queryHeads * width + index])
+              queries += number * number / Double(queryHeads)
+            }
+          }
+          if 0.007 * (turning * queries).squareRoot() / Double(width) > 0.05 { return true }
+        }
+        return false
+      }
+
       /// The same layer, read `distance` bytes behind where it was.
       func moved(by distance: Int) -> Layer {
         Layer(
@@ -93,6 +126,8 @@ public struct TransformerDecoder {
     let layers: [Layer]
     nonisolated(unsafe) let norm: UnsafePointer<Float>  // [width]
     let head: Matrix  // [vocabulary, width]; the embedding where they are tied
+    /// [layers]: whether a byte for each number of a key is too little.
+    let needsFineKeys: [Bool]
     /// Keeps the file mapped for the views above.
     let file: ModelFile
 
@@ -125,12 +160,21 @@ public struct TransformerDecoder {
             down: try Matrix("\(name).ffn.down", rows: c.width, columns: c.ffnWidth, in: file)))
       }
       self.layers = layers
+      needsFineKeys = layers.map { $0.needsFineKeys(c) }
+      // That read biases, but no weight is to be in memory yet.
+      for name in layers.indices.flatMap({ ["decoder.\($0).attention.q.bias", "decoder.\($0).attention.k.bias"] }) {
+        if let bias = file.tensor(name) { file.advise(bias.range, .done) }
+      }
       norm = try file.vector("decoder.norm", count: c.width)
       head =
         file.tensor("decoder.head") == nil
         ? embedding : try Matrix("decoder.head", rows: c.vocabulary, columns: c.width, in: file)
     }
   }
+
+  /// The positions over which the center of a layer's keys is a mean: as many as a session has unless it is told otherwise. They must
+  /// not depend on the session, whose answers do not depend on its memory.
+  static let centerPositions = 4096
 
   /// What a pass over the decoder uses, in order, as ranges of the file: its layers, and slices of the head no larger than those.
   public struct Parts: Sendable {
@@ -139,6 +183,18 @@ public struct TransformerDecoder {
     let headSlices: [Range<Int>]
     /// The size of a panel of the embedding, in bytes.
     let embeddingPanelBytes: Int
+    /// Whether a layer's keys have a center.
+    let hasKeyBias: Bool
+    /// [layers]: whether a byte for each number of a key is too little.
+    let needsFineKeys: [Bool]
+    /// Whether the embedding is the head, and so stays in memory where that does.
+    private let isTied: Bool
+
+    /// Whether the embedding is in memory at any time where these stay. One that is not the head does not stay where anything is
+    /// read: of it single rows are used.
+    func keepsEmbedding(_ residency: Residency) -> Bool {
+      residency.streamsNothing || isTied && !residency.isStreamed[layers...].contains(true)
+    }
 
     /// How many of `ranges` are layers.
     public var layers: Int { ranges.count - headSlices.count }
@@ -151,7 +207,8 @@ public struct TransformerDecoder {
     public init(_ weights: Weights) {
       let file = weights.file
       let layers = file.layerRanges(of: "decoder", count: weights.layers.count)
-      let head = file.tensor("decoder.head") ?? file.tensor("decoder.embedding")!
+      isTied = file.tensor("decoder.head") == nil
+      let head = file.tensor(isTied ? "decoder.embedding" : "decoder.head")!
       let perSlice = max((layers.map(\.count).max() ?? 0) / weights.head.panelBytes, 1)
       headSlices = stride(from: 0, to: weights.head.panels, by: perSlice).map {
         $0..<min($0 + perSlice, weights.head.panels)
@@ -163,6 +220,8 @@ public struct TransformerDecoder {
           return head.range.lowerBound + bytes.lowerBound..<head.range.lowerBound + bytes.upperBound
         }
       embeddingPanelBytes = weights.embedding.panelBytes
+      hasKeyBias = weights.layers.contains { $0.keyBias != nil }
+      needsFineKeys = weights.needsFineKeys
     }
   }
 
@@ -177,6 +236,8 @@ public struct TransformerDecoder {
     /// Room for a panel of an embedding that does not stay in memory.
     let embeddingPanel: Region<UInt8>?
     let cache: KVCache.Regions
+    /// Of the layers whose keys need more than a byte for each number; nil where there are none.
+    let fineCache: KVCache.Regions?
     let x: Region<Float>
     let h: Region<Float>
     let q: Region<Float>
@@ -188,9 +249,17 @@ public struct TransformerDecoder {
     let cosines: Region<Float>
     let sines: Region<Float>
     let frequencies: Region<Float>
+    /// nil where keys have no center, or the cache needs none.
+    let center: CenterRegions?
     let scratch: Region<Float>
     let attentionParts: Region<Float>
     let logits: Region<Float>
+
+    struct CenterRegions {
+      let keys: Region<Float>
+      let cosines: Region<Float>
+      let sines: Region<Float>
+    }
 
     /// Reserves the decoder's buffers.
     ///
@@ -212,13 +281,21 @@ public struct TransformerDecoder {
       self.parts = parts
       stream = try WeightStream.Regions(residency, phases: phases, in: &plan)
       embeddingPanel =
-        residency.streamsNothing
+        parts.keepsEmbedding(residency)
         ? nil
         : try plan.reserve(
           "embedding panel", count: DirectReader.spaceBytes(parts.embeddingPanelBytes), phases: phases,
           alignment: DirectReader.alignment)
-      self.cache = try KVCache.Regions(
-        cache, phases: keepsCacheWhileEncoding ? [.encode, .prefill, .decode] : phases, in: &plan)
+      let cachePhases = keepsCacheWhileEncoding ? [.encode, .prefill, .decode] : phases
+      var coarse = cache
+      var fine = cache
+      fine.type = .f16
+      fine.layers = cache.type == .int8 ? parts.needsFineKeys.count { $0 } : 0
+      coarse.layers -= fine.layers
+      self.cache = try KVCache.Regions(coarse, phases: cachePhases, in: &plan)
+      fineCache =
+        fine.layers == 0
+        ? nil : try KVCache.Regions(fine, of: " of layers with large biases", phases: cachePhases, in: &plan)
       func reserve(_ name: String, _ width: Int) throws(SquintError) -> Region<Float> {
         try plan.reserve(name, count: chunk * width, phases: phases)
       }
@@ -237,6 +314,15 @@ public struct TransformerDecoder {
       // Written once, before anything runs.
       frequencies = try plan.reserve(
         "rotary frequencies", count: c.ropeFrequencies.count, phases: [.encode, .prefill, .decode])
+      center =
+        cache.type.centersKeys && parts.hasKeyBias
+        ? CenterRegions(
+          keys: try plan.reserve("center of keys", count: c.kvHeads * c.headWidth, phases: phases),
+          // Written once, too.
+          cosines: try plan.reserve(
+            "mean cosines", count: c.ropeFrequencies.count, phases: [.encode, .prefill, .decode]),
+          sines: try plan.reserve(
+            "mean sines", count: c.ropeFrequencies.count, phases: [.encode, .prefill, .decode])) : nil
       scratch = try plan.reserve(
         "attention tiles", count: threads * Compute.attentionScratch(headWidth: c.headWidth), phases: phases)
       attentionParts = try plan.reserve(
@@ -259,7 +345,8 @@ public struct TransformerDecoder {
   private let reader: DirectReader
   /// nil where the embedding stays in memory.
   private let embeddingPanel: UnsafeMutableRawPointer?
-  public let cache: KVCache
+  private let cache: KVCache
+  private let fineCache: KVCache?
   /// The largest number of rows of a pass.
   public let rows: Int
   /// The rows that go through the buffers below `x` at a time.
@@ -276,10 +363,17 @@ public struct TransformerDecoder {
   private let quantized: QuantizedRows
   private let angles: RotaryAngles
   private let frequencies: UnsafeMutablePointer<Float>
+  private let center: Center?
   private let scratch: Rows
   private let attentionParts: AttentionParts
   /// [logit rows, vocabulary]
   public let logits: Rows
+
+  /// What is taken out of a layer's keys.
+  private struct Center {
+    let keys: Rows
+    let angles: RotaryAngles
+  }
 
   /// - Throws: `internalError` where the system gives no threads to read weights.
   public init(
@@ -296,6 +390,7 @@ public struct TransformerDecoder {
     headSlices = stream.keeps(c.layers) ? [0..<weights.head.panels] : parts.headSlices
     embeddingPanel = regions.embeddingPanel.map { UnsafeMutableRawPointer(arena[$0].baseAddress!) }
     cache = KVCache(regions.cache, in: arena)
+    fineCache = regions.fineCache.map { KVCache($0, in: arena) }
     rows = regions.rows
     chunk = regions.chunk
     x = Rows(regions.x, width: c.width, in: arena)
@@ -312,6 +407,14 @@ public struct TransformerDecoder {
       sines: Rows(regions.sines, width: c.ropeFrequencies.count, in: arena))
     frequencies = arena[regions.frequencies].baseAddress!
     frequencies.update(from: c.ropeFrequencies, count: c.ropeFrequencies.count)
+    center = regions.center.map { regions in
+      Center(
+        keys: Rows(regions.keys, width: c.kvHeads * c.headWidth, in: arena),
+        angles: RotaryAngles(
+          cosines: Rows(regions.cosines, width: c.ropeFrequencies.count, in: arena),
+          sines: Rows(regions.sines, width: c.ropeFrequencies.count, in: arena)))
+    }
+    center?.angles.fillMeans(positions: Self.centerPositions, frequencies: frequencies, magnitude: c.ropeMagnitude)
     scratch = Rows(regions.scratch, width: Compute.attentionScratch(headWidth: c.headWidth), in: arena)
     attentionParts = AttentionParts(regions.attentionParts, heads: c.heads, headWidth: c.headWidth, in: arena)
     logits = Rows(regions.logits, width: c.vocabulary, in: arena)
@@ -352,29 +455,56 @@ extension TransformerDecoder {
     angles.fill(placement, count: count, frequencies: frequencies, magnitude: c.ropeMagnitude)
     stream.begin(parts: projects ? parts.ranges.count : c.layers)
     defer { stream.end() }
+    var fineLayers = 0
     for index in 0..<c.layers {
       guard goesOn(index) else { return false }
+      // Each cache holds its layers one after the other.
+      let isFine = fineCache != nil && parts.needsFineKeys[index]
+      let cache = isFine ? fineCache! : cache
+      let place = isFine ? fineLayers : index - fineLayers
+      if isFine { fineLayers += 1 }
       let layer = weights.layers[index].moved(by: stream.use(index))
+      let center = center(of: layer)
       for first in stride(from: 0, to: count, by: chunk) {
         forward(
-          layer, index, x.from(first), count: min(chunk, count - first), angles.from(first), placement.from(first))
+          layer, x.from(first), count: min(chunk, count - first), angles.from(first), window: c.windows[index], center,
+          cache, place, placement.from(first))
       }
     }
     return true
   }
 
+  /// Copies the positions `positions` of sequence `source` of the cache to sequence `target`.
+  public func copyCache(_ positions: Range<Int>, from source: Int, to target: Int) {
+    cache.copy(positions, from: source, to: target)
+    fineCache?.copy(positions, from: source, to: target)
+  }
+
+  /// The mean of the layer's key bias behind the rotary embedding: of pairs that turn slowly nearly all of it, of others nearly
+  /// nothing. Qwen2.5 has biases of a hundred and more, and all of them turn slowly.
+  private func center(of layer: Weights.Layer) -> UnsafePointer<Float>? {
+    guard let center, let bias = layer.keyBias else { return nil }
+    let keys = center.keys
+    keys.data.update(from: bias, count: keys.width)
+    compute.kernels.rotary(
+      keys.data, configuration.kvHeads, configuration.headWidth, center.angles.cosines.width,
+      center.angles.cosines.data, center.angles.sines.data)
+    return UnsafePointer(keys.data)
+  }
+
   private func forward(
-    _ layer: Weights.Layer, _ index: Int, _ x: Rows, count: Int, _ angles: RotaryAngles, _ placement: Placement
+    _ layer: Weights.Layer, _ x: Rows, count: Int, _ angles: RotaryAngles, window: Int, _ center: UnsafePointer<Float>?,
+    _ cache: KVCache, _ place: Int, _ placement: Placement
   ) {
     let c = configuration
     compute.rmsNorm(x, layer.attentionNorm, epsilon: c.normEpsilon, into: h, count: count)
     compute.multiply(
       h, count: count, scratch: quantized, .init(layer.q, into: q), .init(layer.k, into: k), .init(layer.v, into: v))
     compute.rotateAndStore(
-      q: q, k: k, v: v, count: count, angles, qNorm: layer.qNorm, kNorm: layer.kNorm, cache: cache, layer: index,
-      placement)
+      q: q, k: k, v: v, count: count, angles, qNorm: layer.qNorm, kNorm: layer.kNorm, center: center, cache: cache,
+      layer: place, placement)
     compute.attend(
-      q: q, into: attended, count: count, cache: cache, layer: index, window: c.windows[index], placement,
+      q: q, into: attended, count: count, cache: cache, layer: place, window: window, placement,
       scratch: scratch, parts: attentionParts)
     compute.multiply(attended, count: count, scratch: quantized, .init(layer.o, into: x, accumulate: true))
 

@@ -14,10 +14,10 @@ public struct ChatMessage: Sendable, Equatable {
 
     var value: TemplateValue {
       switch self {
-      case .text(let text): ["type": "text", "text": .string(text)]
-      case .image: ["type": "image"]
-      case .video: ["type": "video"]
-      case .audio: ["type": "audio"]
+      case .text(let text): ["type": .text(.own("text")), "text": .string(text)]
+      case .image: ["type": .text(.own("image"))]
+      case .video: ["type": .text(.own("video"))]
+      case .audio: ["type": .text(.own("audio"))]
       case .other(let fields): .dictionary(fields)
       }
     }
@@ -26,6 +26,8 @@ public struct ChatMessage: Sendable, Equatable {
   public enum Content: Sendable, Equatable {
     case text(String)
     case parts([Part])
+    /// A text in which something is the program's own, such as what stands for a picture.
+    case marked(PromptText)
     /// No content, as in an assistant's message that only calls tools.
     case none
   }
@@ -46,9 +48,17 @@ public struct ChatMessage: Sendable, Equatable {
     self.init(role: role, content: .text(text), fields: fields)
   }
 
+  /// The roles that every template may know. Some write `<|user|>` by putting the role between `<|` and `|>`; of another word,
+  /// which may be anybody's, they make no control token.
+  private static let roles: Set<String> = [
+    "system", "developer", "user", "assistant", "model", "tool", "function", "ipython",
+  ]
+
   var value: TemplateValue {
-    var entries: [TemplateDictionary.Entry] = [.init(key: "role", value: .string(role))]
+    let role: TemplateValue = Self.roles.contains(role) ? .text(.own(role)) : .string(role)
+    var entries: [TemplateDictionary.Entry] = [.init(key: "role", value: role)]
     switch content {
+    case .marked(let text): entries.append(.init(key: "content", value: .text(text)))
     case .text(let text): entries.append(.init(key: "content", value: .string(text)))
     case .parts(let parts): entries.append(.init(key: "content", value: .list(parts.map(\.value))))
     case .none: entries.append(.init(key: "content", value: .none))
@@ -84,19 +94,31 @@ public struct ChatTemplate: Sendable {
   /// - Parameters:
   ///   - messages: The conversation, from its first message on.
   ///   - addGenerationPrompt: Whether the prompt ends with the head of the assistant's answer.
-  ///   - variables: What else the template reads: `bos_token`, `eos_token`, `tools`, `documents`, `enable_thinking`.
+  ///   - variables: What else the template reads: `bos_token`, `eos_token`, `tools`, `documents`, `enable_thinking`. Tokens are
+  ///     `.text(.own(…))`: what is a `.string` is content.
   ///   - date: What `strftime_now` prints; the machine's local time where it is nil.
+  /// - Returns: the prompt, which knows what of it the template wrote itself. What somebody said stays content through all that
+  ///   a template does with it; where it cannot be told apart any more, all of it is content.
   /// - Throws: `badData` with the line: what the template itself raises (an order of roles that it refuses), a mistake
   ///   in it, or something that is not supported.
   public func render(
     messages: [ChatMessage], addGenerationPrompt: Bool, variables: [String: TemplateValue] = [:],
     date: TemplateDate? = nil
-  ) throws(SquintError) -> String {
+  ) throws(SquintError) -> PromptText {
+    try render(
+      messages: messages, addGenerationPrompt: addGenerationPrompt, variables: variables, date: date,
+      limits: TemplateLimits())
+  }
+
+  package func render(
+    messages: [ChatMessage], addGenerationPrompt: Bool, variables: [String: TemplateValue], date: TemplateDate? = nil,
+    limits: TemplateLimits
+  ) throws(SquintError) -> PromptText {
     var all = TemplateDictionary()
     for (name, value) in variables { all.entries.append(.init(key: name, value: value)) }
     all["messages"] = .list(messages.map(\.value))
     all["add_generation_prompt"] = .bool(addGenerationPrompt)
-    return try render(variables: all, date: date)
+    return try render(variables: all, date: date, limits: limits)
   }
 
   /// Prints a conversation whose messages are given as plain values, in `variables`.
@@ -105,7 +127,7 @@ public struct ChatTemplate: Sendable {
   /// names that templates use, as in transformers.
   package func render(
     variables: TemplateDictionary, date: TemplateDate? = nil, limits: TemplateLimits = TemplateLimits()
-  ) throws(SquintError) -> String {
+  ) throws(SquintError) -> PromptText {
     var context: [PythonText: PythonValue] = ["tools": .none, "documents": .none]
     let builder = TemplateInterpreter(context: [:], date: date ?? .now(), limits: limits)
     for entry in variables.entries {
@@ -116,7 +138,7 @@ public struct ChatTemplate: Sendable {
       context[PythonText(entry.key)] = try builder.convert(value, depth: 0)
     }
     let interpreter = TemplateInterpreter(context: context, date: builder.date, limits: limits)
-    return try interpreter.render(statements).string
+    return try interpreter.render(statements).prompt
   }
 
   /// Older templates read a message's reasoning as `thinking`, newer ones as `reasoning_content`; transformers gives
@@ -209,6 +231,7 @@ extension TemplateInterpreter {
     case .int(let value): return .int(value)
     case .double(let value): return .double(value)
     case .string(let text): return .text(PythonText(text))
+    case .text(let text): return .text(PythonText(text))
     case .list(let items):
       var converted: [PythonValue] = []
       for item in items { converted.append(try convert(item, depth: depth + 1)) }

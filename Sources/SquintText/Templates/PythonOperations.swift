@@ -55,7 +55,8 @@ extension TemplateInterpreter {
   private func scalarText(_ value: PythonValue) -> PythonText {
     switch value {
     case .bool(let value): value ? "True" : "False"
-    case .int(let value): PythonText(String(value))
+    // Digits spell no control token: one around them is the template's.
+    case .int(let value): PythonText(String(value)).asOwn
     case .double(let value): PythonText(pythonDescription(of: value))
     default: "None"
     }
@@ -137,7 +138,15 @@ extension TemplateInterpreter {
     case .dictionary(let dictionary): return dictionary.keys
     case .text(let text):
       try charge(text.bytes.count * 4)
-      return text.scalars.map { .text(PythonText(CollectionOfOne($0))) }
+      var characters: [PythonValue] = []
+      characters.reserveCapacity(text.bytes.count)
+      var index = 0
+      while index < text.bytes.count {
+        let length = text.scalar(at: index).1
+        characters.append(.text(text[index..<index + length]))
+        index += length
+      }
+      return characters
     case .object(let object):
       switch object {
       case let range as PythonRange:
@@ -347,16 +356,14 @@ extension TemplateInterpreter {
     if let left = number(left), let right = number(right) { return try arithmetic(left, operation, right) }
     switch (left, operation, right) {
     case (.text(let left), .add, .text(let right)):
-      try chargeText(left.bytes.count + right.bytes.count)
+      try chargeText(left.byteCount + right.byteCount)
       return .text(left + right)
     case (.list(let left), .add, .list(let right)): return try list(left.items + right.items)
     case (.tuple(let left), .add, .tuple(let right)): return try tuple(left.items + right.items)
     case (.text(let text), .multiply, let times), (let times, .multiply, .text(let text)):
       guard let times = integer(times) else { break }
-      let size = try repeated(text.bytes.count, times)
-      try chargeText(size)
+      try chargeText(try repeated(text.byteCount, times))
       var result = PythonText()
-      result.bytes.reserveCapacity(size)
       for _ in 0..<(text.isEmpty ? 0 : max(times, 0)) { result.append(text) }
       return .text(result)
     case (.list(let sequence), .multiply, let times), (let times, .multiply, .list(let sequence)):
@@ -539,10 +546,13 @@ extension TemplateInterpreter {
     case .list(let sequence): return try list(places.map { sequence.items[$0] })
     case .tuple(let sequence): return try tuple(places.map { sequence.items[$0] })
     case .text(let text):
-      if places.isEmpty { return .text(PythonText()) }
-      if text.bytes.count == count { return try made(PythonText(bytes: places.map { text.bytes[$0] })) }
+      guard let first = places.first, let last = places.last else { return .text(PythonText()) }
+      if last - first == places.count - 1 {
+        let start = text.offset(of: first)
+        return try made(text[start..<start + text[start..<text.bytes.count].offset(of: places.count)])
+      }
       let scalars = text.scalars
-      return try made(PythonText(places.lazy.map { scalars[$0] }))
+      return try made(PythonText(places.lazy.map { scalars[$0] }).inheriting(from: text))
     default:
       guard case .object(let object) = value, let range = object as? PythonRange else { return .none }
       return try list(places.map { .int(range.item($0)) })

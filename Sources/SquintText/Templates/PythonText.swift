@@ -2,10 +2,18 @@
 ///
 /// Swift's `String` compares by canonical equivalence and counts grapheme clusters; a template must see what
 /// Python sees, where "é" has two spellings that differ and "\r\n" is two characters.
+///
+/// It also knows which of its bytes the template itself wrote (`PromptText`). An operation that does not say so makes content:
+/// nothing that was content can become the template's own by being forgotten.
 struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
-  var bytes: [UInt8]
+  private(set) var bytes: [UInt8]
+  private(set) var own = ByteRanges()
 
   init(bytes: [UInt8] = []) { self.bytes = bytes }
+  init(_ text: PromptText) {
+    bytes = text.bytes
+    own = text.own
+  }
   init(_ string: String) { bytes = Array(string.utf8) }
   init(stringLiteral value: StaticString) {
     bytes = value.withUTF8Buffer { Array($0) }
@@ -16,7 +24,28 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
   }
 
   var string: String { String(decoding: bytes, as: UTF8.self) }
+  var prompt: PromptText { PromptText(bytes: bytes, own: own) }
   var isEmpty: Bool { bytes.isEmpty }
+
+  // Where a text is from makes it no other text.
+  static func == (left: PythonText, right: PythonText) -> Bool { left.bytes == right.bytes }
+  func hash(into hasher: inout Hasher) { hasher.combine(bytes) }
+
+  /// The same text as the template's own.
+  var asOwn: PythonText {
+    var text = self
+    text.own = ByteRanges(0..<bytes.count)
+    return text
+  }
+
+  /// The same text as the template's own where all of `source`, which it was made of, is.
+  func inheriting(from source: PythonText) -> PythonText { source.isOwn ? asOwn : self }
+
+  /// Whether all of it is the template's own.
+  var isOwn: Bool { bytes.isEmpty || own.contains(0..<bytes.count) }
+
+  /// What it holds in memory.
+  var byteCount: Int { bytes.count + own.byteCount }
 
   /// The number of code points: Python's `len`.
   var count: Int {
@@ -50,10 +79,19 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     }
   }
 
-  mutating func append(_ text: PythonText) { bytes.append(contentsOf: text.bytes) }
+  mutating func append(byte: UInt8) { bytes.append(byte) }
+  mutating func append(contentsOf more: some Sequence<UInt8>) { bytes.append(contentsOf: more) }
+  mutating func reserveCapacity(_ count: Int) { bytes.reserveCapacity(count) }
+
+  mutating func append(_ text: PythonText) {
+    own.append(text.own, at: bytes.count)
+    bytes.append(contentsOf: text.bytes)
+  }
 
   static func + (left: PythonText, right: PythonText) -> PythonText {
-    PythonText(bytes: left.bytes + right.bytes)
+    var sum = left
+    sum.append(right)
+    return sum
   }
 
   /// The code point that begins at byte `index`, and its length in bytes. The bytes are valid UTF-8 by construction.
@@ -75,7 +113,11 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     return (value, index - start)
   }
 
-  subscript(range: Range<Int>) -> PythonText { PythonText(bytes: Array(bytes[range])) }
+  subscript(range: Range<Int>) -> PythonText {
+    var part = PythonText(bytes: Array(bytes[range]))
+    part.own = own.clamped(to: range)
+    return part
+  }
 
   /// The code point at position `index`, counted in code points; nil past the end.
   func character(at index: Int) -> PythonText? {
@@ -89,6 +131,16 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
       offset += length
     }
     return nil
+  }
+
+  /// The byte at which the code point at `position` begins; the end where there are no more.
+  func offset(of position: Int) -> Int {
+    var remaining = position
+    for (offset, byte) in bytes.enumerated() where byte & 0xC0 != 0x80 {
+      if remaining == 0 { return offset }
+      remaining -= 1
+    }
+    return bytes.count
   }
 
   // MARK: Searching
@@ -191,17 +243,17 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
         result.append(scalar)
       }
       if done < limit { result.append(new) }
-      return result
+      return isOwn && new.isOwn ? result.asOwn : result
     }
     let found = occurrences(of: old, limit: limit)
     if found.isEmpty { return self }
     var start = 0
     for index in found {
-      result.bytes.append(contentsOf: bytes[start..<index])
+      result.append(self[start..<index])
       result.append(new)
       start = index + old.bytes.count
     }
-    result.bytes.append(contentsOf: bytes[start...])
+    result.append(self[start..<bytes.count])
     return result
   }
 
@@ -306,7 +358,8 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
   var capitalized: PythonText {
     guard !bytes.isEmpty else { return self }
     let (first, length) = scalar(at: 0)
-    return PythonText(first.properties.titlecaseMapping) + self[length..<bytes.count].lowercased
+    let start = PythonText(first.properties.titlecaseMapping).inheriting(from: self[0..<length])
+    return start + self[length..<bytes.count].lowercased
   }
 
   var swappedCase: PythonText { cased { $0.properties.isUppercase ? .lower : .upper } }
@@ -325,15 +378,15 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
   private func cased(_ letterCase: (Unicode.Scalar) -> LetterCase) -> PythonText {
     let all = scalars
     var result = PythonText()
-    result.bytes.reserveCapacity(bytes.count)
+    result.reserveCapacity(bytes.count)
     for (index, scalar) in all.enumerated() {
       switch letterCase(scalar) {
-      case .upper: result.bytes.append(contentsOf: scalar.properties.uppercaseMapping.utf8)
-      case .title: result.bytes.append(contentsOf: scalar.properties.titlecaseMapping.utf8)
+      case .upper: result.append(contentsOf: scalar.properties.uppercaseMapping.utf8)
+      case .title: result.append(contentsOf: scalar.properties.titlecaseMapping.utf8)
       case .lower:
         // The one mapping that depends on its neighbours: a sigma that ends a word.
         guard scalar == "\u{3A3}" else {
-          result.bytes.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
+          result.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
           continue
         }
         let before = all[..<index].last { !$0.properties.isCaseIgnorable }
@@ -342,14 +395,14 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
         result.append((isFinal ? "\u{3C2}" : "\u{3C3}") as Unicode.Scalar)
       }
     }
-    return result
+    return result.inheriting(from: self)
   }
 
   private func mapped(_ mapping: (Unicode.Scalar) -> String) -> PythonText {
     var result = PythonText()
-    result.bytes.reserveCapacity(bytes.count)
-    for scalar in scalars { result.bytes.append(contentsOf: mapping(scalar).utf8) }
-    return result
+    result.reserveCapacity(bytes.count)
+    for scalar in scalars { result.append(contentsOf: mapping(scalar).utf8) }
+    return result.inheriting(from: self)
   }
 
   /// Whether every code point satisfies `predicate`, and there is at least one.
@@ -375,13 +428,13 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     var result = PythonText(bytes: [quote])
     for scalar in scalars {
       switch scalar {
-      case "\\": result.bytes.append(contentsOf: [0x5C, 0x5C])
+      case "\\": result.append(contentsOf: [0x5C, 0x5C])
       case "\n": result.append("\\n" as PythonText)
       case "\r": result.append("\\r" as PythonText)
       case "\t": result.append("\\t" as PythonText)
       default:
         if scalar.value == UInt32(quote) {
-          result.bytes.append(contentsOf: [0x5C, quote])
+          result.append(contentsOf: [0x5C, quote])
         } else if scalar.isPythonPrintable {
           result.append(scalar)
         } else if scalar.value <= 0xFF {
@@ -393,7 +446,7 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
         }
       }
     }
-    result.bytes.append(quote)
+    result.append(byte: quote)
     return result
   }
 }

@@ -376,7 +376,9 @@ extension TemplateInterpreter {
     let limit = limit < 0 ? Int.max : limit
     let count = old.isEmpty ? min(text.count + 1, limit) : text.occurrences(of: old, limit: limit).count
     try charge(count)
-    let (growth, overflow) = count.multipliedReportingOverflow(by: new.bytes.count)
+    // What is put in may cut a range of the template's own in two.
+    let cut = new.isOwn == text.isOwn ? 0 : ByteRanges(0..<1).byteCount
+    let (growth, overflow) = count.multipliedReportingOverflow(by: new.byteCount + cut)
     guard !overflow else { throw fail("a text grows over \(grouped(limits.output)) bytes") }
     try chargeText(text.bytes.count - count * old.bytes.count + growth)
     return .text(text.replacing(old, with: new, limit: limit))
@@ -386,8 +388,8 @@ extension TemplateInterpreter {
     try charge(pieces.count)
     var size = 0
     for piece in pieces {
-      size += piece.bytes.count + separator.bytes.count
-      guard size - separator.bytes.count <= limits.output else {
+      size += piece.byteCount + separator.byteCount
+      guard size - separator.byteCount <= limits.output else {
         throw fail("a text grows over \(grouped(limits.output)) bytes")
       }
     }
@@ -446,7 +448,7 @@ extension TemplateInterpreter {
     let fill = values.count > 1 && values[1] != nil ? try string(values[1], of: function) : name == "zfill" ? "0" : " "
     guard fill.count == 1 else { throw fail("\(function) fills with one character") }
     guard missing <= limits.output else { throw fail("a text grows over \(grouped(limits.output)) bytes") }
-    try chargeText(text.bytes.count + missing * fill.bytes.count)
+    try chargeText(text.byteCount + missing * fill.bytes.count)
     func pad(_ count: Int) -> PythonText {
       var result = PythonText()
       for _ in 0..<count { result.append(fill) }
@@ -474,7 +476,7 @@ extension TemplateInterpreter {
     for scalar in text.scalars {
       if scalar == "\t" {
         let count = width > 0 ? width - column % width : 0
-        result.bytes.append(contentsOf: repeatElement(0x20, count: count))
+        result.append(contentsOf: repeatElement(0x20, count: count))
         column += count
         guard result.bytes.count <= limits.output else {
           throw fail("a text grows over \(grouped(limits.output)) bytes")

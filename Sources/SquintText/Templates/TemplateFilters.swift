@@ -74,7 +74,9 @@ extension TemplateInterpreter {
       }
       return total
     case "reverse":
-      if case .text(let text) = value { return try made(PythonText(text.scalars.reversed())) }
+      if case .text(let text) = value {
+        return try made(PythonText(text.scalars.reversed()).inheriting(from: text))
+      }
       return try iterator(try items(of: value).reversed())
     case "map": return try map(value, call, filter)
     case "select", "reject", "selectattr", "rejectattr":
@@ -154,7 +156,7 @@ extension TemplateInterpreter {
       func finish() {
         guard !word.isEmpty else { return }
         let (first, length) = word.scalar(at: 0)
-        result.bytes.append(contentsOf: first.properties.uppercaseMapping.utf8)
+        result.append(contentsOf: first.properties.uppercaseMapping.utf8)
         result.append(word[length..<word.bytes.count].lowercased)
         word = PythonText()
       }
@@ -167,7 +169,7 @@ extension TemplateInterpreter {
         }
       }
       finish()
-      return try made(result)
+      return try made(result.inheriting(from: text))
     }
   }
 
@@ -180,7 +182,7 @@ extension TemplateInterpreter {
       case UInt8(ascii: ">"): result.append("&gt;" as PythonText)
       case UInt8(ascii: "'"): result.append("&#39;" as PythonText)
       case UInt8(ascii: "\""): result.append("&#34;" as PythonText)
-      default: result.bytes.append(byte)
+      default: result.append(byte: byte)
       }
     }
     return try made(result)
@@ -515,7 +517,7 @@ extension TemplateInterpreter {
     let lines = (text + "\n").lines()
     let (growth, overflow) = lines.count.multipliedReportingOverflow(by: indentation.bytes.count + 1)
     guard !overflow else { throw fail("a text grows over \(grouped(limits.output)) bytes") }
-    try chargeText(text.bytes.count + growth)
+    try chargeText(text.byteCount + growth)
     var result = values[1].map(isTrue) == true ? indentation : PythonText()
     for (index, line) in lines.enumerated() {
       if index > 0 {
@@ -531,15 +533,16 @@ extension TemplateInterpreter {
     _ value: PythonValue, _ call: TemplateCall, _ filter: String
   ) throws(SquintError) -> PythonValue {
     let values = try bind(call, ["length", "killwords", "end", "leeway"], of: filter)
-    let scalars = try text(of: value).scalars
+    let text = try text(of: value)
+    let scalars = text.scalars
     let length = try wholeNumber(values[0], 255, filter)
     let leeway = try wholeNumber(values[3], 5, filter)
-    let end = try text(of: values[2] ?? .text("..."))
+    let end = try self.text(of: values[2] ?? .text("..."))
     let room = length.subtractingReportingOverflow(end.count)
     guard !room.overflow, room.partialValue >= 0, leeway >= 0 else { throw fail("\(filter) is given bad lengths") }
     let (most, overflow) = length.addingReportingOverflow(leeway)
-    if overflow || scalars.count <= most { return .text(PythonText(scalars)) }
-    var kept = PythonText(scalars.prefix(room.partialValue))
+    if overflow || scalars.count <= most { return .text(text) }
+    var kept = text[0..<text.offset(of: room.partialValue)]
     if values[1].map(isTrue) != true { kept = kept.splitFromRight(separator: " ", limit: 1)[0] }
     return try made(kept + end)
   }

@@ -38,7 +38,7 @@ extension TemplateInterpreter {
       let scalar = scalars[index]
       index += 1
       guard scalar == "%" else {
-        result.append(scalar)
+        result.append(PythonText(CollectionOfOne(scalar)).inheriting(from: format))
         continue
       }
       var field = Field()
@@ -85,7 +85,7 @@ extension TemplateInterpreter {
       case "s", "r", "a":
         var text = PythonText()
         if type == "s" { text = try self.text(of: argument) } else { try represent(argument, into: &text) }
-        if let precision = field.precision { text = PythonText(text.scalars.prefix(precision)) }
+        if let precision = field.precision { text = text[0..<text.offset(of: precision)] }
         field.fill = " "
         result.append(try aligned(text, field, defaultAlignment: ">"))
       case "c":
@@ -159,14 +159,15 @@ extension TemplateInterpreter {
     while index < scalars.count {
       let scalar = scalars[index]
       index += 1
+      let literal = PythonText(CollectionOfOne(scalar)).inheriting(from: format)
       if scalar == "{" || scalar == "}", index < scalars.count, scalars[index] == scalar {
-        result.append(scalar)
+        result.append(literal)
         index += 1
         continue
       }
       guard scalar != "}" else { throw fail("a format has a single '}'") }
       guard scalar == "{" else {
-        result.append(scalar)
+        result.append(literal)
         continue
       }
       let start = index
@@ -278,7 +279,7 @@ extension TemplateInterpreter {
     guard index == specification.count else { throw fail("a format's specification is not supported") }
     switch (value, field.type) {
     case (.text(var text), nil), (.text(var text), "s"):
-      if let precision = field.precision { text = PythonText(text.scalars.prefix(precision)) }
+      if let precision = field.precision { text = text[0..<text.offset(of: precision)] }
       if field.alignment == "=" { field.alignment = "<" }
       return try aligned(text, field, defaultAlignment: "<")
     case (.int, nil), (.int, "d"), (.int, "x"), (.int, "X"), (.int, "o"), (.int, "b"), (.bool, "d"):
@@ -469,7 +470,7 @@ extension TemplateInterpreter {
   }
 
   private func writeJSON(_ text: PythonText, _ style: JSONStyle, into result: inout PythonText) {
-    result.bytes.append(UInt8(ascii: "\""))
+    result.append(byte: UInt8(ascii: "\""))
     for scalar in text.scalars {
       switch scalar {
       case "\"": result.append("\\\"" as PythonText)
@@ -489,6 +490,6 @@ extension TemplateInterpreter {
         }
       }
     }
-    result.bytes.append(UInt8(ascii: "\""))
+    result.append(byte: UInt8(ascii: "\""))
   }
 }

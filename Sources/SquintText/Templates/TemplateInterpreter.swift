@@ -86,12 +86,12 @@ final class TemplateInterpreter {
   }
 
   func made(_ text: PythonText) throws(SquintError) -> PythonValue {
-    try chargeText(text.bytes.count)
+    try chargeText(text.byteCount)
     return .text(text)
   }
 
   private func emit(_ text: PythonText) throws(SquintError) {
-    guard text.bytes.count <= limits.output - output.bytes.count else {
+    guard text.byteCount <= limits.output - output.byteCount else {
       throw fail("the output grows over \(grouped(limits.output)) bytes")
     }
     output.append(text)
@@ -123,7 +123,7 @@ final class TemplateInterpreter {
   func texts(_ items: [PythonText]) throws(SquintError) -> PythonValue {
     try charge(items.count * 4)
     var bytes = 0
-    for item in items { bytes += item.bytes.count }
+    for item in items { bytes += item.byteCount }
     try chargeText(bytes)
     return .list(PythonSequence(items: items.map { .text($0) }, depth: 1))
   }
@@ -213,7 +213,7 @@ final class TemplateInterpreter {
     output = PythonText()
     defer { output = outer }
     try body()
-    try chargeText(output.bytes.count)
+    try chargeText(output.byteCount)
     return output
   }
 
@@ -566,7 +566,7 @@ final class TemplateInterpreter {
     var result = PythonText()
     for item in items {
       let piece = try text(of: try evaluate(item, in: scope))
-      guard piece.bytes.count <= limits.output - result.bytes.count else {
+      guard piece.byteCount <= limits.output - result.byteCount else {
         throw fail("a text grows over \(grouped(limits.output)) bytes")
       }
       result.append(piece)

@@ -107,7 +107,7 @@ struct TemplateLexer {
       afterReturn = byte == 0x0D
     }
     if normalized.last == 0x0A { normalized.removeLast() }
-    self.source = PythonText(bytes: normalized)
+    self.source = PythonText(bytes: normalized).asOwn
   }
 
   static func tokens(of source: String) throws(SquintError) -> [TemplateToken] {
@@ -410,12 +410,12 @@ struct TemplateLexer {
       let byte = bytes[position]
       position += 1
       if byte == quote {
-        emit(.string(text))
+        emit(.string(text.asOwn))
         advance(to: position)
         return
       }
       guard byte == UInt8(ascii: "\\") else {
-        text.bytes.append(byte)
+        text.append(byte: byte)
         continue
       }
       guard position < bytes.count else { break }
@@ -423,14 +423,14 @@ struct TemplateLexer {
       position += 1
       switch escape {
       case 0x0A: break
-      case UInt8(ascii: "\\"), UInt8(ascii: "'"), UInt8(ascii: "\""): text.bytes.append(escape)
-      case UInt8(ascii: "n"): text.bytes.append(0x0A)
-      case UInt8(ascii: "r"): text.bytes.append(0x0D)
-      case UInt8(ascii: "t"): text.bytes.append(0x09)
-      case UInt8(ascii: "a"): text.bytes.append(0x07)
-      case UInt8(ascii: "b"): text.bytes.append(0x08)
-      case UInt8(ascii: "f"): text.bytes.append(0x0C)
-      case UInt8(ascii: "v"): text.bytes.append(0x0B)
+      case UInt8(ascii: "\\"), UInt8(ascii: "'"), UInt8(ascii: "\""): text.append(byte: escape)
+      case UInt8(ascii: "n"): text.append(byte: 0x0A)
+      case UInt8(ascii: "r"): text.append(byte: 0x0D)
+      case UInt8(ascii: "t"): text.append(byte: 0x09)
+      case UInt8(ascii: "a"): text.append(byte: 0x07)
+      case UInt8(ascii: "b"): text.append(byte: 0x08)
+      case UInt8(ascii: "f"): text.append(byte: 0x0C)
+      case UInt8(ascii: "v"): text.append(byte: 0x0B)
       case UInt8(ascii: "0")...UInt8(ascii: "7"):
         var value = UInt32(escape - UInt8(ascii: "0"))
         for _ in 0..<2 where (UInt8(ascii: "0")...UInt8(ascii: "7")).contains(self.byte(position)) {
@@ -453,7 +453,7 @@ struct TemplateLexer {
         throw templateError(line, "a string names a character by '\\N', which is not supported; write it as \\u")
       default:
         // Python keeps the backslash of an escape that it does not know.
-        text.bytes.append(UInt8(ascii: "\\"))
+        text.append(byte: UInt8(ascii: "\\"))
         position -= 1
       }
     }

@@ -8,7 +8,10 @@ public indirect enum TemplateValue: Sendable, Equatable {
   case bool(Bool)
   case int(Int)
   case double(Double)
+  /// Content: control tokens that are spelled in it are text.
   case string(String)
+  /// A text that is the program's own words, or in part.
+  case text(PromptText)
   case list([TemplateValue])
   case dictionary(TemplateDictionary)
 }
@@ -187,19 +190,19 @@ private struct TemplateJSONReader {
       }
       guard byte == UInt8(ascii: "\\") else {
         guard byte >= 0x20 else { throw fail("a control character in a string") }
-        text.bytes.append(byte)
+        text.append(byte: byte)
         continue
       }
       guard index < bytes.count else { break }
       let escape = bytes[index]
       index += 1
       switch escape {
-      case UInt8(ascii: "n"): text.bytes.append(0x0A)
-      case UInt8(ascii: "t"): text.bytes.append(0x09)
-      case UInt8(ascii: "r"): text.bytes.append(0x0D)
-      case UInt8(ascii: "b"): text.bytes.append(0x08)
-      case UInt8(ascii: "f"): text.bytes.append(0x0C)
-      case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): text.bytes.append(escape)
+      case UInt8(ascii: "n"): text.append(byte: 0x0A)
+      case UInt8(ascii: "t"): text.append(byte: 0x09)
+      case UInt8(ascii: "r"): text.append(byte: 0x0D)
+      case UInt8(ascii: "b"): text.append(byte: 0x08)
+      case UInt8(ascii: "f"): text.append(byte: 0x0C)
+      case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): text.append(byte: escape)
       case UInt8(ascii: "u"):
         var code = try hexadecimalUnit()
         if (0xD800..<0xDC00).contains(code), takeWord("\\u") {

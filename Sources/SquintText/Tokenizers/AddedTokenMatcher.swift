@@ -3,7 +3,7 @@
 /// A trie whose root is a table of 256. The search looks at each place of the text for at most the length of the longest token;
 /// real tokens start with rare bytes, which lets it skip nearly all places.
 struct AddedTokenMatcher: Sendable {
-  private var tokens: [TokenizerDefinition.AddedToken] = []
+  private(set) var tokens: [TokenizerDefinition.AddedToken] = []
   /// Of each node: its first edge (edges of a node are contiguous, ascending by byte), and the token that ends there.
   private var firstEdges: [Int32] = []
   private var endingTokens: [Int32] = []
@@ -13,6 +13,12 @@ struct AddedTokenMatcher: Sendable {
   private var roots = [Int32](repeating: -1, count: 256)
 
   var isEmpty: Bool { tokens.isEmpty }
+
+  /// At most what matchers of `count` tokens of `bytes` bytes together hold, and what is held beside them while they are made, in
+  /// bytes: a node and an edge for each byte, in arrays that grow by doubling.
+  static func byteCount(of count: Int, bytes: Int) -> (kept: Int, making: Int) {
+    (2 * 13 * bytes + 96 * count, 2 * 24 * bytes + 160 * count)
+  }
 
   /// - Parameter entries: the tokens with the bytes to look for. Of equal ones the first counts; empty ones are left
   ///   out.
@@ -52,13 +58,14 @@ struct AddedTokenMatcher: Sendable {
     firstEdges.append(Int32(edgeBytes.count))
   }
 
-  /// The longest token at `start`: its place in `tokens`, and where it ends.
-  private func longest(at start: Int, in text: TextView) -> (token: Int, end: Int)? {
+  /// The longest token at `start` that `controls` lets be found: its place in `tokens`, and where it ends.
+  private func longest(at start: Int, in text: TextView, _ controls: ControlTokens?) -> (token: Int, end: Int)? {
     var node = Int(roots[Int(text.base[start])])
     var index = start + 1
     var found: (Int, Int)?
     while true {
-      if endingTokens[node] >= 0 { found = (Int(endingTokens[node]), index) }
+      let ending = Int(endingTokens[node])
+      if ending >= 0, controls?.admits(tokens[ending].id, at: start..<index) ?? true { found = (ending, index) }
       guard index < text.end else { return found }
       let byte = text.base[index]
       var low = Int(firstEdges[node])
@@ -83,8 +90,12 @@ struct AddedTokenMatcher: Sendable {
   ///
   /// - Parameters:
   ///   - skipsSpecial: leaves special tokens in the text.
+  ///   - controls: which tokens are found in a part of the text alone; nil: none.
   ///   - body: takes each part in order: the token's id, or -1 for text, and the part's range in bytes.
-  func split(_ text: TextView, skipsSpecial: Bool, _ body: (_ id: Int32, _ start: Int, _ end: Int) -> Void) {
+  func split(
+    _ text: TextView, skipsSpecial: Bool, _ controls: ControlTokens? = nil,
+    _ body: (_ id: Int32, _ start: Int, _ end: Int) -> Void
+  ) {
     guard text.end > 0 else { return }
     var done = 0
     // The last run of white space that a token took on its right, so that no run is walked twice.
@@ -92,7 +103,7 @@ struct AddedTokenMatcher: Sendable {
     roots.withUnsafeBufferPointer { roots in
       var index = 0
       while index < text.end {
-        guard roots[Int(text.base[index])] >= 0, let match = longest(at: index, in: text) else {
+        guard roots[Int(text.base[index])] >= 0, let match = longest(at: index, in: text, controls) else {
           index += 1
           continue
         }
@@ -137,4 +148,14 @@ struct AddedTokenMatcher: Sendable {
     }
     if done < text.end { body(-1, done, text.end) }
   }
+}
+
+/// The tokens that a text may only have where it says so itself, and not in its content.
+struct ControlTokens {
+  let ids: Set<Int32>
+  /// The ranges of the text in which they are found.
+  var own: ByteRanges
+
+  /// Whether `id` may be found in `range`: where a byte of it is content, somebody would have spelled a part of the token.
+  func admits(_ id: Int32, at range: Range<Int>) -> Bool { !ids.contains(id) || own.contains(range) }
 }

@@ -23,6 +23,48 @@ enum TextNormalizer {
     }
   }
 
+  /// Where the ranges `own` of `text` are in its normalized form `whole`, or what of them can be told apart there.
+  static func ranges(
+    _ own: ByteRanges, of text: TextView, by steps: [TokenizerDefinition.Normalizer],
+    in whole: UnsafeBufferPointer<UInt8>
+  ) -> ByteRanges {
+    if let ranges = rangesIfApart(own, of: text, by: steps, in: whole) { return ranges }
+    // Something at a border is one character with what is beside it. Nothing is so before an ASCII character.
+    var smaller = ByteRanges()
+    for range in own.ranges {
+      let inside = range.filter { text.base[$0] < 0x80 }
+      if let first = inside.first, let last = inside.last { smaller.append(first..<last) }
+    }
+    return rangesIfApart(smaller, of: text, by: steps, in: whole) ?? ByteRanges()
+  }
+
+  /// nil where a step has joined what is in one of the ranges with what is not.
+  private static func rangesIfApart(
+    _ own: ByteRanges, of text: TextView, by steps: [TokenizerDefinition.Normalizer],
+    in whole: UnsafeBufferPointer<UInt8>
+  ) -> ByteRanges? {
+    // A text is put in front of the first part alone.
+    let laterSteps = steps.filter { if case .prepend = $0 { false } else { true } }
+    var parts: [(range: Range<Int>, isOwn: Bool)] = []
+    var end = 0
+    for range in own.ranges {
+      parts += [(end..<range.lowerBound, false), (range, true)]
+      end = range.upperBound
+    }
+    parts.append((end..<text.end, false))
+    var result = ByteRanges()
+    var joined: [UInt8] = []
+    var out = ByteBuffer()
+    var spare = ByteBuffer()
+    for (range, isOwn) in parts where !range.isEmpty {
+      let part = TextView(base: text.base + range.lowerBound, end: range.count, categories: text.categories)
+      normalize(part, by: range.lowerBound == 0 ? steps : laterSteps, into: &out, &spare)
+      if isOwn { result.append(joined.count..<joined.count + out.count) }
+      joined += UnsafeBufferPointer(start: out.base, count: out.count)
+    }
+    return joined.elementsEqual(whole) ? result : nil
+  }
+
   /// The normalized form of a short text.
   static func normalized(_ text: String, by steps: [TokenizerDefinition.Normalizer]) -> [UInt8] {
     var out = ByteBuffer()

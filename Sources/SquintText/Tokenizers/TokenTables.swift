@@ -80,6 +80,12 @@ final class TokenTables: @unchecked Sendable {
     mergeSlots.deallocate()
   }
 
+  /// What the tables of `definition` take, in bytes.
+  static func byteCount(_ definition: TokenizerDefinition) -> Int {
+    let (count, merges) = (definition.vocabularySize, definition.merges.count / 2)
+    return definition.tokenBytes.count + 4 * (count + slots(for: count)) + 12 * merges + 4 * slots(for: merges) + 4096
+  }
+
   /// A power of two that `count` fills to at most two thirds.
   private static func slots(for count: Int) -> Int {
     var slots = 16

@@ -119,6 +119,31 @@ public final class Tokenizer: Sendable {
     }
   }
 
+  /// The ids of `text`, in whose content no token of `controls` is found: what spells one there is tokenized as other text is.
+  /// Where the content spells none, the ids are those of the whole text.
+  ///
+  /// - Throws: `badData` where the vocabulary makes a token of `controls` of ordinary text.
+  public func encode(
+    _ text: PromptText, addSpecialTokens: Bool, controls: Set<Int32>
+  ) throws(SquintError) -> [Int32] {
+    var found = 0
+    let ids = text.bytes.withUnsafeBufferPointer {
+      encode(
+        validated: $0, addSpecialTokens: addSpecialTokens, parseAddedTokens: true,
+        ControlTokens(ids: controls, own: text.own), found: &found)
+    }
+    // The unknown token stands for characters that the vocabulary does not have.
+    let ends = addSpecialTokens ? prefixTokens + suffixTokens : []
+    let isControl = { (id: Int32) in controls.contains(id) && id != self.settings.unknownToken }
+    guard ids.count(where: isControl) == found + ends.count(where: isControl) else {
+      throw SquintError(
+        .badData,
+        "the tokenizer makes a control token of text that somebody wrote; convert the model again, or allow control tokens"
+      )
+    }
+    return ids
+  }
+
   /// The ids of `bytes`, read as UTF-8 with U+FFFD in place of what is none.
   public func encode(
     _ bytes: UnsafeRawBufferPointer, addSpecialTokens: Bool, parseAddedTokens: Bool = true
@@ -139,20 +164,32 @@ public final class Tokenizer: Sendable {
   private func encode(
     validated text: UnsafeBufferPointer<UInt8>, addSpecialTokens: Bool, parseAddedTokens: Bool
   ) -> [Int32] {
+    var found = 0
+    return encode(
+      validated: text, addSpecialTokens: addSpecialTokens, parseAddedTokens: parseAddedTokens, nil, found: &found)
+  }
+
+  /// - Parameter found: counts the tokens of `controls`, but for the unknown token, that the text spells.
+  private func encode(
+    validated text: UnsafeBufferPointer<UInt8>, addSpecialTokens: Bool, parseAddedTokens: Bool,
+    _ controls: ControlTokens?, found: inout Int
+  ) -> [Int32] {
     let encoder = takeEncoder()
     defer { idle.withLock { $0 = encoder } }
     if addSpecialTokens { for id in settings.prefix { encoder.append(id) } }
     if let base = text.baseAddress {
       let view = TextView(base: base, end: text.count, categories: .shared)
       if rawTokens.isEmpty {
-        encode(piece: view, isStart: true, parseAddedTokens, encoder)
+        encode(piece: view, isStart: true, parseAddedTokens, controls, found: &found, encoder)
       } else {
-        rawTokens.split(view, skipsSpecial: !parseAddedTokens) { id, start, end in
+        rawTokens.split(view, skipsSpecial: !parseAddedTokens, controls) { id, start, end in
           if id >= 0 {
-            encoder.append(id)
+            append(id, controls, found: &found, encoder)
           } else {
             let piece = TextView(base: base + start, end: end - start, categories: view.categories)
-            encode(piece: piece, isStart: start == 0, parseAddedTokens, encoder)
+            var inside = controls
+            if let controls { inside?.own = controls.own.clamped(to: start..<end) }
+            encode(piece: piece, isStart: start == 0, parseAddedTokens, inside, found: &found, encoder)
           }
         }
       }
@@ -170,20 +207,34 @@ public final class Tokenizer: Sendable {
     return kept ?? WordEncoder(tables, settings, fallbackTokens: fallbackTokens)
   }
 
+  /// An added token that the text spells.
+  private func append(_ id: Int32, _ controls: ControlTokens?, found: inout Int, _ encoder: WordEncoder) {
+    encoder.append(id)
+    if let controls, controls.ids.contains(id), id != settings.unknownToken { found += 1 }
+  }
+
   /// Text between added tokens that are not normalized.
-  private func encode(piece: TextView, isStart: Bool, _ parseAddedTokens: Bool, _ encoder: WordEncoder) {
+  private func encode(
+    piece: TextView, isStart: Bool, _ parseAddedTokens: Bool, _ controls: ControlTokens?, found: inout Int,
+    _ encoder: WordEncoder
+  ) {
     var text = piece
+    var controls = controls
     if !settings.normalizers.isEmpty {
       TextNormalizer.normalize(piece, by: settings.normalizers, into: &encoder.normalized, &encoder.spaced)
       text = TextView(
         base: UnsafePointer(encoder.normalized.base), end: encoder.normalized.count, categories: piece.categories)
+      if let own = controls?.own, !normalizedTokens.isEmpty {
+        controls?.own = TextNormalizer.ranges(
+          own, of: piece, by: settings.normalizers, in: UnsafeBufferPointer(start: text.base, count: text.end))
+      }
     }
     if normalizedTokens.isEmpty {
       encode(words: text, isStart: isStart, encoder)
     } else {
-      normalizedTokens.split(text, skipsSpecial: !parseAddedTokens) { id, start, end in
+      normalizedTokens.split(text, skipsSpecial: !parseAddedTokens, controls) { id, start, end in
         if id >= 0 {
-          encoder.append(id)
+          append(id, controls, found: &found, encoder)
         } else {
           let words = TextView(base: text.base + start, end: end - start, categories: text.categories)
           encode(words: words, isStart: isStart && start == 0, encoder)
@@ -308,6 +359,9 @@ public final class Tokenizer: Sendable {
       return tables.token(base, bytes.count, hash: tables.hash(base, bytes.count)).map(Int32.init)
     }
   }
+
+  /// The tokens that are found in a text before anything else happens to it.
+  public var addedTokens: [TokenizerDefinition.AddedToken] { rawTokens.tokens + normalizedTokens.tokens }
 
   /// Whether `id` is a special token: one that controls the model rather than being text.
   public func isSpecial(_ id: Int32) -> Bool {

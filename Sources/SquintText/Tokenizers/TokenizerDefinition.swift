@@ -135,6 +135,17 @@ public struct TokenizerDefinition: Sendable, Equatable {
   /// The number of ids.
   public var vocabularySize: Int { tokenLengths.count }
 
+  /// At most what a tokenizer of it holds, in bytes.
+  public var tableBytes: Int {
+    let added = AddedTokenMatcher.byteCount(of: addedTokens.count, bytes: normalizedAddedBytes)
+    return TokenTables.byteCount(self) + added.kept + vocabularySize / 4 + WordEncoder.byteCount
+  }
+
+  /// At most what is held beside the definition and the tokenizer while this is made of that, in bytes.
+  public var makingBytes: Int {
+    AddedTokenMatcher.byteCount(of: addedTokens.count, bytes: normalizedAddedBytes).making
+  }
+
   /// Adds a token under the next id.
   ///
   /// - Throws: `SquintError.badData` where it is longer than 65,535 bytes.
@@ -156,6 +167,9 @@ extension TokenizerDefinition {
   package static let maximumVocabularySize = (1 << 24) - 1
   /// Longer added tokens would let a text make the search for them slow.
   package static let maximumAddedTokenBytes = 1024
+  /// A trie of them takes dozens of bytes for each of theirs. (The most that are known are 6,415, in 60 KB.)
+  package static let maximumAddedTokens = 65_536
+  package static let maximumAddedBytes = 2 << 20
   /// The longest text a normalizer puts in place of another.
   package static let maximumNormalizerBytes = 64
 
@@ -194,6 +208,12 @@ extension TokenizerDefinition {
       }
     }
     guard prefix.count <= 64, suffix.count <= 64 else { throw bad("more than 64 tokens around a text") }
+    let addedBytes = addedTokens.reduce(0) { $0 + $1.content.utf8.count }
+    guard addedTokens.count <= Self.maximumAddedTokens, addedBytes <= Self.maximumAddedBytes else {
+      throw bad(
+        "\(grouped(addedTokens.count)) added tokens of \(grouped(addedBytes)) bytes together; "
+          + "\(grouped(Self.maximumAddedTokens)) of \(grouped(Self.maximumAddedBytes)) at most")
+    }
     for token in addedTokens {
       guard (1...Self.maximumAddedTokenBytes).contains(token.content.utf8.count) else {
         throw bad(
@@ -202,6 +222,25 @@ extension TokenizerDefinition {
       }
     }
     try validateSteps()
+  }
+
+  /// How many times as long the normalizers may make a text, beside what they put in front.
+  private var normalizerGrowth: Double {
+    var growth = 1.0
+    for case .replace(let pattern, let content) in normalizers {
+      growth *= max(1, Double(content.utf8.count) / Double(pattern.utf8.count))
+    }
+    return growth
+  }
+
+  /// At most the bytes of the added tokens, some of them normalized.
+  var normalizedAddedBytes: Int {
+    let growth = normalizerGrowth
+    let front = normalizers.reduce(0) { if case .prepend(let text) = $1 { $0 + text.utf8.count } else { $0 } }
+    return addedTokens.reduce(0) { sum, token in
+      let bytes = token.content.utf8.count
+      return sum + (token.isNormalized ? Int(Double(bytes + front) * growth) : bytes)
+    }
   }
 
   private func validateSteps() throws(SquintError) {
@@ -218,11 +257,14 @@ extension TokenizerDefinition {
       }
     }
     // Each step may multiply the length of the text; together they must not be a bomb.
-    var growth = 1.0
-    for case .replace(let pattern, let content) in normalizers {
-      growth *= max(1, Double(content.utf8.count) / Double(pattern.utf8.count))
-    }
+    let growth = normalizerGrowth
     guard growth <= 64 else { throw bad("the normalizers make a text up to \(growth) times as long; 64 at most") }
+    let normalized = normalizedAddedBytes
+    guard normalized <= 4 * Self.maximumAddedBytes else {
+      throw bad(
+        "the normalizers may make \(grouped(normalized)) bytes of the added tokens; "
+          + "\(grouped(4 * Self.maximumAddedBytes)) at most")
+    }
     switch (model, preTokenizer) {
     case (_, .none), (.sentencePiece, .metaspace): break
     case (.byteLevel, .gpt2), (.byteLevel, .gpt2Digits), (.byteLevel, .llama3), (.byteLevel, .qwen2): break

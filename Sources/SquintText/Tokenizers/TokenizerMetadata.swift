@@ -34,6 +34,14 @@ extension TokenizerDefinition {
   /// Whether `metadata` holds a tokenizer at all.
   public static func isPresent(in metadata: Metadata) -> Bool { metadata[Key.model] != nil }
 
+  /// Whether a tokenizer is made of what is under `key`.
+  public static func isKey(_ key: String) -> Bool { key.hasPrefix("tokenizer.") }
+
+  /// What `metadata` holds of it in memory, in bytes; a definition that is made of it takes at most as much again.
+  public static func storedBytes(in metadata: Metadata) -> Int {
+    metadata.entries.reduce(0) { sum, entry in isKey(entry.key) ? sum + entry.value.byteCount : sum }
+  }
+
   /// Writes every `tokenizer.*` key that differs from its default, in a fixed order.
   public func write(to metadata: inout Metadata) {
     metadata[Key.model] = .string(model.rawValue)

@@ -45,6 +45,9 @@ final class WordEncoder: @unchecked Sendable {
     static let mostTokens = 8
   }
 
+  /// What it holds before it has met a long text, in bytes.
+  static let byteCount = Entry.bytes * Entry.count + 8192
+
   init(_ tables: TokenTables, _ definition: TokenizerDefinition, fallbackTokens: [Int32]?) {
     self.tables = tables
     isByteLevel = definition.model == .byteLevel
