@@ -40,8 +40,7 @@ struct Embed: ParsableCommand {
     let progress = Progress()
     var file: OutputFile?
     try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
-      // Not before: a picture that is none leaves no file behind; and what is half-written must not be left behind.
-      Interrupt.ask()
+      // Not before: a picture that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))
       file = opened
@@ -49,9 +48,8 @@ struct Embed: ParsableCommand {
       progress.show(step.lines)
     } visit: { (_, _, numbers) throws(SquintError) in
       try file?.write(UnsafeRawBufferPointer(numbers))
-      return !Interrupt.cancellation.isCancelled
+      return true
     }
-    if Interrupt.cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
     try file?.finish()
   }
 }

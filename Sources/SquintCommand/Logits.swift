@@ -39,16 +39,13 @@ struct Logits: ParsableCommand {
     guard prompt.count > 0 else { throw SquintError(.usage, "the prompt is empty; say something") }
     var options = machine.session(vision: .init(pictures))
     (options.prompt, options.answer) = (prompt.count, 0)
-    let session = try Session(model, options, cancellation: Interrupt.cancellation)
+    let session = try Session(model, options)
     let progress = Progress()
     session.show(progress)
     try session.append(prompt)
-    // A signal that ended the program at once would leave the half-written file behind.
-    Interrupt.ask()
     let file = try OutputFile(path: output)
     try file.write(numpyHeader([prompt.count, model.vocabularySize]))
     try session.forEachLogits { (_, logits) throws(SquintError) in try file.write(UnsafeRawBufferPointer(logits)) }
-    if session.cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
     try file.finish()
   }
 }

@@ -148,15 +148,6 @@ struct ConvertCommand: ParsableCommand {
   }
 
   func run() throws {
-    do throws(SquintError) {
-      try convert()
-    } catch {
-      if Interrupt.cancellation.isCancelled { throw ExitCode(Interrupt.exitCode) }
-      Terminal.fail(error)
-    }
-  }
-
-  private func convert() throws(SquintError) {
     var options = ConversionOptions()
     options.type = type
     options.decoderType = decoderType
@@ -179,11 +170,8 @@ struct ConvertCommand: ParsableCommand {
       printNotes(report)
       return
     }
-    options.isCancelled = { Interrupt.cancellation.isCancelled }
     let name = output.split(separator: "/").last.map(String.init) ?? output
     let progress = Progress()
-    // A signal that ended the program at once would leave the half-written file behind.
-    Interrupt.ask()
     let report = try SquintConversion.convert(sources, to: output, options: options) { step in
       progress.show(step.lines(name: name, seconds: progress.seconds))
     }

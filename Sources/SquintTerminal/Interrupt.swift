@@ -1,8 +1,8 @@
 import SquintFile
 import Synchronization
 
-/// Ctrl-C and `kill`: they end the program at once, unless there is work that ends better by itself: then the first one
-/// asks it to, and the second ends the program.
+/// Ctrl-C and `kill`: they end the program at once, and nothing half-written is left; but where an answer is being written,
+/// the first one asks it to end, and the second ends the program.
 package enum Interrupt {
   /// What work looks at that may be asked to end.
   package static let cancellation = Cancellation()
@@ -46,7 +46,7 @@ package enum Interrupt {
   }
 
   /// From now on the first of `signals` switches `cancellation`, and only the second ends the program.
-  package static func ask(_ signals: [Int32] = signals) {
+  package static func ask(_ signals: [Int32] = [SIGINT, SIGTERM]) {
     asking.store(signals.reduce(0) { $0 | 1 << UInt64($1) }, ordering: .relaxed)
   }
 

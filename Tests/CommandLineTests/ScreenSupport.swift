@@ -34,7 +34,7 @@ enum Step {
   }
 }
 
-/// What a person saw of a program that ran in a terminal, from its beginning to its end (screen.py).
+/// What a person saw of a program that ran in a terminal, from its beginning to its end (tools/screen.py).
 struct Screen: Decodable {
   let status: Int32
   /// All that is on the screen or was scrolled away, without the spaces at the lines' ends.
@@ -93,7 +93,7 @@ struct Screen: Decodable {
     for (name, value) in environment { variables[name] = value ?? NSNull() }
     let order: [String: Any] = [
       "arguments": [program.path] + arguments, "environment": variables, "columns": columns, "rows": rows,
-      "stdin": stdin.name, "stdout": stdout.name, "stderr": stderr.name, "steps": steps.map(\.object), "seconds": 60,
+      "stdin": stdin.name, "stdout": stdout.name, "stderr": stderr.name, "steps": steps.map(\.object), "seconds": 30,
     ]
     let python = try #require(Self.python, "tools/setup --tests installs what this needs")
     let outcome = try RunningProgram(program: URL(fileURLWithPath: "/usr/bin/env"), [python, Self.script])
@@ -102,14 +102,13 @@ struct Screen: Decodable {
     return try JSONDecoder().decode(Screen.self, from: outcome.output)
   }
 
-  private static let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-    .appendingPathComponent("screen.py").path
+  private static let repository = fixtures.deletingLastPathComponent().deletingLastPathComponent()
+  private static let script = repository.appendingPathComponent("tools/screen.py").path
 
   /// The first Python that has the packages: `SQUINT_PYTHON`, the one that tools/test makes, the system's.
   static let python: String? = [
     ProcessInfo.processInfo.environment["SQUINT_PYTHON"],
-    fixtures.deletingLastPathComponent().deletingLastPathComponent()
-      .appendingPathComponent(".tools/venv/bin/python3").path,
+    repository.appendingPathComponent(".tools/venv/bin/python3").path,
     "python3",
   ].compactMap(\.self).first { candidate in
     let program = try? RunningProgram(program: URL(fileURLWithPath: "/usr/bin/env"), [candidate, "-c", "import pyte"])
