@@ -1,18 +1,11 @@
-/// The characters that GPT-2 style vocabularies write bytes as: printable Latin-1 characters stand for themselves, the
-/// other 68 bytes for U+0100 to U+0143 in order (openai/gpt-2, encoder.py, `bytes_to_unicode`).
+import SquintText
+
+/// Bytes as GPT-2 style vocabularies write them: a character for each (`ByteAlphabet`).
 enum ByteLevelAlphabet {
   /// The byte that each of the first 324 scalars stands for; -1 where it stands for none.
   private static let byteOfScalar: [Int16] = {
     var table = [Int16](repeating: -1, count: 0x144)
-    var next = 0x100
-    for byte in 0..<256 {
-      switch byte {
-      case 0x21...0x7E, 0xA1...0xAC, 0xAE...0xFF: table[byte] = Int16(byte)
-      default:
-        table[next] = Int16(byte)
-        next += 1
-      }
-    }
+    for byte in 0..<256 { table[Int(ByteAlphabet.scalar(of: UInt8(byte)))] = Int16(byte) }
     return table
   }()
 
@@ -25,5 +18,10 @@ enum ByteLevelAlphabet {
       out.append(UInt8(byteOfScalar[Int(scalar.value)]))
     }
     return out
+  }
+
+  /// How `bytes` are written.
+  static func text(_ bytes: [UInt8]) -> String {
+    String(String.UnicodeScalarView(bytes.compactMap { UnicodeScalar(ByteAlphabet.scalar(of: $0)) }))
   }
 }

@@ -6,17 +6,6 @@ public enum GGUFTokenizer {
   /// GGUF's token types, which are SentencePiece's.
   private typealias TokenType = SentencePieceModel.PieceType
 
-  /// The words that llama.cpp's converter has for the pre-tokenizers we know (llama.cpp, llama-vocab.cpp).
-  private static func preTokenizer(_ name: String) -> TokenizerDefinition.PreTokenizer? {
-    switch name {
-    case "default", "gpt-2", "phi-2", "olmo", "mpt": .gpt2
-    case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b": .gpt2Digits
-    case "llama-bpe", "llama3", "llama-v3": .llama3
-    case "qwen2", "deepseek-r1-qwen", "megrez": .qwen2
-    default: nil
-    }
-  }
-
   /// The ends of turns that `metadata` calls ordinary tokens, as some converters write them: control tokens all the same, as in
   /// llama.cpp.
   package static func unmarkedTurnEnds(metadata: [String: GGUFValue]) -> [String] {
@@ -94,14 +83,16 @@ public enum GGUFTokenizer {
     var addsBos = !isByteLevel
     if isByteLevel {
       let preName = metadata["tokenizer.ggml.pre"]?.string ?? "default"
-      guard let preTokenizer = preTokenizer(preName) else {
-        throw bad("tokenizer.ggml.pre '\(preName)' is not supported; gpt-2, smollm, llama-bpe and qwen2 are")
+      guard let named = TokenizerExpressions.named(preName) else {
+        throw bad(
+          "tokenizer.ggml.pre '\(preName)' is none of the pre-tokenizers that are known "
+            + "(\(TokenizerExpressions.names.sorted().joined(separator: ", "))); convert the checkpoint's folder, whose "
+            + "tokenizer.json holds the expression itself")
       }
-      definition.preTokenizer = preTokenizer
-      definition.ignoresMerges = preTokenizer == .llama3
-      addsBos = preTokenizer == .llama3
-      // The checkpoints normalize; llama.cpp leaves it out.
-      if preTokenizer == .qwen2 { definition.normalizers = [.nfc] }
+      definition.preTokenizers = named.steps
+      definition.ignoresMerges = named.ignoresMerges
+      definition.normalizers = named.normalizers
+      addsBos = named.addsBos
       guard let lines = metadata["tokenizer.ggml.merges"]?.strings else {
         throw bad("tokenizer.ggml.merges is missing")
       }

@@ -4,7 +4,7 @@ import SquintText
 /// Reads the tokenizer of a Hugging Face checkpoint folder.
 ///
 /// In this order: `tokenizer.json` (huggingface/tokenizers), `tokenizer.model` (SentencePiece), `vocab.json` with
-/// `merges.txt` (GPT-2, Qwen); with `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` for what
+/// `merges.txt` (GPT-2, Qwen), `tekken.json` (Mistral); with `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` for what
 /// transformers takes from them. What no rule covers is an error that names it.
 public enum HuggingFaceTokenizer {
   /// The definition of the tokenizer in `folder`.
@@ -21,8 +21,32 @@ public enum HuggingFaceTokenizer {
     if exists("vocab.json", in: folder) && exists("merges.txt", in: folder) {
       return try vocabularyAndMerges(folder, settings)
     }
+    if exists("tekken.json", in: folder) {
+      let path = folder + "/tekken.json"
+      return try TekkenTokenizer(path: path, json: try JSONValue.read(path: path)).definition(settings)
+    }
+    for file in ["qwen.tiktoken", "tiktoken.model", "tokenizer.tiktoken"] where exists(file, in: folder) {
+      throw tiktoken(folder + "/" + file)
+    }
     throw SquintError(
-      .noInput, "\(folder): no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt")
+      .noInput,
+      "\(folder): no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt nor "
+        + "tekken.json")
+  }
+
+  private static func tiktoken(_ path: String) -> SquintError {
+    .badData(
+      path,
+      "this is a list of tokens for tiktoken, which does not say how text is cut into words; load the tokenizer with "
+        + "transformers and save it, which writes a tokenizer.json")
+  }
+
+  /// Whether a file consists of lines of base64 and a number.
+  private static func isTiktoken(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    let line = bytes.prefix(512).prefix { $0 != UInt8(ascii: "\n") }
+    let parts = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
+    return parts.count == 2 && Base64.decoded(parts[0]) != nil
+      && parts[1].allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } && !parts[1].isEmpty
   }
 
   fileprivate static func exists(_ file: String, in folder: String) -> Bool {
@@ -37,6 +61,7 @@ public enum HuggingFaceTokenizer {
   ) throws(SquintError) -> TokenizerDefinition {
     try SourceFile(path: path).refuseForeign()
     let file = try MappedFile(path: path)
+    guard !isTiktoken(file.bytes) else { throw tiktoken(path) }
     let model = try SentencePieceModel(parsing: file.bytes, name: path)
     guard model.modelType == 2 else {
       let names = [1: "unigram", 3: "word", 4: "character"]
@@ -70,8 +95,7 @@ public enum HuggingFaceTokenizer {
     if settings.config["legacy"]?.bool ?? false {
       definition.normalizers = (addsSpace ? [.prepend("▁")] : []) + [.replace(pattern: " ", content: "▁")]
     } else {
-      definition.preTokenizer = .metaspace
-      definition.metaspacePrepend = addsSpace ? .first : .never
+      definition.preTokenizers = [.metaspace(prepend: addsSpace ? .first : .never, splits: false)]
     }
     definition.decoder = .sentencePiece(byteFallback: model.byteFallback, strippedSpaces: addsSpace ? 1 : 0)
     definition.merges = vocabulary.merges(scores: scores)
@@ -95,10 +119,10 @@ public enum HuggingFaceTokenizer {
     let tokenizerClass = settings.config["tokenizer_class"]?.string ?? "GPT2Tokenizer"
     switch tokenizerClass {
     case "GPT2Tokenizer", "GPT2TokenizerFast":
-      definition.preTokenizer = .gpt2
-      definition.addsPrefixSpace = settings.config["add_prefix_space"]?.bool ?? false
+      definition.preTokenizers =
+        settings.config["add_prefix_space"]?.bool ?? false ? [.prefixSpace, .gpt2] : [.gpt2]
     case "Qwen2Tokenizer", "Qwen2TokenizerFast":
-      definition.preTokenizer = .qwen2
+      definition.preTokenizers = [.qwen2]
       definition.normalizers = [.nfc]
     default:
       throw .badData(
@@ -257,11 +281,14 @@ struct TokenizerJSON {
 
     let preTokenizers = flattened(json["pre_tokenizer"], "pretokenizers")
     let decoders = flattened(json["decoder"], "decoders")
-    let isByteLevel = (preTokenizers + decoders).contains { $0["type"]?.string == "ByteLevel" }
+    let isByteLevel = normalizesToBytes || preTokenizers.contains { $0["type"]?.string == "ByteLevel" }
+    guard isByteLevel || !decoders.contains(where: { $0["type"]?.string == "ByteLevel" }) else {
+      throw bad("the decoder is ByteLevel, but neither the pre_tokenizer nor the normalizer makes bytes of the text")
+    }
     var definition = TokenizerDefinition(
       model: isByteLevel ? .byteLevel : .sentencePiece,
       decoder: try decoder(decoders, isByteLevel: isByteLevel))
-    try setPreTokenizer(of: &definition, preTokenizers)
+    definition.preTokenizers = try self.preTokenizers(preTokenizers)
     definition.normalizers = try normalizers()
     definition.ignoresMerges = model["ignore_merges"]?.bool ?? false
     definition.byteFallback = model["byte_fallback"]?.bool ?? false
@@ -331,80 +358,118 @@ struct TokenizerJSON {
     return merges
   }
 
+  /// Whether the normalizer ends with what ByteLevel does.
+  private var normalizesToBytes: Bool {
+    flattened(json["normalizer"], "normalizers").last?["type"]?.string == "ByteLevel"
+  }
+
   private func normalizers() throws(SquintError) -> [TokenizerDefinition.Normalizer] {
     var out: [TokenizerDefinition.Normalizer] = []
-    for normalizer in flattened(json["normalizer"], "normalizers") {
+    let steps = flattened(json["normalizer"], "normalizers")
+    for normalizer in normalizesToBytes ? steps.dropLast() : steps[...] {
       switch normalizer["type"]?.string {
       case "NFC": out.append(.nfc)
+      case "NFD": out.append(.nfd)
+      case "Strip":
+        out.append(
+          .strip(left: normalizer["strip_left"]?.bool ?? true, right: normalizer["strip_right"]?.bool ?? true))
       case "Prepend":
         guard let text = normalizer["prepend"]?.string else { throw bad("the Prepend normalizer has no text") }
         out.append(.prepend(text))
       case "Replace":
-        guard let pattern = normalizer["pattern"]?["String"]?.string, let content = normalizer["content"]?.string else {
-          throw bad("a Replace normalizer whose pattern is not a plain text is not supported")
+        guard let content = normalizer["content"]?.string else { throw bad("the Replace normalizer has no content") }
+        if let pattern = normalizer["pattern"]?["String"]?.string, !pattern.isEmpty {
+          out.append(.replace(pattern: pattern, content: content))
+        } else {
+          let expression = try expression(of: normalizer, "the Replace normalizer")
+          out.append(.replaceMatches(expression: expression, content: content))
         }
-        out.append(.replace(pattern: pattern, content: content))
-      default: throw unsupported("a normalizer", normalizer, "; NFC, Prepend and Replace are")
+      default:
+        throw unsupported("a normalizer", normalizer, "; NFC, NFD, Prepend, Replace, Strip and a last ByteLevel are")
       }
     }
     return out
   }
 
-  private static let llama3Pattern =
-    #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
-  private static let qwen2Pattern =
-    #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
-  private static let gpt2Pattern =
-    #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
+  private func preTokenizers(_ steps: [JSONValue]) throws(SquintError) -> [TokenizerDefinition.PreTokenizer] {
+    var out: [TokenizerDefinition.PreTokenizer] = []
+    // The ByteLevel normalizer leaves bytes to all of them.
+    var isBytes = normalizesToBytes
+    if isBytes { out.append(.bytes) }
+    for (place, step) in steps.enumerated() {
+      let behavior = try behavior(step)
+      switch step["type"]?.string {
+      case "Split":
+        out.append(
+          .split(
+            expression: try expression(of: step, "the Split pre_tokenizer"), behavior,
+            isInverted: step["invert"]?.bool ?? false))
+      case "Digits":
+        out.append(
+          step["individual_digits"]?.bool ?? false
+            ? .digits : .split(expression: #"\p{x_numeric}"#, .contiguous, isInverted: false))
+      case "Punctuation": out.append(.split(expression: #"\p{x_punctuation}"#, behavior, isInverted: false))
+      case "Whitespace":
+        out.append(.split(expression: #"[\w\u200C\u200D]+|[^\w\s\u200C\u200D]+"#, .removed, isInverted: true))
+      case "WhitespaceSplit": out.append(.split(expression: #"\s"#, .removed, isInverted: false))
+      case "BertPreTokenizer":
+        out.append(.split(expression: #"\s"#, .removed, isInverted: false))
+        out.append(.split(expression: #"\p{x_punctuation}"#, .isolated, isInverted: false))
+      case "CharDelimiterSplit":
+        guard let delimiter = step["delimiter"]?.string else { throw bad("CharDelimiterSplit without a delimiter") }
+        out.append(.split(expression: Self.escaped(delimiter), .removed, isInverted: false))
+      case "FixedLength":
+        guard let length = step["length"]?.int, (1...1024).contains(length) else {
+          throw bad("FixedLength without a length of 1 to 1,024")
+        }
+        out.append(.words(#"\O{1,"# + "\(length)}"))
+      case "ByteLevel":
+        guard !isBytes else { throw bad("ByteLevel of what is bytes already is not supported") }
+        if step["add_prefix_space"]?.bool ?? true { out.append(.prefixSpace) }
+        if step["use_regex"]?.bool ?? true { out.append(.gpt2) }
+        isBytes = true
+        if place + 1 < steps.count { out.append(.bytes) }
+      case "Metaspace":
+        guard step["replacement"]?.string == "▁" else { throw bad("Metaspace with a character other than ▁") }
+        let scheme = step["prepend_scheme"]?.string ?? "always"
+        guard let prepend = TokenizerDefinition.MetaspacePrepend(rawValue: scheme) else {
+          throw bad("Metaspace with the prepend_scheme '\(scheme)' is not supported")
+        }
+        out.append(
+          .metaspace(
+            prepend: step["add_prefix_space"]?.bool == false ? .never : prepend, splits: step["split"]?.bool ?? true))
+      default: throw unsupported("a pre_tokenizer", step, "")
+      }
+    }
+    return out
+  }
 
-  private func setPreTokenizer(
-    of definition: inout TokenizerDefinition, _ steps: [JSONValue]
-  ) throws(SquintError) {
-    let types = steps.map { $0["type"]?.string ?? "none" }
-    func byteLevel(_ step: JSONValue) -> (usesExpression: Bool, addsSpace: Bool) {
-      (step["use_regex"]?.bool ?? true, step["add_prefix_space"]?.bool ?? true)
+  private func behavior(_ step: JSONValue) throws(SquintError) -> TokenizerDefinition.SplitBehavior {
+    switch step["behavior"]?.string {
+    case "Isolated", nil: return .isolated
+    case "Removed": return .removed
+    case "MergedWithPrevious": return .mergedWithPrevious
+    case "MergedWithNext": return .mergedWithNext
+    case "Contiguous": return .contiguous
+    case .some(let name): throw bad("a pre_tokenizer with the behavior '\(name)' is not supported")
     }
-    switch types {
-    case []: break
-    case ["ByteLevel"]:
-      let (usesExpression, addsSpace) = byteLevel(steps[0])
-      definition.preTokenizer = usesExpression ? .gpt2 : .none
-      definition.addsPrefixSpace = addsSpace
-    case ["Digits", "ByteLevel"]:
-      let (usesExpression, addsSpace) = byteLevel(steps[1])
-      guard steps[0]["individual_digits"]?.bool == true, usesExpression, !addsSpace else {
-        throw bad("a pre_tokenizer of Digits and ByteLevel other than SmolLM's is not supported")
-      }
-      definition.preTokenizer = .gpt2Digits
-    case ["Split", "ByteLevel"]:
-      let (usesExpression, addsSpace) = byteLevel(steps[1])
-      let expression = steps[0]["pattern"]?["Regex"]?.string ?? ""
-      guard steps[0]["behavior"]?.string == "Isolated", steps[0]["invert"]?.bool ?? false == false, !usesExpression,
-        !addsSpace
-      else { throw bad("a pre_tokenizer of Split and ByteLevel other than Llama 3's and Qwen2's is not supported") }
-      switch expression {
-      case Self.llama3Pattern: definition.preTokenizer = .llama3
-      case Self.qwen2Pattern: definition.preTokenizer = .qwen2
-      case Self.gpt2Pattern: definition.preTokenizer = .gpt2
-      default:
-        throw bad(
-          "the pre_tokenizer's expression is none that is supported (GPT-2's, Llama 3's, Qwen2's): \(expression)")
-      }
-    case ["Metaspace"]:
-      let step = steps[0]
-      guard step["replacement"]?.string == "▁" else { throw bad("Metaspace with a character other than ▁") }
-      let scheme = step["prepend_scheme"]?.string ?? "always"
-      guard let prepend = TokenizerDefinition.MetaspacePrepend(rawValue: scheme) else {
-        throw bad("Metaspace with the prepend_scheme '\(scheme)' is not supported")
-      }
-      definition.preTokenizer = .metaspace
-      definition.metaspacePrepend = step["add_prefix_space"]?.bool == false ? .never : prepend
-      definition.metaspaceSplits = step["split"]?.bool ?? true
-    default:
-      throw bad(
-        "pre_tokenizer of type '\(types.joined(separator: "', '"))' is not supported; those of GPT-2, SmolLM, Llama and "
-          + "Qwen are")
+  }
+
+  /// The expression of a pattern, which is one or a plain text.
+  private func expression(of step: JSONValue, _ part: String) throws(SquintError) -> String {
+    if let expression = step["pattern"]?["Regex"]?.string { return expression }
+    guard let text = step["pattern"]?["String"]?.string else { throw bad("\(part) has no pattern") }
+    return Self.escaped(text)
+  }
+
+  /// An expression that matches `text` and nothing else.
+  private static func escaped(_ text: String) -> String {
+    var out = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+      if "\\.+*?()|[]{}^$#&-~".unicodeScalars.contains(scalar) { out.append("\\") }
+      out.append(scalar)
     }
+    return String(out)
   }
 
   private func decoder(_ steps: [JSONValue], isByteLevel: Bool) throws(SquintError) -> TokenizerDefinition.Decoder {

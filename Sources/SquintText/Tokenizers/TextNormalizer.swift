@@ -1,50 +1,91 @@
 import SquintFile
 
-/// The normalizers of a definition, applied to a text.
-enum TextNormalizer {
-  /// - Parameters:
-  ///   - out: takes the result in place of what it held.
-  ///   - spare: working memory; what it held is lost.
-  static func normalize(
-    _ text: TextView, by steps: [TokenizerDefinition.Normalizer], into out: inout ByteBuffer,
-    _ spare: inout ByteBuffer
-  ) {
-    out.count = 0
-    guard let first = steps.first else {
-      out.append(text.base, text.end)
-      return
+/// The normalizers of a definition, ready to be applied to texts.
+struct TextNormalizer: Sendable {
+  private enum Step: Sendable {
+    case nfc
+    case nfd
+    case prepend([UInt8])
+    case replace([UInt8], [UInt8])
+    case replaceMatches(ExpressionMatcher, [UInt8])
+    case strip(left: Bool, right: Bool)
+  }
+
+  private let steps: [Step]
+
+  var isEmpty: Bool { steps.isEmpty }
+
+  /// - Throws: `SquintError.badData` where an expression cannot be compiled.
+  init(_ normalizers: [TokenizerDefinition.Normalizer]) throws(SquintError) {
+    var steps: [Step] = []
+    for normalizer in normalizers {
+      switch normalizer {
+      case .nfc: steps.append(.nfc)
+      case .nfd: steps.append(.nfd)
+      case .prepend(let content): steps.append(.prepend(Array(content.utf8)))
+      case .replace(let pattern, let content): steps.append(.replace(Array(pattern.utf8), Array(content.utf8)))
+      case .replaceMatches(let expression, let content):
+        steps.append(.replaceMatches(try ExpressionMatcher(expression), Array(content.utf8)))
+      case .strip(let left, let right): steps.append(.strip(left: left, right: right))
+      }
     }
-    apply(first, to: text, into: &out)
-    for step in steps.dropFirst() {
+    self.steps = steps
+  }
+
+  /// What applying the steps needs.
+  struct Memory: ~Copyable {
+    fileprivate(set) var text = ByteBuffer()
+    private var spare = ByteBuffer()
+    fileprivate let scratch = ExpressionMatcher.Scratch()
+
+    fileprivate mutating func withSpare(
+      _ body: (borrowing ByteBuffer, inout ByteBuffer, ExpressionMatcher.Scratch) -> Void
+    ) {
       spare.count = 0
-      let view = TextView(base: UnsafePointer(out.base), end: out.count, categories: text.categories)
-      apply(step, to: view, into: &spare)
-      swap(&out, &spare)
+      body(text, &spare, scratch)
+      swap(&text, &spare)
+    }
+
+    mutating func trim(to limit: Int) {
+      text.trim(to: limit)
+      spare.trim(to: limit)
+      scratch.trim(to: limit)
     }
   }
 
+  /// Leaves the normalized form of `text` in `memory.text`.
+  func normalize(_ text: TextView, _ memory: inout Memory) {
+    memory.text.count = 0
+    guard let first = steps.first else { return memory.text.append(text.base, text.end) }
+    Self.apply(first, to: text, into: &memory.text, memory.scratch)
+    for step in steps.dropFirst() {
+      memory.withSpare { source, target, scratch in
+        let view = TextView(base: UnsafePointer(source.base), end: source.count, categories: text.categories)
+        Self.apply(step, to: view, into: &target, scratch)
+      }
+    }
+  }
+
+  private init(steps: [Step]) { self.steps = steps }
+
   /// Where the ranges `own` of `text` are in its normalized form `whole`, or what of them can be told apart there.
-  static func ranges(
-    _ own: ByteRanges, of text: TextView, by steps: [TokenizerDefinition.Normalizer],
-    in whole: UnsafeBufferPointer<UInt8>
-  ) -> ByteRanges {
-    if let ranges = rangesIfApart(own, of: text, by: steps, in: whole) { return ranges }
+  func ranges(_ own: ByteRanges, of text: TextView, in whole: UnsafeBufferPointer<UInt8>) -> ByteRanges {
+    if let ranges = rangesIfApart(own, of: text, in: whole) { return ranges }
     // Something at a border is one character with what is beside it. Nothing is so before an ASCII character.
     var smaller = ByteRanges()
     for range in own.ranges {
       let inside = range.filter { text.base[$0] < 0x80 }
       if let first = inside.first, let last = inside.last { smaller.append(first..<last) }
     }
-    return rangesIfApart(smaller, of: text, by: steps, in: whole) ?? ByteRanges()
+    return rangesIfApart(smaller, of: text, in: whole) ?? ByteRanges()
   }
 
   /// nil where a step has joined what is in one of the ranges with what is not.
-  private static func rangesIfApart(
-    _ own: ByteRanges, of text: TextView, by steps: [TokenizerDefinition.Normalizer],
-    in whole: UnsafeBufferPointer<UInt8>
+  private func rangesIfApart(
+    _ own: ByteRanges, of text: TextView, in whole: UnsafeBufferPointer<UInt8>
   ) -> ByteRanges? {
     // A text is put in front of the first part alone.
-    let laterSteps = steps.filter { if case .prepend = $0 { false } else { true } }
+    let later = TextNormalizer(steps: steps.filter { if case .prepend = $0 { false } else { true } })
     var parts: [(range: Range<Int>, isOwn: Bool)] = []
     var end = 0
     for range in own.ranges {
@@ -54,37 +95,59 @@ enum TextNormalizer {
     parts.append((end..<text.end, false))
     var result = ByteRanges()
     var joined: [UInt8] = []
-    var out = ByteBuffer()
-    var spare = ByteBuffer()
+    var memory = Memory()
     for (range, isOwn) in parts where !range.isEmpty {
       let part = TextView(base: text.base + range.lowerBound, end: range.count, categories: text.categories)
-      normalize(part, by: range.lowerBound == 0 ? steps : laterSteps, into: &out, &spare)
-      if isOwn { result.append(joined.count..<joined.count + out.count) }
-      joined += UnsafeBufferPointer(start: out.base, count: out.count)
+      (range.lowerBound == 0 ? self : later).normalize(part, &memory)
+      if isOwn { result.append(joined.count..<joined.count + memory.text.count) }
+      joined += UnsafeBufferPointer(start: memory.text.base, count: memory.text.count)
     }
     return joined.elementsEqual(whole) ? result : nil
   }
 
   /// The normalized form of a short text.
-  static func normalized(_ text: String, by steps: [TokenizerDefinition.Normalizer]) -> [UInt8] {
-    var out = ByteBuffer()
-    var spare = ByteBuffer()
+  func normalized(_ text: String) -> [UInt8] {
+    var memory = Memory()
     var text = text
     text.withUTF8 {
       guard let base = $0.baseAddress else { return }
-      normalize(TextView(base: base, end: $0.count, categories: .shared), by: steps, into: &out, &spare)
+      normalize(TextView(base: base, end: $0.count, categories: .shared), &memory)
     }
-    return [UInt8](UnsafeBufferPointer(start: out.base, count: out.count))
+    return [UInt8](UnsafeBufferPointer(start: memory.text.base, count: memory.text.count))
   }
 
-  private static func apply(_ step: TokenizerDefinition.Normalizer, to text: TextView, into out: inout ByteBuffer) {
+  private static func apply(
+    _ step: Step, to text: TextView, into out: inout ByteBuffer, _ scratch: ExpressionMatcher.Scratch
+  ) {
     switch step {
-    case .nfc: NormalizationFormC.shared.append(text, to: &out)
+    case .nfc: NormalizationForms.shared.appendComposed(text, to: &out)
+    case .nfd: NormalizationForms.shared.appendDecomposed(text, to: &out)
     case .prepend(let content):
-      if text.end > 0 { out.append(Array(content.utf8)) }
+      if text.end > 0 { out.append(content) }
       out.append(text.base, text.end)
-    case .replace(let pattern, let content):
-      replace(Array(pattern.utf8), with: Array(content.utf8), in: text, into: &out)
+    case .replace(let pattern, let content): replace(pattern, with: content, in: text, into: &out)
+    case .replaceMatches(let matcher, let content):
+      guard text.end > 0 else { return }
+      // A buffer cannot be captured; parts are few.
+      var parts: [(start: Int, end: Int, isMatch: Bool)] = []
+      matcher.forEachPiece(of: text, isBytes: false, scratch) { parts.append(($0, $1, $2)) }
+      for part in parts {
+        if part.isMatch { out.append(content) } else { out.append(text.base + part.start, part.end - part.start) }
+      }
+    case .strip(let left, let right):
+      var start = 0
+      var end = text.end
+      while left, start < end {
+        let (bits, length) = text.category(at: start)
+        guard bits & UnicodeCategories.space != 0 else { break }
+        start += length
+      }
+      while right, start < end {
+        let last = text.previous(end)
+        guard text.category(at: last).bits & UnicodeCategories.space != 0 else { break }
+        end = last
+      }
+      out.append(text.base + start, end - start)
     }
   }
 
@@ -112,6 +175,8 @@ enum TextNormalizer {
 extension TokenizerDefinition {
   /// `text` as the normalizers leave it.
   package func normalized(_ text: String) -> String {
-    String(decoding: TextNormalizer.normalized(text, by: normalizers), as: UTF8.self)
+    // Expressions that cannot be compiled are refused when the tokenizer is made.
+    guard let normalizer = try? TextNormalizer(normalizers) else { return text }
+    return String(decoding: normalizer.normalized(text), as: UTF8.self)
   }
 }

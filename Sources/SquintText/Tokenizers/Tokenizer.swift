@@ -21,9 +21,11 @@ public final class Tokenizer: Sendable {
   private let usedBits: [UInt64]
   private let rawTokens: AddedTokenMatcher
   private let normalizedTokens: AddedTokenMatcher
-  /// SentencePiece without a pre-tokenizer: whether a token joins ▁ to a scalar that ends in this byte. Where none
+  /// SentencePiece: whether a token joins ▁ to a scalar that ends in this byte. Where none
   /// does, the text is cut before the ▁ without changing the result. Nil where it must not be cut.
   private let joinsSpace: [Bool]?
+  private let normalizer: TextNormalizer
+  private let steps: [PieceStep]
   private let idle: Mutex<WordEncoder?>
 
   static let metaspace: [UInt8] = [0xE2, 0x96, 0x81]  // ▁
@@ -68,13 +70,16 @@ public final class Tokenizer: Sendable {
     } else {
       fallbackTokens = nil
     }
+    let normalizer = try TextNormalizer(definition.normalizers)
+    self.normalizer = normalizer
     rawTokens = AddedTokenMatcher(
       definition.addedTokens.filter { !$0.isNormalized }.map { ($0, Array($0.content.utf8)) })
     normalizedTokens = AddedTokenMatcher(
       definition.addedTokens.filter(\.isNormalized).map {
-        ($0, TextNormalizer.normalized($0.content, by: definition.normalizers))
+        ($0, normalizer.normalized($0.content))
       })
     joinsSpace = Self.spaceJoins(definition, tables)
+    steps = try PieceStep.steps(of: definition)
     idle = Mutex(nil)
   }
 
@@ -204,7 +209,7 @@ public final class Tokenizer: Sendable {
       slot = nil
       return kept
     }
-    return kept ?? WordEncoder(tables, settings, fallbackTokens: fallbackTokens)
+    return kept ?? WordEncoder(tables, settings, stepCount: steps.count, fallbackTokens: fallbackTokens)
   }
 
   /// An added token that the text spells.
@@ -220,13 +225,14 @@ public final class Tokenizer: Sendable {
   ) {
     var text = piece
     var controls = controls
-    if !settings.normalizers.isEmpty {
-      TextNormalizer.normalize(piece, by: settings.normalizers, into: &encoder.normalized, &encoder.spaced)
+    if !normalizer.isEmpty {
+      normalizer.normalize(piece, &encoder.normalized)
       text = TextView(
-        base: UnsafePointer(encoder.normalized.base), end: encoder.normalized.count, categories: piece.categories)
+        base: UnsafePointer(encoder.normalized.text.base), end: encoder.normalized.text.count,
+        categories: piece.categories)
       if let own = controls?.own, !normalizedTokens.isEmpty {
-        controls?.own = TextNormalizer.ranges(
-          own, of: piece, by: settings.normalizers, in: UnsafeBufferPointer(start: text.base, count: text.end))
+        controls?.own = normalizer.ranges(
+          own, of: piece, in: UnsafeBufferPointer(start: text.base, count: text.end))
       }
     }
     if normalizedTokens.isEmpty {
@@ -243,35 +249,64 @@ public final class Tokenizer: Sendable {
     }
   }
 
-  /// Normalized text between added tokens.
-  private func encode(words: TextView, isStart: Bool, _ encoder: WordEncoder) {
-    var text = words
+  /// Normalized text between added tokens, or a piece of it that the steps before `step` made.
+  private func encode(words text: TextView, step: Int = 0, isStart: Bool, _ encoder: WordEncoder) {
     guard text.end > 0 else { return }
-    if settings.addsPrefixSpace && text.base[0] != UInt8(ascii: " ") {
-      encoder.spaced.count = 0
-      encoder.spaced.append([UInt8(ascii: " ")])
-      encoder.spaced.append(text.base, text.end)
-      text = TextView(
-        base: UnsafePointer(encoder.spaced.base), end: encoder.spaced.count, categories: text.categories)
-    }
-    switch settings.preTokenizer {
-    case .none:
+    guard step < steps.count else {
       if settings.model == .sentencePiece { encode(spaced: text, encoder) } else { encoder.encode(text.base, text.end) }
-    case .gpt2: encode(text, GPT2Pattern.self, from: 0, encoder)
-    case .llama3: encode(text, Llama3Pattern<ThreeNumbers>.self, from: 0, encoder)
-    case .qwen2: encode(text, Llama3Pattern<OneNumber>.self, from: 0, encoder)
-    case .gpt2Digits: encodeDigits(text, encoder)
-    case .metaspace:
-      encoder.spaced.count = 0
-      let startsSpaced =
-        text.base[0] == UInt8(ascii: " ")
-        || (text.end >= 3 && text.base[0] == 0xE2 && text.base[1] == 0x96 && text.base[2] == 0x81)
-      let prepends = settings.metaspacePrepend == .always || (settings.metaspacePrepend == .first && isStart)
-      if prepends && !startsSpaced { encoder.spaced.append(Self.metaspace) }
-      TextNormalizer.replace([UInt8(ascii: " ")], with: Self.metaspace, in: text, into: &encoder.spaced)
-      text = TextView(
-        base: UnsafePointer(encoder.spaced.base), end: encoder.spaced.count, categories: text.categories)
-      encode(spaced: text, encoder)
+      return
+    }
+    let memory = encoder.memory[step]
+    func next(_ start: Int, _ end: Int) {
+      let piece = TextView(base: text.base + start, end: end - start, categories: text.categories)
+      encode(words: piece, step: step + 1, isStart: isStart && start == 0, encoder)
+    }
+    switch steps[step] {
+    case .split(let matcher, .isolated, false, let isBytes):
+      if step + 1 == steps.count && settings.model == .byteLevel {
+        matcher.forEachPart(of: text, isBytes: isBytes, memory.scratch) { start, end, _ in
+          if start < end { encoder.encode(text.base + start, end - start) }
+        }
+      } else {
+        matcher.forEachPiece(of: text, isBytes: isBytes, memory.scratch) { start, end, _ in next(start, end) }
+      }
+    case .split(let matcher, let behavior, let isInverted, let isBytes):
+      var cutter = PieceCutter(behavior, isInverted: isInverted)
+      matcher.forEachPiece(of: text, isBytes: isBytes, memory.scratch) { start, end, isMatch in
+        cutter.add(start, end, isMatch: isMatch, next)
+      }
+      cutter.finish(next)
+    case .pattern(.gpt2): encode(text, GPT2Pattern.self, from: 0, encoder)
+    case .pattern(.gpt2Digits): encodeDigits(text, encoder)
+    case .pattern(.llama3): encode(text, Llama3Pattern<ThreeNumbers>.self, from: 0, encoder)
+    case .pattern(.qwen2): encode(text, Llama3Pattern<OneNumber>.self, from: 0, encoder)
+    case .prefixSpace:
+      guard text.base[0] != UInt8(ascii: " ") else {
+        encode(words: text, step: step + 1, isStart: isStart, encoder)
+        return
+      }
+      memory.text.count = 0
+      memory.text.append([UInt8(ascii: " ")])
+      memory.text.append(text.base, text.end)
+      encode(words: view(memory, text), step: step + 1, isStart: isStart, encoder)
+    case .metaspace(let prepend, let splits):
+      memory.text.count = 0
+      let startsSpaced = text.base[0] == UInt8(ascii: " ") || Self.isMetaspace(text, at: 0)
+      if !startsSpaced && (prepend == .always || (prepend == .first && isStart)) {
+        memory.text.append(Self.metaspace)
+      }
+      TextNormalizer.replace([UInt8(ascii: " ")], with: Self.metaspace, in: text, into: &memory.text)
+      let spaced = view(memory, text)
+      var start = 0
+      if splits {
+        for index in 1..<spaced.end where Self.isMetaspace(spaced, at: index) {
+          let piece = TextView(base: spaced.base + start, end: index - start, categories: text.categories)
+          encode(words: piece, step: step + 1, isStart: isStart && start == 0, encoder)
+          start = index
+        }
+      }
+      let piece = TextView(base: spaced.base + start, end: spaced.end - start, categories: text.categories)
+      encode(words: piece, step: step + 1, isStart: isStart && start == 0, encoder)
     }
   }
 
@@ -306,20 +341,27 @@ public final class Tokenizer: Sendable {
     }
   }
 
-  /// Text whose spaces are ▁, cut before each ▁ where the pre-tokenizer or the vocabulary lets it.
+  private func view(_ memory: PieceStep.Memory, _ text: TextView) -> TextView {
+    TextView(base: UnsafePointer(memory.text.base), end: memory.text.count, categories: text.categories)
+  }
+
+  @inline(__always)
+  private static func isMetaspace(_ text: TextView, at index: Int) -> Bool {
+    index + 3 <= text.end && text.base[index] == 0xE2 && text.base[index + 1] == 0x96 && text.base[index + 2] == 0x81
+  }
+
+  /// Text whose spaces are ▁, cut before each ▁ where the vocabulary lets it.
   private func encode(spaced text: TextView, _ encoder: WordEncoder) {
     let base = text.base
-    let splits = settings.preTokenizer == .metaspace && settings.metaspaceSplits
-    guard splits || joinsSpace != nil else {
+    guard let joinsSpace else {
       encoder.encode(base, text.end)
       return
     }
-    let never = [Bool](repeating: false, count: 256)
-    (splits ? never : joinsSpace ?? never).withUnsafeBufferPointer { joins in
+    joinsSpace.withUnsafeBufferPointer { joins in
       var start = 0
       var index = 1
       while index + 3 <= text.end {
-        if base[index] == 0xE2, base[index + 1] == 0x96, base[index + 2] == 0x81, !joins[Int(base[index - 1])] {
+        if Self.isMetaspace(text, at: index), !joins[Int(base[index - 1])] {
           encoder.encode(base + start, index - start)
           start = index
         }

@@ -24,36 +24,70 @@ public struct TokenizerDefinition: Sendable, Equatable {
   public enum Normalizer: Sendable, Equatable {
     /// Unicode's normalization form C.
     case nfc
+    /// Unicode's normalization form D.
+    case nfd
     /// Puts a text in front of every text that is not empty.
     case prepend(String)
     /// Replaces every occurrence of `pattern`, which is not empty, by `content`.
     case replace(pattern: String, content: String)
+    /// Replaces every match of an expression (Oniguruma's syntax) by `content`.
+    case replaceMatches(expression: String, content: String)
+    /// Takes white space off a text's ends.
+    case strip(left: Bool, right: Bool)
   }
 
-  /// How a text is cut into words; merges never cross from one into the next.
-  public enum PreTokenizer: String, Sendable {
-    /// Not at all.
-    case none
-    /// GPT-2's expression: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
-    case gpt2
-    /// Every digit by itself, then GPT-2's expression between them: SmolLM.
-    case gpt2Digits = "gpt2_digits"
-    /// Llama 3's expression: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|`
-    /// `?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`.
-    case llama3
-    /// Qwen2's expression: Llama 3's with `\p{N}` in place of `\p{N}{1,3}`.
-    case qwen2
-    /// Spaces become ▁, and one is put in front as `metaspacePrepend` says; words start at each ▁ where
-    /// `metaspaceSplits`.
-    case metaspace
+  /// A step of cutting a text into words, which merges never cross. It works on each piece that the steps before it
+  /// made as if that were a text of its own.
+  public enum PreTokenizer: Sendable, Equatable {
+    /// Cuts at the matches of an expression (Oniguruma's syntax), or at what lies between them where `isInverted`.
+    case split(expression: String, SplitBehavior, isInverted: Bool)
+    /// Puts a space in front of a piece that does not start with one.
+    case prefixSpace
+    /// From here on every byte is a character: the one that GPT-2 style vocabularies write it as.
+    case bytes
+    /// Spaces become ▁, and one is put in front as `prepend` says; pieces start at each ▁ where `splits`.
+    case metaspace(prepend: MetaspacePrepend, splits: Bool)
+
+    /// Cuts at every match of `expression`.
+    public static func words(_ expression: String) -> PreTokenizer {
+      .split(expression: expression, .isolated, isInverted: false)
+    }
+
+    /// GPT-2's words.
+    public static let gpt2 = words(#"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#)
+    /// Llama 3's words.
+    public static let llama3 = llama3(numbers: #"\p{N}{1,3}"#)
+    /// Qwen2's words: Llama 3's with numbers of one digit.
+    public static let qwen2 = llama3(numbers: #"\p{N}"#)
+
+    private static func llama3(numbers: String) -> PreTokenizer {
+      words(
+        #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"# + numbers
+          + #"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#)
+    }
+
+    /// Each digit by itself.
+    public static let digits = words(#"\p{x_numeric}"#)
   }
 
-  /// Which texts `PreTokenizer.metaspace` puts a ▁ in front of, unless they start with one.
+  /// What becomes of a match that a text is cut at.
+  public enum SplitBehavior: String, Sendable {
+    /// It is a piece.
+    case isolated
+    /// It is left out.
+    case removed
+    /// It goes with the piece before it, or the one behind it, that is no match.
+    case mergedWithPrevious = "merged_with_previous"
+    case mergedWithNext = "merged_with_next"
+    /// Matches in a row are one piece.
+    case contiguous
+  }
+
+  /// Which pieces `PreTokenizer.metaspace` puts a ▁ in front of, unless they start with one.
   public enum MetaspacePrepend: String, Sendable {
     case never
-    /// The text between two added tokens only where it starts the whole text.
+    /// Only the one that starts the whole text.
     case first
-    /// Each text between two added tokens.
     case always
   }
 
@@ -113,11 +147,7 @@ public struct TokenizerDefinition: Sendable, Equatable {
   /// A run of unknown characters becomes one unknown token.
   public var fusesUnknown = false
   public var normalizers: [Normalizer] = []
-  public var preTokenizer = PreTokenizer.none
-  /// Byte-level: a space is put in front of each text between added tokens that does not start with one.
-  public var addsPrefixSpace = false
-  public var metaspacePrepend = MetaspacePrepend.never
-  public var metaspaceSplits = false
+  public var preTokenizers: [PreTokenizer] = []
   public var addedTokens: [AddedToken] = []
   /// The ids put before and after a text that is encoded with special tokens.
   public var prefix: [Int32] = []
@@ -227,8 +257,15 @@ extension TokenizerDefinition {
   /// How many times as long the normalizers may make a text, beside what they put in front.
   private var normalizerGrowth: Double {
     var growth = 1.0
-    for case .replace(let pattern, let content) in normalizers {
-      growth *= max(1, Double(content.utf8.count) / Double(pattern.utf8.count))
+    for normalizer in normalizers {
+      switch normalizer {
+      case .replace(let pattern, let content):
+        growth *= max(1, Double(content.utf8.count) / Double(pattern.utf8.count))
+      // A match may be empty and stand before every byte.
+      case .replaceMatches(_, let content): growth *= Double(content.utf8.count + 1)
+      case .nfd: growth *= 3
+      case .nfc, .prepend, .strip: break
+      }
     }
     return growth
   }
@@ -247,13 +284,15 @@ extension TokenizerDefinition {
     guard normalizers.count <= 8 else { throw bad("more than 8 normalizers") }
     for normalizer in normalizers {
       switch normalizer {
-      case .nfc: break
+      case .nfc, .nfd, .strip: break
       case .prepend(let content):
         guard content.utf8.count <= Self.maximumNormalizerBytes else { throw bad("a normalizer's text is too long") }
       case .replace(let pattern, let content):
         guard (1...Self.maximumNormalizerBytes).contains(pattern.utf8.count),
           content.utf8.count <= Self.maximumNormalizerBytes
         else { throw bad("a normalizer's text is empty or too long") }
+      case .replaceMatches(_, let content):
+        guard content.utf8.count <= Self.maximumNormalizerBytes else { throw bad("a normalizer's text is too long") }
       }
     }
     // Each step may multiply the length of the text; together they must not be a bomb.
@@ -265,13 +304,15 @@ extension TokenizerDefinition {
         "the normalizers may make \(grouped(normalized)) bytes of the added tokens; "
           + "\(grouped(4 * Self.maximumAddedBytes)) at most")
     }
-    switch (model, preTokenizer) {
-    case (_, .none), (.sentencePiece, .metaspace): break
-    case (.byteLevel, .gpt2), (.byteLevel, .gpt2Digits), (.byteLevel, .llama3), (.byteLevel, .qwen2): break
-    default: throw bad("the pre-tokenizer \(preTokenizer.rawValue) does not go with \(model.rawValue)")
+    guard preTokenizers.count <= 16 else { throw bad("more than 16 pre-tokenizers") }
+    if let place = preTokenizers.firstIndex(of: .bytes) {
+      for step in preTokenizers[(place + 1)...] {
+        guard case .split = step else { throw bad("a pre-tokenizer cannot change the text once it is bytes") }
+      }
+      guard model == .byteLevel else { throw bad("a pre-tokenizer makes bytes of a text whose tokens are none") }
     }
-    guard !addsPrefixSpace || preTokenizer == .gpt2 || preTokenizer == .none else {
-      throw bad("a space in front does not go with the pre-tokenizer \(preTokenizer.rawValue)")
+    for case .metaspace in preTokenizers where model == .byteLevel {
+      throw bad("the pre-tokenizer metaspace does not go with \(model.rawValue)")
     }
     guard model == .byteLevel || decoder != .byteLevel else { throw bad("the decoder does not go with the model") }
     if case .sentencePiece(_, let spaces) = decoder {

@@ -18,6 +18,8 @@ extension TokenizerDefinition {
     static let pad = "tokenizer.pad_id"
     static let normalizers = "tokenizer.normalizers"
     static let preTokenizer = "tokenizer.pre_tokenizer"
+    static let preTokenizerSteps = "tokenizer.pre_tokenizer.steps"
+    // Of files that name their pre-tokenizer.
     static let addsPrefixSpace = "tokenizer.add_prefix_space"
     static let metaspacePrepend = "tokenizer.metaspace.prepend"
     static let metaspaceSplits = "tokenizer.metaspace.split"
@@ -60,15 +62,16 @@ extension TokenizerDefinition {
     for normalizer in normalizers {
       switch normalizer {
       case .nfc: steps.append("nfc")
+      case .nfd: steps.append("nfd")
       case .prepend(let content): steps += ["prepend", content]
       case .replace(let pattern, let content): steps += ["replace", pattern, content]
+      case .replaceMatches(let expression, let content): steps += ["replace_matches", expression, content]
+      case .strip(let left, let right): steps += ["strip", left ? "left" : "-", right ? "right" : "-"]
       }
     }
     metadata[Key.normalizers] = steps.isEmpty ? nil : .strings(steps)
-    metadata[Key.preTokenizer] = .string(preTokenizer.rawValue)
-    metadata[Key.addsPrefixSpace] = addsPrefixSpace ? .bool(true) : nil
-    metadata[Key.metaspacePrepend] = metaspacePrepend == .never ? nil : .string(metaspacePrepend.rawValue)
-    metadata[Key.metaspaceSplits] = metaspaceSplits ? .bool(true) : nil
+    metadata[Key.preTokenizer] = .string("steps")
+    metadata[Key.preTokenizerSteps] = preTokenizers.isEmpty ? nil : .strings(preTokenizers.flatMap(\.words))
     switch decoder {
     case .byteLevel:
       metadata[Key.decoder] = .string("byte_level")
@@ -113,19 +116,8 @@ extension TokenizerDefinition {
     bosToken = try Self.id(metadata, Key.bos)
     eosToken = try Self.id(metadata, Key.eos)
     padToken = try Self.id(metadata, Key.pad)
-    normalizers = try Self.normalizers(try metadata.strings(Key.normalizers))
-    let preTokenizerName = try metadata.string(Key.preTokenizer)
-    guard let preTokenizer = PreTokenizer(rawValue: preTokenizerName) else {
-      throw Self.unknown(Key.preTokenizer, preTokenizerName)
-    }
-    self.preTokenizer = preTokenizer
-    addsPrefixSpace = try metadata.bool(Key.addsPrefixSpace, default: false)
-    let prependName = try metadata.string(Key.metaspacePrepend, default: "never")
-    guard let prepend = MetaspacePrepend(rawValue: prependName) else {
-      throw Self.unknown(Key.metaspacePrepend, prependName)
-    }
-    metaspacePrepend = prepend
-    metaspaceSplits = try metadata.bool(Key.metaspaceSplits, default: false)
+    normalizers = try Self.normalizers(metadata)
+    preTokenizers = try Self.preTokenizers(metadata)
     addedTokens = try Self.addedTokens(metadata)
     prefix = try Self.ids(metadata, Key.prefix)
     suffix = try Self.ids(metadata, Key.suffix)
@@ -170,30 +162,99 @@ extension TokenizerDefinition {
     }
   }
 
-  private static func normalizers(_ steps: [String]) throws(SquintError) -> [Normalizer] {
-    var out: [Normalizer] = []
-    var index = 0
-    func argument(_ offset: Int) throws(SquintError) -> String {
-      guard index + offset < steps.count else {
-        throw SquintError(.badData, "metadata \(Key.normalizers) ends within '\(steps[index])'")
-      }
-      return steps[index + offset]
+  /// Steps and their arguments, one after the other in one list.
+  private struct Steps {
+    let key: String
+    private var words: ArraySlice<String>
+
+    init(_ metadata: Metadata, _ key: String) throws(SquintError) {
+      self.key = key
+      words = try metadata.strings(key)[...]
     }
-    while index < steps.count {
-      switch steps[index] {
-      case "nfc":
-        out.append(.nfc)
-        index += 1
-      case "prepend":
-        out.append(.prepend(try argument(1)))
-        index += 2
+
+    mutating func next() -> String? { words.popFirst() }
+
+    mutating func argument(of step: String) throws(SquintError) -> String {
+      guard let word = words.popFirst() else {
+        throw SquintError(.badData, "metadata \(key) ends within '\(step)'")
+      }
+      return word
+    }
+
+    mutating func argument<T: RawRepresentable>(
+      of step: String, as _: T.Type = T.self
+    ) throws(SquintError) -> T where T.RawValue == String {
+      let word = try argument(of: step)
+      guard let value = T(rawValue: word) else { throw TokenizerDefinition.unknown(key, word) }
+      return value
+    }
+
+    mutating func flag(of step: String, _ yes: String, _ no: String) throws(SquintError) -> Bool {
+      let word = try argument(of: step)
+      guard word == yes || word == no else { throw TokenizerDefinition.unknown(key, word) }
+      return word == yes
+    }
+  }
+
+  private static func normalizers(_ metadata: Metadata) throws(SquintError) -> [Normalizer] {
+    var out: [Normalizer] = []
+    var steps = try Steps(metadata, Key.normalizers)
+    while let step = steps.next() {
+      switch step {
+      case "nfc": out.append(.nfc)
+      case "nfd": out.append(.nfd)
+      case "prepend": out.append(.prepend(try steps.argument(of: step)))
       case "replace":
-        out.append(.replace(pattern: try argument(1), content: try argument(2)))
-        index += 3
-      default: throw unknown(Key.normalizers, steps[index])
+        out.append(.replace(pattern: try steps.argument(of: step), content: try steps.argument(of: step)))
+      case "replace_matches":
+        out.append(.replaceMatches(expression: try steps.argument(of: step), content: try steps.argument(of: step)))
+      case "strip":
+        out.append(
+          .strip(left: try steps.flag(of: step, "left", "-"), right: try steps.flag(of: step, "right", "-")))
+      default: throw unknown(Key.normalizers, step)
       }
     }
     return out
+  }
+
+  private static func preTokenizers(_ metadata: Metadata) throws(SquintError) -> [PreTokenizer] {
+    let name = try metadata.string(Key.preTokenizer)
+    guard name == "steps" else { return try namedPreTokenizers(name, metadata) }
+    var out: [PreTokenizer] = []
+    var steps = try Steps(metadata, Key.preTokenizerSteps)
+    while let step = steps.next() {
+      switch step {
+      case "split":
+        out.append(
+          .split(
+            expression: try steps.argument(of: step), try steps.argument(of: step),
+            isInverted: try steps.flag(of: step, "gaps", "matches")))
+      case "prefix_space": out.append(.prefixSpace)
+      case "bytes": out.append(.bytes)
+      case "metaspace":
+        out.append(
+          .metaspace(prepend: try steps.argument(of: step), splits: try steps.flag(of: step, "split", "whole")))
+      default: throw unknown(Key.preTokenizerSteps, step)
+      }
+    }
+    return out
+  }
+
+  /// Those of files that name what others say in steps.
+  private static func namedPreTokenizers(_ name: String, _ metadata: Metadata) throws(SquintError) -> [PreTokenizer] {
+    let front: [PreTokenizer] = try metadata.bool(Key.addsPrefixSpace, default: false) ? [.prefixSpace] : []
+    switch name {
+    case "none": return front
+    case "gpt2": return front + [.gpt2]
+    case "gpt2_digits": return [.digits, .gpt2]
+    case "llama3": return [.llama3]
+    case "qwen2": return [.qwen2]
+    case "metaspace":
+      let prepend = try metadata.string(Key.metaspacePrepend, default: "never")
+      guard let prepend = MetaspacePrepend(rawValue: prepend) else { throw unknown(Key.metaspacePrepend, prepend) }
+      return [.metaspace(prepend: prepend, splits: try metadata.bool(Key.metaspaceSplits, default: false))]
+    default: throw unknown(Key.preTokenizer, name)
+    }
   }
 
   private static func addedTokens(_ metadata: Metadata) throws(SquintError) -> [AddedToken] {
@@ -215,6 +276,19 @@ extension TokenizerDefinition {
       out.append(AddedToken(id: ids[index], content: contents[index], flags: flags[index]))
     }
     return out
+  }
+}
+
+extension TokenizerDefinition.PreTokenizer {
+  /// The step and its arguments.
+  fileprivate var words: [String] {
+    switch self {
+    case .split(let expression, let behavior, let isInverted):
+      ["split", expression, behavior.rawValue, isInverted ? "gaps" : "matches"]
+    case .prefixSpace: ["prefix_space"]
+    case .bytes: ["bytes"]
+    case .metaspace(let prepend, let splits): ["metaspace", prepend.rawValue, splits ? "split" : "whole"]
+    }
   }
 }
 

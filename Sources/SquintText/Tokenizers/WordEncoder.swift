@@ -25,9 +25,9 @@ final class WordEncoder: @unchecked Sendable {
 
   private let cache: UnsafeMutableRawPointer
 
-  /// Text buffers of the caller, kept here with the rest.
-  var normalized = ByteBuffer()
-  var spaced = ByteBuffer()
+  /// Memory of the caller's steps, kept here with the rest.
+  var normalized = TextNormalizer.Memory()
+  let memory: [PieceStep.Memory]
 
   /// Up to here a word's best merge is searched for, beyond it is kept in a heap.
   private static let longestScannedWord = 48
@@ -48,7 +48,8 @@ final class WordEncoder: @unchecked Sendable {
   /// What it holds before it has met a long text, in bytes.
   static let byteCount = Entry.bytes * Entry.count + 8192
 
-  init(_ tables: TokenTables, _ definition: TokenizerDefinition, fallbackTokens: [Int32]?) {
+  init(_ tables: TokenTables, _ definition: TokenizerDefinition, stepCount: Int, fallbackTokens: [Int32]?) {
+    memory = (0..<stepCount).map { _ in PieceStep.Memory() }
     self.tables = tables
     isByteLevel = definition.model == .byteLevel
     ignoresMerges = definition.ignoresMerges
@@ -102,7 +103,7 @@ final class WordEncoder: @unchecked Sendable {
       reserveSymbols(256)
     }
     normalized.trim(to: Self.keptBytes)
-    spaced.trim(to: Self.keptBytes)
+    for memory in memory { memory.trim(to: Self.keptBytes) }
     return ids
   }
 

@@ -1,6 +1,6 @@
-/// Unicode's normalization form C (Unicode Standard Annex 15), with the tables of the reference tokenizer.
-struct NormalizationFormC: Sendable {
-  static let shared = NormalizationFormC()
+/// Unicode's normalization forms C and D (Unicode Standard Annex 15), with the tables of the reference tokenizer.
+struct NormalizationForms: Sendable {
+  static let shared = NormalizationForms()
 
   /// `first << 42 | second << 21 | composed`, ascending.
   private let compositions: [UInt64]
@@ -13,11 +13,30 @@ struct NormalizationFormC: Sendable {
     compositions = pairs.sorted()
   }
 
-  /// Appends the normalized form of `text` to `out`.
+  /// Appends form D of `text` to `out`: each stretch without ASCII taken apart and put in order.
+  func appendDecomposed(_ text: TextView, to out: inout ByteBuffer) {
+    var scalars: [UInt32] = []
+    var index = 0
+    while index < text.end {
+      let start = index
+      while index < text.end && text.base[index] < 0x80 { index += 1 }
+      out.append(text.base + start, index - start)
+      scalars.removeAll(keepingCapacity: true)
+      while index < text.end && text.base[index] >= 0x80 {
+        let (value, length) = text.scalar(at: index)
+        decompose(value, into: &scalars)
+        index += length
+      }
+      _ = order(&scalars)
+      for scalar in scalars { out.append(scalar: scalar) }
+    }
+  }
+
+  /// Appends form C of `text` to `out`.
   ///
   /// Text is copied as it stands but for stretches that start at the last scalar before one that may change and end
   /// before the next that surely starts anew.
-  func append(_ text: TextView, to out: inout ByteBuffer) {
+  func appendComposed(_ text: TextView, to out: inout ByteBuffer) {
     let flagged = UnicodeCategories.composes | UnicodeCategories.mark
     var copied = 0
     var starter = 0
@@ -111,8 +130,8 @@ struct NormalizationFormC: Sendable {
     return UInt32(compositions[low] & 0x1F_FFFF)
   }
 
-  /// Orders the marks of fully decomposed `scalars` and composes what can be composed, in place.
-  private func compose(_ scalars: inout [UInt32]) {
+  /// Orders the marks of fully decomposed `scalars` in place, and returns the scalars' combining classes.
+  private func order(_ scalars: inout [UInt32]) -> [UInt8] {
     var classes = scalars.map(Self.combiningClass(of:))
     var start = 0
     while start < scalars.count {
@@ -134,6 +153,12 @@ struct NormalizationFormC: Sendable {
       }
       start = end
     }
+    return classes
+  }
+
+  /// Orders the marks of fully decomposed `scalars` and composes what can be composed, in place.
+  private func compose(_ scalars: inout [UInt32]) {
+    var classes = order(&scalars)
     var kept = 0
     var starter: Int?
     for index in scalars.indices {
