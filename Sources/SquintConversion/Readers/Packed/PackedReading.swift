@@ -109,7 +109,8 @@ struct PackedReading {
 
   /// Scales of activations and of the cache: the model here quantizes them by itself.
   private static let activationEndings = [
-    "input_scale", "input_zero_point", "input_global_scale", "activation_scale", "output_scale", "output_zero_point",
+    "input_scale", "input_scale_ub", "input_zero_point", "input_global_scale", "activation_scale", "output_scale",
+    "output_zero_point",
     "k_scale", "v_scale", "q_scale", "prob_scale", "k_zero_point", "v_zero_point",
   ]
 
