@@ -96,7 +96,8 @@ public final class Model: Sendable {
   private static func storedTokenizer(
     in file: ModelFile
   ) throws(SquintError) -> (tokenizer: Tokenizer?, beside: Int) {
-    let metadata = try file.bulkMetadata(where: TokenizerDefinition.isKey)
+    let metadata = try file.bulkMetadata(
+      textBytes: TokenizerDefinition.maximumTextBytes, where: TokenizerDefinition.isKey)
     guard TokenizerDefinition.isPresent(in: metadata) else { return (nil, file.unpackingBytes) }
     let stored = TokenizerDefinition.storedBytes(in: metadata)
     try file.memory.check(stored, for: "\(file.path): reading its tokenizer")

@@ -235,7 +235,8 @@ extension Metadata {
 
   /// Reads `count` entries out of a compressed frame, and keeps those whose keys are `wanted`; the others take no memory.
   init(
-    reading frame: FrameReader, count: Int, path: String, memory: MemoryLimit, wanted: (String) -> Bool
+    reading frame: FrameReader, count: Int, path: String, memory: MemoryLimit, textBytes: Int,
+    wanted: (String) -> Bool
   ) throws(SquintError) {
     let place = "\(path): compressed metadata"
     guard count <= Self.maximumEntries else { throw .badData(place, Self.tooManyEntries(count)) }
@@ -259,6 +260,12 @@ extension Metadata {
           place,
           "metadata \(key) claims \(grouped(head.valueBytes)) bytes, and \(grouped(frame.remaining)) are left; "
             + "fetch the file again")
+      }
+      guard head.kind != MetadataValue.textsKind || head.valueBytes <= textBytes else {
+        throw .badData(
+          place,
+          "metadata \(key) has \(grouped(head.valueBytes)) bytes of texts; \(grouped(textBytes)) at most, convert the model "
+            + "again")
       }
       try memory.check(head.valueBytes, for: "\(path): reading metadata \(key)")
       let payload = try frame.bytes(head.valueBytes)
@@ -308,10 +315,11 @@ extension Metadata {
 
 extension MetadataValue {
   fileprivate static let bytesKind: UInt8 = 4
+  fileprivate static let textsKind: UInt8 = 7
 
   /// The memory of the value of kind `kind` in `payload` beside that of `payload`, in bytes.
   fileprivate static func byteCount(kind: UInt8, payload: UnsafeRawBufferPointer) -> Int {
-    guard kind == 7 else { return payload.count }
+    guard kind == textsKind else { return payload.count }
     // Longer texts lie outside of the list.
     return textCount(payload) * MemoryLayout<String>.stride + payload.count
   }

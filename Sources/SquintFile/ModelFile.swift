@@ -114,9 +114,13 @@ public final class ModelFile: Sendable {
 
   /// The metadata that is too long to be read at every opening (vocabulary, merges), decompressed anew at each call.
   ///
-  /// - Parameter wanted: which keys; what is under others takes no memory.
-  /// - Throws: `badData` where it is corrupt, `doesNotFit` where it takes more memory than this process may hold.
-  public func bulkMetadata(where wanted: (String) -> Bool = { _ in true }) throws(SquintError) -> Metadata {
+  /// - Parameters:
+  ///   - textBytes: the most bytes that a list of texts may have: millions of them take gigabytes.
+  ///   - wanted: which keys; what is under others takes no memory.
+  /// - Throws: `badData` where it is corrupt or a list is longer, `doesNotFit` where it takes more memory than this process may hold.
+  public func bulkMetadata(
+    textBytes: Int = .max, where wanted: (String) -> Bool = { _ in true }
+  ) throws(SquintError) -> Metadata {
     let frame = self.frame
     guard checksum(frame) == header.bulkChecksum else {
       throw .badData(
@@ -128,7 +132,7 @@ public final class ModelFile: Sendable {
     do throws(SquintError) {
       return try Metadata(
         reading: FrameReader(frame, decodedBytes: header.bulkDecodedBytes), count: header.bulkMetadataCount, path: path,
-        memory: memory, wanted: wanted)
+        memory: memory, textBytes: textBytes, wanted: wanted)
     } catch {
       throw error.naming(path)
     }

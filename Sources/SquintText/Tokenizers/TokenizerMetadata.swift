@@ -4,6 +4,13 @@ import SquintFile
 
 extension TokenizerDefinition {
   private enum Key {
+    /// Every key below. What is under others is not read.
+    static let all: Set<String> = [
+      model, tokens, lengths, kinds, merges, ignoresMerges, byteFallback, fusesUnknown, unknown, bos, eos, pad,
+      normalizers,
+      preTokenizer, addsPrefixSpace, metaspacePrepend, metaspaceSplits, decoder, decoderByteFallback, decoderStrip,
+      addedIDs, addedContents, addedFlags, prefix, suffix,
+    ]
     static let model = "tokenizer.model"
     static let tokens = "tokenizer.tokens"
     static let lengths = "tokenizer.token_lengths"
@@ -37,7 +44,10 @@ extension TokenizerDefinition {
   public static func isPresent(in metadata: Metadata) -> Bool { metadata[Key.model] != nil }
 
   /// Whether a tokenizer is made of what is under `key`.
-  public static func isKey(_ key: String) -> Bool { key.hasPrefix("tokenizer.") }
+  public static func isKey(_ key: String) -> Bool { Key.all.contains(key) }
+
+  /// The most bytes that a list of texts among them has: the added tokens', and four for the length of each.
+  public static let maximumTextBytes = maximumAddedBytes + 4 * maximumAddedTokens
 
   /// What `metadata` holds of it in memory, in bytes; a definition that is made of it takes at most as much again.
   public static func storedBytes(in metadata: Metadata) -> Int {
@@ -88,6 +98,8 @@ extension TokenizerDefinition {
     metadata[Key.addedFlags] = hasAdded ? .bytes(addedTokens.map(\.flags)) : nil
     metadata[Key.prefix] = prefix.isEmpty ? nil : .ints(prefix.map(Int64.init))
     metadata[Key.suffix] = suffix.isEmpty ? nil : .ints(suffix.map(Int64.init))
+    precondition(
+      metadata.entries.allSatisfy { !$0.key.hasPrefix("tokenizer.") || Self.isKey($0.key) }, "what is written is read")
   }
 
   /// Reads the `tokenizer.*` keys.
