@@ -76,10 +76,8 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
     let valueScales: Region<UInt16>
 
     /// Reserves a cache of `shape` that keeps its contents through `phases`.
-    ///
-    /// - Parameter layers: what it is the cache of, for people, where it is not all.
     public init(
-      _ shape: KVShape, of layers: String = "", phases: Phases = [.prefill, .decode], in plan: inout ArenaPlan
+      _ shape: KVShape, phases: Phases = [.prefill, .decode], in plan: inout ArenaPlan
     ) throws(SquintError) {
       guard let rows = shape.rows else {
         throw SquintError(
@@ -87,10 +85,10 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
       }
       let bytes = rows * shape.headWidth * shape.type.bytesPerNumber
       self.shape = shape
-      keys = try plan.reserve("keys\(layers)", count: bytes, phases: phases)
-      values = try plan.reserve("values\(layers)", count: bytes, phases: phases)
-      keyScales = try plan.reserve("key scales\(layers)", count: rows * shape.scalesPerPosition, phases: phases)
-      valueScales = try plan.reserve("value scales\(layers)", count: rows * shape.scalesPerPosition, phases: phases)
+      keys = try plan.reserve("keys", count: bytes, phases: phases)
+      values = try plan.reserve("values", count: bytes, phases: phases)
+      keyScales = try plan.reserve("key scales", count: rows * shape.scalesPerPosition, phases: phases)
+      valueScales = try plan.reserve("value scales", count: rows * shape.scalesPerPosition, phases: phases)
     }
   }
 

@@ -161,10 +161,8 @@ public struct TransformerDecoder {
       }
       self.layers = layers
       needsFineKeys = layers.map { $0.needsFineKeys(c) }
-      // That read biases, but no weight is to be in memory yet.
-      for name in layers.indices.flatMap({ ["decoder.\($0).attention.q.bias", "decoder.\($0).attention.k.bias"] }) {
-        if let bias = file.tensor(name) { file.advise(bias.range, .done) }
-      }
+      // That read biases, and the system maps the pages around them, but no weight is to be in memory yet.
+      if layers.contains(where: { $0.keyBias != nil }) { file.advise(file.range(ofModule: "decoder"), .done) }
       norm = try file.vector("decoder.norm", count: c.width)
       head =
         file.tensor("decoder.head") == nil
@@ -295,7 +293,7 @@ public struct TransformerDecoder {
       self.cache = try KVCache.Regions(coarse, phases: cachePhases, in: &plan)
       fineCache =
         fine.layers == 0
-        ? nil : try KVCache.Regions(fine, of: " of layers with large biases", phases: cachePhases, in: &plan)
+        ? nil : try KVCache.Regions(fine, phases: cachePhases, in: &plan)
       func reserve(_ name: String, _ width: Int) throws(SquintError) -> Region<Float> {
         try plan.reserve(name, count: chunk * width, phases: phases)
       }
