@@ -53,7 +53,7 @@ final class TemporaryFolder {
       for offset in Int(token) * stride..<(Int(token) + 1) * stride { rows[offset] = 0 }
     }
     let path = "\(path)/talkative.squint"
-    try write(plan, from: file, contents: [head.name: rows], to: path)
+    try CommandLineTests.write(plan, from: file, contents: [head.name: rows], to: path)
     return path
   }
 }

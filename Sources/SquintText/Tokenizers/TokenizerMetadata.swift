@@ -7,9 +7,8 @@ extension TokenizerDefinition {
     /// Every key below. What is under others is not read.
     static let all: Set<String> = [
       model, tokens, lengths, kinds, merges, ignoresMerges, byteFallback, fusesUnknown, unknown, bos, eos, pad,
-      normalizers,
-      preTokenizer, addsPrefixSpace, metaspacePrepend, metaspaceSplits, decoder, decoderByteFallback, decoderStrip,
-      addedIDs, addedContents, addedFlags, prefix, suffix,
+      normalizers, preTokenizer, preTokenizerSteps, addsPrefixSpace, metaspacePrepend, metaspaceSplits, decoder,
+      decoderByteFallback, decoderStrip, addedIDs, addedContents, addedFlags, prefix, suffix,
     ]
     static let model = "tokenizer.model"
     static let tokens = "tokenizer.tokens"
