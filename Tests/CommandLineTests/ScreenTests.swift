@@ -327,7 +327,8 @@ import Testing
         .line("/quit"),
       ])
     answering.expectClean()
-    #expect(answering.lines.count > 3 && answering.squeezed.hasSuffix("^C>/reset>/quit"), "\(answering.text)")
+    // A terminal that is busy with the answer may drop its echo of Ctrl-C.
+    #expect(answering.lines.count > 3 && answering.squeezed.hasSuffix(">/reset>/quit"), "\(answering.text)")
     let reading = try Screen.run(
       arguments + ["--system", longPrompt],
       [.prompt(">"), .line("Hello"), .wait("reading: token"), .controlC, .prompt(">"), .line("/quit")])

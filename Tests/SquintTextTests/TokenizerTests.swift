@@ -108,7 +108,10 @@ import Testing
   }
 
   @Test(arguments: [
-    (#"{"type":"UnicodeScripts"}"#, "pre_tokenizer of type 'UnicodeScripts' is not supported"),
+    (
+      #"{"type":"Sequence","pretokenizers":[{"type":"UnicodeScripts"},{"type":"ByteLevel","add_prefix_space":false}]}"#,
+      "pre_tokenizer of type 'UnicodeScripts' is not supported"
+    ),
     (
       #"{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"(x)\\1"},"behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]}"#,
       #"'\1' (character 4) in the expression (x)\1"#
