@@ -25,9 +25,30 @@ struct CheckpointFolder: Sendable {
         self.path, "this is an adapter; give the model that it is for as the source, and this with --adapter")
     }
     guard access(path, F_OK) == 0 else {
-      throw SquintError(.noInput, "\(path): \(systemMessage(errno)); a checkpoint folder has a config.json")
+      throw SquintError(.noInput, "\(path): \(systemMessage(errno)); a checkpoint folder has a config.json\(elsewhere)")
     }
-    return try JSONValue.read(path: path)
+    let config = try JSONValue.read(path: path)
+    guard config.object != nil else {
+      throw .badData(path, "this is not a JSON object; download it again")
+    }
+    return config
+  }
+
+  /// Where a folder without config.json has something that is a source.
+  private var elsewhere: String {
+    guard let names = try? fileNames(inFolder: path) else { return "" }
+    if let model = names.first(where: { $0.lowercased().hasSuffix(".gguf") && !$0.lowercased().contains("mmproj") }) {
+      return "; there is a GGUF file: give \(printable(file(model)))"
+    }
+    // The hub's cache keeps revisions apart, and training programs checkpoints.
+    let folders = names + (((try? fileNames(inFolder: file("snapshots"))) ?? []).map { "snapshots/\($0)" })
+    if let folder = folders.last(where: { has("\($0)/config.json") }) {
+      return "; there is one below: give \(printable(file(folder)))"
+    }
+    if has("params.json") {
+      return "; this is a checkpoint as its makers publish it: take the one in transformers' format"
+    }
+    return ""
   }
 
   /// The tensors of the checkpoint, as numbers and under names that the tables know.
@@ -40,7 +61,11 @@ struct CheckpointFolder: Sendable {
   ) throws(SquintError) -> any TensorSource {
     let stored = try SafetensorsSource(path: path)
     notes += stored.notes
-    let spelled = try SpelledTensors(stored, spelling: spelling, place: path, notes: &notes)
+    let ties = [config, config["text_config"] ?? .null].flatMap { part in
+      ["tie_word_embeddings", "lm_tie_weights"].compactMap { part[$0]?.bool }
+    }
+    let spelled = try SpelledTensors(
+      stored, spelling: spelling, isTied: ties.isEmpty ? nil : ties.contains(true), place: path, notes: &notes)
     return try QuantizationScheme.dequantized(spelled, config: config, place: path, notes: &notes)
   }
 

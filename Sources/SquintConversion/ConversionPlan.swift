@@ -114,8 +114,12 @@ extension PlannedModule {
       guard var origin = try Self.origin(of: wanted, found: found, source: source) else {
         guard wanted.presence == .required else { continue }
         let sourceName = mapped.maps.first?.source(of: wanted.name) ?? wanted.name
+        // Named as another program names it, or fused with others, it may be there all the same.
+        let stranger = source.tensors.first { mapped.target(of: $0.name) == nil }?.name
         throw .badData(
-          mapped.place, "tensor \(sourceName) (\(wanted.name)) is missing; the checkpoint is incomplete")
+          mapped.place,
+          "tensor \(sourceName) (\(wanted.name)) is missing; "
+            + (stranger.map { "there is \(printable($0)), which no rule maps" } ?? "the checkpoint is incomplete"))
       }
       origin.rowOrder = mapped.rowOrder(wanted.name)
       if wanted.role == .weight || wanted.role == .head, let update = updates.removeValue(forKey: wanted.name) {

@@ -160,7 +160,8 @@ private struct Conversion {
     }
     for mapped in parts.leftOut { use.claimAll(of: mapped) }
     unmapped = try use.unmapped(
-      isAllowed: options.allowsUnmapped, modules: modules.map(\.name), unknownClass: parts.base?.unknownClass)
+      isAllowed: options.allowsUnmapped, modules: modules.map(\.name), unknownClass: parts.base?.unknownClass,
+      decoder: parts.base?.decoder)
 
     var plan = ModelFilePlan()
     try text.write(to: &plan, for: decoder, notes: &notes)
@@ -239,18 +240,36 @@ private struct SourceUse {
   ///   - isAllowed: whether they may be left out.
   ///   - modules: what the output has.
   ///   - unknownClass: what the checkpoint calls itself, where that is not known.
-  /// - Throws: `SquintError.badData` where they may not, or the model would lose a sense with them.
-  func unmapped(isAllowed: Bool, modules: [String], unknownClass: String?) throws(SquintError) -> [String] {
+  ///   - decoder: the decoder, where there is one.
+  /// - Throws: `SquintError.badData` where they may not, or the model would lose a sense or its head with them.
+  func unmapped(
+    isAllowed: Bool, modules: [String], unknownClass: String?, decoder: DecoderConfiguration?
+  ) throws(SquintError) -> [String] {
     var all: [String] = []
     for (mapped, claimed) in sources {
-      let names = mapped.source.tensors.map(\.name).filter { !claimed.contains(ExactString($0)) }
+      let tensors = mapped.source.tensors.filter { !claimed.contains(ExactString($0.name)) }
+      let names = tensors.map(\.name)
       guard let first = names.first else { continue }
       let seesNothing = !modules.contains { $0.hasPrefix("encoder.") }
-      if seesNothing, let lost = names.first(where: UnmappedName.isOfSense) {
+      if seesNothing, let lost = tensors.first(where: { UnmappedName.isOfSense($0.name) || $0.shape.count > 3 })?.name {
         throw .badData(
           mapped.place,
           "tensor \(printable(lost)) belongs to an encoder or a projector that is not supported, without which the model would "
             + "be blind or deaf; known are llava (transformers' and the original), idefics3, smolvlm, nanoVLM")
+      }
+      // Where the embedding serves as the head, another head would be lost without a word.
+      if let decoder, decoder.isTied,
+        let head = tensors.first(where: { $0.shape == [decoder.vocabulary, decoder.width] })
+      {
+        throw .badData(
+          mapped.place,
+          "tensor \(printable(head.name)) seems to be the head, under a name that no rule maps; without it the embedding would "
+            + "serve as one: call it lm_head.weight, or leave it out of the checkpoint")
+      }
+      if let part = names.first(where: UnmappedName.isOfHead) {
+        throw .badData(
+          mapped.place,
+          "tensor \(printable(part)) is a part of the head, without which the answers would be wrong; no rule maps it")
       }
       if !isAllowed {
         // Inside a layer it takes part in what the model computes.
@@ -284,9 +303,21 @@ private enum UnmappedName {
   /// GGUF's, which begin a name.
   private static let ggufSenses: Set<Substring> = ["v", "mm", "a"]
 
+  /// What names of such components begin with, or have in them.
+  private static let beginnings = ["vit", "clip", "siglip", "dino", "img_", "image", "audio", "speech", "whisper"]
+  private static let parts = ["vision", "visual", "patch_emb", "_clip", "_vit"]
+
   static func isOfSense(_ name: String) -> Bool {
-    let components = name.split(separator: ".")
-    return components.contains(where: senses.contains) || components.first.map(ggufSenses.contains) == true
+    let components = name.lowercased().split(separator: ".")
+    return components.contains { component in
+      senses.contains(component) || beginnings.contains { component.hasPrefix($0) }
+        || parts.contains { component.contains($0) }
+    } || components.first.map(ggufSenses.contains) == true
+  }
+
+  /// Whether the tensor is called as heads are.
+  static func isOfHead(_ name: String) -> Bool {
+    name.split(separator: ".").contains { ["lm_head", "embed_out", "output_projection"].contains($0) }
   }
 
   /// Whether the tensor is inside a layer, an encoder or a projector.

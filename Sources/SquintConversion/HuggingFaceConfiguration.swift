@@ -78,7 +78,8 @@ extension DecoderConfiguration {
       throw .badData(place, "model_type \"\(printable(modelType))\" is not supported; known are \(known)")
     }
     let activation = try reader.text("hidden_act") ?? "silu"
-    guard activation == "silu" else {
+    // Two names of one function.
+    guard activation == "silu" || activation == "swish" else {
       throw .badData(place, "hidden_act \"\(printable(activation))\" is not supported; \(modelType) models have silu")
     }
     architecture = modelType
@@ -91,7 +92,8 @@ extension DecoderConfiguration {
     ffnWidth = settlement.settle(
       "intermediate_size", said: try reader.size("intermediate_size") ?? family.ffnWidth,
       stored: stored?.matrix("0.ffn.gate")?.rows)
-    layers = try reader.size("num_hidden_layers", atMost: Self.mostLayers) ?? family.layers
+    let storedLayers = stored.map(\.layers).flatMap { (1...Self.mostLayers).contains($0) ? $0 : nil }
+    layers = try reader.size("num_hidden_layers", atMost: Self.mostLayers) ?? storedLayers ?? family.layers
     let heads = try reader.size("num_attention_heads") ?? family.heads
     // In Python an absent key means the class's default, null means as many as query heads.
     let keyValueHeads =

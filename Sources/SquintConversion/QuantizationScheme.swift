@@ -115,7 +115,11 @@ package enum QuantizationScheme: Equatable, Sendable {
       default: return said ?? .other("\(tensor.type.name) numbers")
       }
     }
-    return nil
+    // Packed under names of its own.
+    let isPacked = source.tensors.contains { tensor in
+      !tensor.type.isReadable && tensor.elementCount > 1 && !tensor.name.hasSuffix("position_ids")
+    }
+    return isPacked ? said : nil
   }
 
   /// AWQ or GPTQ: whether `qweight` is packed along the output.

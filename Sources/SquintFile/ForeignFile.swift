@@ -70,7 +70,18 @@ package enum ForeignFile {
     if start.hasPrefix("data:") {
       return "this is a data URI, not a file; write what it holds to a file first (base64 -d)"
     }
-    if start.hasPrefix("hf:") { return "names on the Hugging Face hub are not fetched; \(download(path.dropFirst(3)))" }
+    if start.hasPrefix("hf:") {
+      return "names on the Hugging Face hub are not fetched; \(download(path.dropFirst(3).drop { $0 == "/" }))"
+    }
+    if start.hasPrefix("file:") { return "this is a URL; give the path of the file, which is behind file://" }
+    // The page of a model, with or without the protocol.
+    let place = path.hasPrefix("https://") ? path.dropFirst(8) : path[...]
+    for hub in ["huggingface.co/", "hf.co/"] where place.hasPrefix(hub) {
+      let words = place.dropFirst(hub.count).split(separator: "/")
+      if words.count == 2 {
+        return "this is a model on the Hugging Face hub; \(download(Substring(words.joined(separator: "/"))))"
+      }
+    }
     if path.prefix(32).contains("://") {
       return "this is a URL, not a file; download it first (curl -LO URL) and give the file"
     }

@@ -97,6 +97,59 @@ import Testing
     #expect(try same == converted(name))
   }
 
+  /// Another part between what is known, and a head beside a body that was wrapped.
+  @Test func wrapsInTheMiddle() throws {
+    let original = try converted("llama-gqa")
+    for part in ["llm", "decoder"] {
+      #expect(
+        try converted("llama-gqa") { $0.hasPrefix("model.") ? "model.\(part)." + $0.dropFirst(6) : $0 } == original)
+    }
+    #expect(try converted("llama-gqa") { $0.hasPrefix("model.") ? "student." + $0 : $0 } == original)
+  }
+
+  // MARK: What would be lost
+
+  /// A head that no rule maps is never replaced by the embedding, whatever the flag.
+  @Test(arguments: ["output.weight", "student.lm_head.linear.weight", "head.weight"])
+  func headsOfOtherNames(name: String) throws {
+    var variant = try CheckpointVariant("llama-gqa")
+    variant.tensors[name] = variant.tensors.removeValue(forKey: "lm_head.weight")
+    var options = ConversionOptions()
+    for isAllowed in [false, true] {
+      options.allowsUnmapped = isAllowed
+      let error = try planError(options: options) { try variant.write(to: $0) }
+      #expect(error?.kind == .badData)
+      #expect(error?.message.contains("\(name) seems to be the head") == true, "\(error?.message ?? "none")")
+    }
+    var biased = try CheckpointVariant("llama-gqa")
+    biased.tensors["lm_head.bias"] = biased.tensors["model.norm.weight"]
+    #expect(
+      try planError(options: options) { try biased.write(to: $0) }?.message.contains(
+        "lm_head.bias is a part of the head")
+        == true)
+  }
+
+  /// A model that sees, called a text model: its eyes are never left out, whatever they are called.
+  @Test(arguments: ["siglip", "clip_model", "visual_encoder", "image_tower", "ViT", "dino", "eyes"])
+  func encodersOfOtherNames(name: String) throws {
+    var variant = try CheckpointVariant("llama-gqa")
+    variant.rename { "llm." + $0 }
+    variant.tensors["\(name).patch.weight"] = StoredTensor(type: "F32", shape: [4, 3, 2, 2], bytes: Data(count: 192))
+    var options = ConversionOptions()
+    options.allowsUnmapped = true
+    let error = try planError(options: options) { try variant.write(to: $0) }
+    #expect(error?.message.contains("would be blind or deaf") == true, "\(error?.message ?? "none")")
+  }
+
+  /// Only a head is stored, and the configuration says that it is not the embedding.
+  @Test func anEmbeddingThatIsMissing() throws {
+    var variant = try CheckpointVariant("llama-gqa")
+    variant.tensors["model.embed_tokens.weight"] = nil
+    variant.config["tie_word_embeddings"] = false
+    let error = try planError { try variant.write(to: $0) }
+    #expect(error?.message.contains("embed_tokens.weight (decoder.embedding) is missing") == true)
+  }
+
   // MARK: What is ambiguous
 
   @Test func twoTensorsOfOneName() throws {

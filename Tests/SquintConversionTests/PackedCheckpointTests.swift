@@ -269,6 +269,7 @@ import Testing
         .contains("tensor \(q).g_idx: column 5 is in group \(text), but there are 2"))
     }
     #expect(wrong("gptq", "\(q).g_idx", reshape([1 << 20])).contains("does not fit"))
+    #expect(message("gptq") { tensors, _ in tensors["\(q).g_idx"] = nil }.contains("there is no g_idx beside it"))
     #expect(wrong("gptq", "\(q).g_idx", reshape([8, 8])).contains("tensor \(q).g_idx: shape"))
     #expect(wrong("gptq", "\(q).g_idx", reshape([64], "F32")).contains("tensor \(q).g_idx: numbers of type F32"))
 

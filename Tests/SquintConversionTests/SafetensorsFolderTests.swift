@@ -194,6 +194,31 @@ import Testing
     try expectRefusal(.badData, "there are two tensors named \(name)") { try write($0, changed: true) }
   }
 
+  /// An index that is wrong about files that are all there.
+  @Test func anIndexThatIsWrong() throws {
+    let places = places(3)
+    let files = Set(places.values).sorted()
+    try expectWhole(noting: "1 of its tensors are in none of its files (rotary.inv_freq)") {
+      try writeShards(places, to: $0)
+      try writeIndex(places.merging(["rotary.inv_freq": files[0]]) { $1 }, to: $0)
+    }
+    try expectWhole(noting: "1 of its tensors are in another file than it says (model.norm.weight)") {
+      var wrong = places
+      wrong["model.norm.weight"] = files.first { $0 != places["model.norm.weight"] }
+      try writeShards(places, to: $0)
+      try writeIndex(wrong, to: $0)
+    }
+    try expectWhole(noting: "it does not list \(files[1])") {
+      try writeShards(places, to: $0)
+      try writeIndex(places.filter { $0.value != files[1] }, to: $0)
+    }
+    // What a file system keeps beside files is none of them.
+    try expectWhole(noting: nil) { folder in
+      try writeShards(places, to: folder)
+      for file in files { try Data(count: 120).write(to: URL(fileURLWithPath: "\(folder)/._\(file)")) }
+    }
+  }
+
   @Test func noWeightsAtAll() throws {
     for (file, kind, part) in [
       ("pytorch_model.bin", .badData, "a pickle (pytorch_model.bin)"), ("model.pth", .badData, "save_pretrained"),

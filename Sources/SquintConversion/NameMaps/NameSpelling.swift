@@ -70,12 +70,12 @@ enum NameSpelling: Sendable {
 
   // MARK: Other wrappers
 
-  /// A component that every checkpoint of the kind has in a name.
-  private var anchors: Set<Substring> {
+  /// Components that every checkpoint of the kind has in a name, the first that is there.
+  private var anchors: [Set<Substring>] {
     switch self {
-    case .model: ["embed_tokens", "lm_head"]
-    case .tower: ["embeddings"]
-    case .nanoVLM: ["decoder"]
+    case .model: [["embed_tokens"], ["lm_head"]]
+    case .tower: [["embeddings"]]
+    case .nanoVLM: [["decoder"]]
     }
   }
 
@@ -84,8 +84,11 @@ enum NameSpelling: Sendable {
   /// They are found at the tensor that every model has. Where it is there without them, nothing is in front.
   private func unknownLead(_ names: [[Substring]], place: String) throws(SquintError) -> [Substring] {
     var found: [[Substring]] = []
-    for name in names where name.contains(where: anchors.contains) {
-      guard let known = name.firstIndex(where: { shells.contains($0) || roots[$0] != nil }) else { continue }
+    // A head may stand beside a body that was wrapped; the embedding is a part of that.
+    let anchors = anchors.first { anchor in names.contains { $0.contains(where: anchor.contains) } } ?? []
+    for name in names {
+      guard var known = name.firstIndex(where: anchors.contains) else { continue }
+      while known > 0, shells.contains(name[known - 1]) || roots[name[known - 1]] != nil { known -= 1 }
       let lead = Array(name[..<known])
       if lead.isEmpty { return [] }
       if !found.contains(lead) { found.append(lead) }
@@ -153,11 +156,12 @@ struct SpelledTensors: TensorSource {
   private var places: [ExactString: Int] = [:]
 
   /// - Parameters:
+  ///   - isTied: whether the configuration says that the embedding serves as the head; nil: it does not speak of it.
   ///   - place: the folder, for messages.
   ///   - notes: takes what the user should know.
   /// - Throws: `SquintError.badData` where two tensors that differ would have one name.
   init(
-    _ source: any TensorSource, spelling: NameSpelling, place: String, notes: inout [String]
+    _ source: any TensorSource, spelling: NameSpelling, isTied: Bool? = nil, place: String, notes: inout [String]
   ) throws(SquintError) {
     self.source = source
     let stored = source.tensors
@@ -183,7 +187,7 @@ struct SpelledTensors: TensorSource {
     if twice > 0 {
       notes.append("\(place): \(grouped(twice)) tensors are stored twice under two names; each is used once")
     }
-    if let names = spelling.sharedNames { shareHead(names) }
+    if isTied != false, let names = spelling.sharedNames { shareHead(names) }
   }
 
   /// Of two names of one tensor safetensors keeps the first in the alphabet: the head's, where the embedding serves as head.

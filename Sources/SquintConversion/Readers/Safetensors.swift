@@ -49,6 +49,12 @@ package struct SafetensorsSource: FileTensorSource {
         }
       }
     }
+    // Where an index is wrong about a file, what is there counts.
+    var spare: [SourceTensor] = []
+    for tensor in twice {
+      if table.tensor(named: tensor.name) == nil { try table.add(tensor) } else { spare.append(tensor) }
+    }
+    twice = spare
     self.table = table
     self.metadata = metadata
     if let first = twice.first {

@@ -14,7 +14,8 @@ struct SafetensorsFolder {
   /// - Throws: `SquintError.noInput` where the folder cannot be read.
   init(path: String) throws(SquintError) {
     self.path = path
-    names = try fileNames(inFolder: path)
+    // Those that begin with a dot are what systems keep beside files.
+    names = try fileNames(inFolder: path).filter { !$0.hasPrefix(".") }
   }
 
   /// Opens the checkpoint.
@@ -74,8 +75,18 @@ struct SafetensorsFolder {
     Result { () throws(SquintError) in
       let missing = index.files.filter { !names.contains($0) }
       guard missing.isEmpty else { throw incomplete(missing, of: index.path) }
-      let source = try SafetensorsSource(paths: index.files.map { "\(path)/\($0)" }, placed: index.places)
-      try index.check(source, folder: path)
+      // Shards of the same set that it does not list are a part of the checkpoint all the same.
+      let sets = Set(index.files.compactMap { Shard(name: $0)?.set })
+      let unlisted = names.filter { name in
+        !index.files.contains(name) && Shard(name: name).map { sets.contains($0.set) } == true
+      }
+      var source = try SafetensorsSource(
+        paths: (index.files + unlisted).map { "\(path)/\($0)" }, placed: index.places)
+      if !unlisted.isEmpty {
+        source.notes.append(
+          "\(index.path): it does not list \(unlisted.map(printable).joined(separator: ", ")); read all the same")
+      }
+      source.notes += index.remarks(on: source, folder: path)
       return source
     }
   }
@@ -217,14 +228,20 @@ private struct Index {
   /// Whether `source` has all tensors.
   func isIn(_ source: SafetensorsSource) -> Bool { places.keys.allSatisfy { source.tensor(named: $0.text) != nil } }
 
-  /// - Throws: `SquintError.badData` where a tensor is not in the file where it should be.
-  func check(_ source: SafetensorsSource, folder: String) throws(SquintError) {
-    for (name, file) in places.sorted(by: { $0.key.text < $1.key.text }) {
-      guard let tensor = source.tensor(named: name.text), source.path(of: tensor) == "\(folder)/\(file)" else {
-        throw .badData(
-          "\(folder)/\(file)",
-          "tensor \(printable(name.text)) is missing, which the index says is here; download the checkpoint again")
+  /// Where the index is wrong about `source`. A tensor that the model needs and that is nowhere is found missing later.
+  func remarks(on source: SafetensorsSource, folder: String) -> [String] {
+    var (absent, elsewhere): ([String], [String]) = ([], [])
+    for (name, file) in places {
+      guard let tensor = source.tensor(named: name.text) else {
+        absent.append(name.text)
+        continue
       }
+      if source.path(of: tensor) != "\(folder)/\(file)" { elsewhere.append(name.text) }
+    }
+    return [(absent, "are in none of its files"), (elsewhere, "are in another file than it says")].compactMap {
+      names, what in
+      guard let first = names.min() else { return nil }
+      return "\(path): \(grouped(names.count)) of its tensors \(what) (\(printable(first)))"
     }
   }
 }

@@ -127,6 +127,10 @@ extension PackedReading {
     }
     if groupIndex != nil { size = size ?? (columns + groups - 1) / groups }
     guard let size else { throw unfit(scales, weights) }
+    // With act-order the columns are in groups that only the index tells.
+    if index == nil, groups > 1, settings.general["desc_act"]?.bool == true {
+      throw missing("g_idx", weights)
+    }
     var offsets = PackedMatrix.Offsets.zero(1 << (bits - 1))
     if let zeros {
       guard let stored = PackedCodes(zeros, bits: bits, rows: rows, columns: groups, packsRows: false) else {
@@ -145,7 +149,10 @@ extension PackedReading {
   /// Tensors show it only where all zero points are the middle, which is 2^(bits - 1): a symmetric matrix.
   private mutating func storesZerosLessOne(_ zeros: PackedCodes) throws(SquintError) -> Bool {
     let format = either(settings.general["checkpoint_format"]?.string, settings.general["format"]?.string)
-    let isSecond = format?.lowercased() == "gptq_v2"
+    // AutoRound's own kernels take them as they are; its formats with GPTQ in the name, as GPTQ has them.
+    let backend = settings.general["backend"]?.string ?? ""
+    let isSecond =
+      format?.lowercased() == "gptq_v2" || backend.hasPrefix("auto_round") && !backend.contains("gptq")
     let middle = UInt8(1 << (zeros.bits - 1))
     guard settings.general["sym"]?.bool != false, let only = try onlyNumber(zeros),
       only == middle || only == middle - 1
