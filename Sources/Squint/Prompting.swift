@@ -53,7 +53,6 @@ extension Model {
     let marker = sees ? PromptText.own(markup.marker) : .own(PictureMarkup.publicMarker)
     var marked = PromptText()
     let pieces = PictureMarkup.pieces(of: text)
-    if !pieces.contains(.image) { for _ in pictures { marked.append(marker) } }
     for piece in pieces {
       switch piece {
       case .image: marked.append(marker)
@@ -61,7 +60,49 @@ extension Model {
       case .escaped: marked.append(.content(PictureMarkup.publicMarker))
       }
     }
+    if sees, !pieces.contains(.image) {
+      if let prompt = try prompt(withTokens: marked, pictures: pictures, addSpecialTokens: addSpecialTokens) {
+        return prompt
+      }
+      // Without places the pictures come first.
+      marked = pictures.reduce(into: PromptText()) { front, _ in front.append(marker) } + marked
+    }
     return try prompt(marked: marked, pictures: pictures, addSpecialTokens: addSpecialTokens, pictureTokens)
+  }
+
+  /// The prompt of `text`, in which the checkpoint's own image token stands for the rows of a picture, without what is around
+  /// them elsewhere; nil where the text does not have it, or has it as the marker.
+  private func prompt(
+    withTokens text: PromptText, pictures: [Picture], addSpecialTokens: Bool
+  ) throws(SquintError) -> Prompt? {
+    guard let token = markup.token, markup.tokenText != markup.marker else { return nil }
+    let parts = text.pieces(around: markup.tokenText)
+    guard parts.count > 1 else { return nil }
+    guard parts.count - 1 == pictures.count else {
+      throw Self.mismatch(places: parts.count - 1, pictures: pictures.count)
+    }
+    guard let tokenizer else { throw noTokenizer }
+    try checkRows(of: pictures)
+    var whole = parts[0]
+    for (picture, part) in zip(pictures, parts.dropFirst()) {
+      whole.append(.own(String(repeating: markup.tokenText, count: picture.rows)))
+      whole.append(part)
+    }
+    let tokens: [Int32]
+    do throws(SquintError) {
+      tokens = try tokenizer.encode(whole, addSpecialTokens: addSpecialTokens, controls: pictureTokens)
+    } catch {
+      throw error.naming(file.path)
+    }
+    return try place(pictures, in: tokens, at: token)
+  }
+
+  private func checkRows(of pictures: [Picture]) throws(SquintError) {
+    let rows = pictures.reduce(0) { $0 + $1.rows }
+    guard rows <= Self.mostRows else {
+      throw SquintError(
+        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
+    }
   }
 
   /// The prompt of these tokens, in which the image token (as often as a picture has rows) stands for the pictures, in order:
@@ -126,11 +167,7 @@ extension Model {
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
       return prompt
     }
-    let rows = pictures.reduce(0) { $0 + $1.rows }
-    guard rows <= Self.mostRows else {
-      throw SquintError(
-        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
-    }
+    try checkRows(of: pictures)
     // As the checkpoint's processor does it: the text with as many image tokens as there are rows is tokenized whole.
     var whole = parts[0]
     for (picture, part) in zip(pictures, parts.dropFirst()) {

@@ -52,11 +52,11 @@ struct Chat: ParsableCommand {
       switch Self.question() {
       case .said(let text, let isCommand): said = (text, isCommand)
       case .end:
-        if isTalking { Terminal.note("") }
+        if isTalking { Terminal.endTypedLine() }
         return
       case .interrupted:
         // Ctrl-C at the prompt drops the line; a second one with nothing said between ends the conversation.
-        Terminal.note("")
+        if isTalking { Terminal.endTypedLine() }
         if wasInterrupted { throw ExitCode(Interrupt.exitCode) }
         wasInterrupted = true
         Terminal.note("Ctrl-C again, or Ctrl-D, to end")
@@ -67,8 +67,8 @@ struct Chat: ParsableCommand {
       guard said.isCommand, let word = words.first, word.hasPrefix("/") else {
         guard !words.isEmpty else { continue }
         Interrupt.ask([SIGINT])
-        report { () throws(SquintError) in try conversation.ask(said.text.repaired) }
-        if stats, let statistics = conversation.statistics { Terminal.note(statistics.line) }
+        let isAnswered = report { () throws(SquintError) in try conversation.ask(said.text.repaired) }
+        if stats, isAnswered, let statistics = conversation.statistics { Terminal.note(statistics.line) }
         continue
       }
       switch word {
@@ -101,8 +101,17 @@ struct Chat: ParsableCommand {
     .usage, "stdin is the conversation, and cannot be a picture; give the file of one")
 
   /// In a conversation an error is told, and the conversation goes on.
-  private func report(_ body: () throws(SquintError) -> Void) {
-    do { try body() } catch { Terminal.report(error) }
+  ///
+  /// - Returns: whether there was none.
+  @discardableResult
+  private func report(_ body: () throws(SquintError) -> Void) -> Bool {
+    do {
+      try body()
+      return true
+    } catch {
+      Terminal.report(error)
+      return false
+    }
   }
 
   private enum Question {
@@ -126,7 +135,9 @@ struct Chat: ParsableCommand {
       switch LineEditor.next(". ") {
       case .text(let line): text += "\n" + line
       case .interrupted: return .interrupted
-      case .end: return .said(text.trimmed, isCommand: false)
+      case .end:
+        if isatty(STDIN_FILENO) == 1 { Terminal.endTypedLine() }
+        return .said(text.trimmed, isCommand: false)
       }
     }
     return .said(String(text.trimmed.dropLast(mark.count)).trimmed, isCommand: false)
@@ -182,6 +193,7 @@ private struct Conversation {
     messages = prompting.beginning
     pictures = []
     waiting = []
+    notes = []
     session.truncate(to: 0)
   }
 

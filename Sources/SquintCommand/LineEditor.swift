@@ -108,6 +108,8 @@ enum LineEditor {
       }
     }
     defer { for (number, handler) in zip(signals, before) { signal(number, handler) } }
+    // Before the prompt is shown: libedit does it behind it, and what is typed between would be echoed twice.
+    _ = edit_set_raw(editor, 1)
     var count: Int32 = 0
     guard let read = el_gets(editor, &count), count > 0 else {
       return Interrupt.cancellation.isCancelled ? .interrupted : .end

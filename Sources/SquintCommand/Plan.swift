@@ -108,13 +108,12 @@ struct Plan: ParsableCommand {
       return
     }
     let parts = plan.parts
-    var table = TextTable(["phase"] + parts.map(\.name) + ["together", ""])
-    for phase in plan.phases {
-      let sizes = plan.sizes(in: phase)
-      table.add(
-        [phase.name] + parts.map { part in readableSize(sizes[part.name] ?? 0) }
-          + [readableSize(phase.byteCount), SessionPlan.meanings[phase.name] ?? ""])
-    }
+    let held = plan.phases.map { plan.sizes(in: $0) }
+    var table = TextTable([""] + plan.phases.map(\.name))
+    for part in parts { table.add([part.name] + held.map { readableSize($0[part.name] ?? 0) }) }
+    table.add(["together"] + plan.phases.map { readableSize($0.byteCount) })
+    var happenings = TextTable(["phase", "what happens"])
+    for phase in plan.phases { happenings.add([phase.name, SessionPlan.meanings[phase.name] ?? ""]) }
     var legend = TextTable(["part", "what it is"])
     for part in parts { legend.add([part.name, part.meaning]) }
     var costs = TextTable(["a picture of", "takes of the context", "decoded", "and at most in all"])
@@ -129,6 +128,7 @@ struct Plan: ParsableCommand {
       \(printable(model.name)): \(plan.summary)
 
       \(table.text)
+      \(happenings.text)
       \(legend.text)
       \(pictures.isEmpty ? "" : costs.text + "\n")\
       \(plan.streaming.map { $0 + "\n" } ?? "")\

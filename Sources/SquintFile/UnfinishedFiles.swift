@@ -37,6 +37,9 @@ package enum UnfinishedFiles {
     }
   }
 
+  /// Called by a signal that ends the program: the program's screen is left as its next user wants it.
+  package nonisolated(unsafe) static var leavesScreen: @convention(c) () -> Void = {}
+
   /// From now on no signal that ends the program leaves a temporary file behind, but for SIGKILL. Signals that are ignored, or
   /// have a handler, stay as they are; a handler that ends the program calls `removeAll`.
   package static func removeOnSignals() {
@@ -49,6 +52,7 @@ package enum UnfinishedFiles {
       SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF,
     ] {
       let before = signal(number) { number in
+        UnfinishedFiles.leavesScreen()
         UnfinishedFiles.removeAll()
         signal(number, SIG_DFL)
         // It is blocked while its handler runs, and ends the program when that returns.

@@ -33,8 +33,8 @@ package final class Progress: Sendable {
     }
     guard isDue else { return }
     let texts = texts()
-    let width = Terminal.columns
-    guard let text = texts.first(where: { columns(of: printable($0)) < width }) ?? texts.last else { return }
+    let width = Terminal.statusColumns
+    guard let text = texts.first(where: { columns(of: printable($0)) <= width }) ?? texts.last else { return }
     Terminal.showStatus(text)
   }
 

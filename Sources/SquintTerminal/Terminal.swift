@@ -106,6 +106,7 @@ package enum Terminal {
       _exit(SquintError.Kind.inputOutput.rawValue)
     }
     Interrupt.prepare()
+    UnfinishedFiles.leavesScreen = { Terminal.leave() }
     // All others that end the program.
     UnfinishedFiles.removeOnSignals()
   }
@@ -160,6 +161,11 @@ package enum Terminal {
     exit(error.exitCode)
   }
 
+  /// Ends the line on which a person has typed, on the screen that there is.
+  package static func endTypedLine() {
+    if screen >= 0 { _ = put("\n", screen) }
+  }
+
   /// Begins a new line on stderr where an answer stands in the middle of one.
   private static func endLine() {
     guard isStderrTerminal, lastLine.load(ordering: .relaxed) == LastLine.text.rawValue else { return }
@@ -169,14 +175,17 @@ package enum Terminal {
 
   // MARK: The status line
 
+  /// The columns of a status line. Behind it there is room for the terminal's echo of Ctrl-C, which must not begin another line;
+  /// a character in the last column would make some terminals do so, too.
+  static var statusColumns: Int { max(columns - 4, 1) }
+
   /// Shows `text` as the status line, cut to the window, where stderr is a terminal and we are in its foreground.
   static func showStatus(_ text: String) {
     guard isRewritable else { return }
     // A program in the background does not write across what its shell does; -1: it is not our shell's terminal.
     let foreground = tcgetpgrp(STDERR_FILENO)
     guard foreground == -1 || foreground == getpgrp() else { return }
-    // A character in the last column would make some terminals go on to the next line.
-    let line = cut(printable(text), columns: columns - 1)
+    let line = cut(printable(text), columns: statusColumns)
     state.withLock { state in
       guard line != state.status, lastLine.load(ordering: .relaxed) != LastLine.text.rawValue else { return }
       state.status = line
@@ -209,7 +218,7 @@ package enum Terminal {
     state.withLock { state in
       clear(&state)
       endLine()
-      if isStderrTerminal, !prompt.isEmpty { _ = put(prompt, STDERR_FILENO) }
+      if screen >= 0, !prompt.isEmpty { _ = put(prompt, screen) }
     }
     let hasModes = tcgetattr(STDIN_FILENO, modes) == 0
     lastLine.store(LastLine.text.rawValue, ordering: .relaxed)

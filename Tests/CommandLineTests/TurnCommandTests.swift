@@ -58,7 +58,8 @@ import Testing
       "chat", model, "--temperature", "0", "--context", "40", input: "Hi\nAnd now?\nAnd now?\n/reset\nHi\n")
     #expect(outcome.status == 0)
     let lines = outcome.error.split(separator: "\n").map(String.init)
-    #expect(lines.count { $0.contains("40 tokens is full") } <= 1)
+    // Once for each conversation.
+    #expect(lines.count { $0.contains("40 tokens is full") } == 2, "\(outcome.error)")
     #expect(lines.count { $0.hasPrefix("squint: the prompt has") && $0.contains("/reset") } >= 2, "\(outcome.error)")
     // After /reset it answers again, and the same.
     let answers = outcome.text

@@ -82,7 +82,7 @@ import Testing
     #expect(
       try message(#"{"weight_map": {"x": "a.safetensors", "y": "a.safetensors", "z": "b.safetensors"}}"#) == "no error")
     #expect(try message(#"{"weight_map": {"z": "a.safetensors"}}"#) == "no error")  // it is in the other one
-    #expect(try message(#"{"weight_map": {"w": "a.safetensors"}}"#).contains("a.safetensors: tensor w is missing"))
+    #expect(try message(#"{"weight_map": {"w": "a.safetensors"}}"#) == "no error")  // what needs it says so
     #expect(try message(#"{"weight_map": {"x": "c.safetensors"}}"#) == "no error")
     #expect(
       try message(#"{"weight_map": {"w": "c.safetensors", "v": "d.safetensors"}}"#)

@@ -224,8 +224,9 @@ import Testing
 
   @Test func namesThatAreNoFiles() throws {
     for (source, part) in [
-      ("https://huggingface.co/HuggingFaceTB/SmolVLM-256M-Instruct", "this is a URL"),
-      ("file:///models/x", "this is a URL"), ("hf:HuggingFaceTB/SmolVLM-256M-Instruct", "hf download"),
+      ("https://huggingface.co/HuggingFaceTB/SmolVLM-256M-Instruct", "hf download HuggingFaceTB/SmolVLM-256M-Instruct"),
+      ("https://example.org/model.gguf", "this is a URL"), ("file:///models/x", "this is a URL"),
+      ("hf:HuggingFaceTB/SmolVLM-256M-Instruct", "hf download"),
       ("HuggingFaceTB/SmolVLM-256M-Instruct", "hf download HuggingFaceTB/SmolVLM-256M-Instruct --local-dir"),
       ("data:application/octet-stream;base64,AAAA", "data URI"),
       ("data:image/png;base64," + String(repeating: "A", count: 100_000), "data URI"),

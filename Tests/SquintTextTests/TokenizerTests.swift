@@ -200,6 +200,12 @@ import Testing
     unmarked["tokenizer.ggml.token_type"] = .integers(tokens.map { _ in 1 })
     #expect(GGUFTokenizer.unmarkedTurnEnds(metadata: metadata).isEmpty)
     #expect(GGUFTokenizer.unmarkedTurnEnds(metadata: unmarked) == ["<|endoftext|>", "<|im_end|>"])
+    // One that merges make is an ordinary word.
+    let made = [("<", "|im_end|>")]
+    unmarked["tokenizer.ggml.merges"] = .strings(
+      (merges.map { $0.joined(separator: " ") } + made.map { "\($0) \($1)" }).map { ByteString(Array($0.utf8)) })
+    #expect(GGUFTokenizer.unmarkedTurnEnds(metadata: unmarked) == ["<|endoftext|>"])
+    unmarked["tokenizer.ggml.merges"] = metadata["tokenizer.ggml.merges"]
     #expect(
       try GGUFTokenizer.definition(metadata: unmarked, name: "model.gguf").addedTokens
         == expected.addedTokens.filter { $0.content != "<|im_start|>" })

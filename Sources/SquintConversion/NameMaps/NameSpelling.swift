@@ -187,7 +187,8 @@ struct SpelledTensors: TensorSource {
     if twice > 0 {
       notes.append("\(place): \(grouped(twice)) tensors are stored twice under two names; each is used once")
     }
-    if isTied != false, let names = spelling.sharedNames { shareHead(names) }
+    // nanoVLM always leaves the embedding's name out.
+    if isTied != false || spelling == .nanoVLM, let names = spelling.sharedNames { shareHead(names) }
   }
 
   /// Of two names of one tensor safetensors keeps the first in the alphabet: the head's, where the embedding serves as head.

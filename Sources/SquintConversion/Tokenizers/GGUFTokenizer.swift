@@ -8,13 +8,20 @@ public enum GGUFTokenizer {
 
   /// The ends of turns that `metadata` calls ordinary tokens, as some converters write them: control tokens all the same, as in
   /// llama.cpp.
+  ///
+  /// One that merges make is an ordinary token all the same: Qwen2.5's vocabulary has "</s>" as web pages write it.
   package static func unmarkedTurnEnds(metadata: [String: GGUFValue]) -> [String] {
     let texts = metadata["tokenizer.ggml.tokens"]?.strings ?? []
     let types = metadata["tokenizer.ggml.token_type"]?.integers ?? []
-    return zip(texts, types).compactMap { text, type in
-      guard type == TokenType.normal.rawValue, let text = text.text, TurnEnds.names.contains(text) else { return nil }
+    let unmarked = texts.indices.compactMap { id -> String? in
+      let isNormal = types.isEmpty || id < types.count && types[id] == TokenType.normal.rawValue
+      guard isNormal, let text = texts[id].text, TurnEnds.names.contains(text) else { return nil }
       return text
     }
+    guard !unmarked.isEmpty, let merges = metadata["tokenizer.ggml.merges"]?.strings else { return unmarked }
+    let made = Set(
+      merges.lazy.compactMap { $0.text?.filter { $0 != " " } }.filter { unmarked.contains($0) })
+    return unmarked.filter { !made.contains($0) }
   }
 
   /// The definition that `metadata` holds; errors call the file `name`.
@@ -37,6 +44,7 @@ public enum GGUFTokenizer {
     guard types.isEmpty || types.count == texts.count else {
       throw bad("\(grouped(types.count)) token types for \(grouped(texts.count)) tokens")
     }
+    let turnEnds = Set(unmarkedTurnEnds(metadata: metadata))
     let isByteLevel = kind == "gpt2"
     var definition =
       isByteLevel
@@ -55,7 +63,7 @@ public enum GGUFTokenizer {
         }
         type = known
       }
-      if type == .normal, TurnEnds.names.contains(text) { type = .control }
+      if type == .normal, turnEnds.contains(text) { type = .control }
       guard type != .unused else { continue }  // padding that converters add
       // A byte token must be found by its name, and no score makes merges of it.
       let isMergeable = type == .normal || type == .byte || (type == .userDefined && !isByteLevel)

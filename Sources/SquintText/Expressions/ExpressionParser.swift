@@ -475,9 +475,12 @@ struct ExpressionParser {
       name.append(scalar)
       place += 1
     }
-    guard take(":]"), let set = ScalarSet.named(String(name)) else {
+    // In brackets punctuation has the symbols, too; as a property it has not.
+    let symbols = String(name) == "punct" ? ScalarSet.named("S") : nil
+    guard take(":]"), let named = ScalarSet.named(String(name)) else {
       throw bad("a class of characters that is not known", place - start + 1)
     }
+    let set = symbols.map(named.union) ?? named
     return isNegative ? set.complement : set
   }
 

@@ -144,7 +144,7 @@ struct ScalarSet: Equatable {
     case "cntrl": return category("Cc")
     case "blank": return category("Zs").union(ScalarSet(scalar: 0x09))
     case "xdigit": return hexadecimalDigit
-    case "punct": return category("P").union(category("S"))
+    case "punct": return category("P")
     case "xnumeric": return extra(1)
     case "xpunctuation": return extra(2)
     case "alpha", "alphabetic": return extra(4)

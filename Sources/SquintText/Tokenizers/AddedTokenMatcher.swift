@@ -142,8 +142,9 @@ struct AddedTokenMatcher: Sendable {
           }
         }
         if done < start { body(-1, done, start) }
-        body(token.id, start, end)
-        done = end
+        // Where the token before it took all of it, as one of white space, nothing is left.
+        if start < end { body(token.id, start, end) }
+        done = max(done, end)
       }
     }
     if done < text.end { body(-1, done, text.end) }
