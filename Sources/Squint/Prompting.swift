@@ -61,48 +61,16 @@ extension Model {
       }
     }
     if sees, !pieces.contains(.image) {
-      if let prompt = try prompt(withTokens: marked, pictures: pictures, addSpecialTokens: addSpecialTokens) {
-        return prompt
+      // The checkpoint's own image token is a place, too: for the rows alone, without what is around them elsewhere.
+      if markup.token != nil, markup.tokenText != markup.marker, marked.pieces(around: markup.tokenText).count > 1 {
+        return try prompt(
+          marked: marked, by: markup.tokenText, { [.rows(0..<$0.rows)] }, pictures: pictures,
+          addSpecialTokens: addSpecialTokens, pictureTokens)
       }
       // Without places the pictures come first.
       marked = pictures.reduce(into: PromptText()) { front, _ in front.append(marker) } + marked
     }
     return try prompt(marked: marked, pictures: pictures, addSpecialTokens: addSpecialTokens, pictureTokens)
-  }
-
-  /// The prompt of `text`, in which the checkpoint's own image token stands for the rows of a picture, without what is around
-  /// them elsewhere; nil where the text does not have it, or has it as the marker.
-  private func prompt(
-    withTokens text: PromptText, pictures: [Picture], addSpecialTokens: Bool
-  ) throws(SquintError) -> Prompt? {
-    guard let token = markup.token, markup.tokenText != markup.marker else { return nil }
-    let parts = text.pieces(around: markup.tokenText)
-    guard parts.count > 1 else { return nil }
-    guard parts.count - 1 == pictures.count else {
-      throw Self.mismatch(places: parts.count - 1, pictures: pictures.count)
-    }
-    guard let tokenizer else { throw noTokenizer }
-    try checkRows(of: pictures)
-    var whole = parts[0]
-    for (picture, part) in zip(pictures, parts.dropFirst()) {
-      whole.append(.own(String(repeating: markup.tokenText, count: picture.rows)))
-      whole.append(part)
-    }
-    let tokens: [Int32]
-    do throws(SquintError) {
-      tokens = try tokenizer.encode(whole, addSpecialTokens: addSpecialTokens, controls: pictureTokens)
-    } catch {
-      throw error.naming(file.path)
-    }
-    return try place(pictures, in: tokens, at: token)
-  }
-
-  private func checkRows(of pictures: [Picture]) throws(SquintError) {
-    let rows = pictures.reduce(0) { $0 + $1.rows }
-    guard rows <= Self.mostRows else {
-      throw SquintError(
-        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
-    }
   }
 
   /// The prompt of these tokens, in which the image token (as often as a picture has rows) stands for the pictures, in order:
@@ -126,11 +94,17 @@ extension Model {
   /// No context is as long; each row is a text before it is a token.
   private static let mostRows = 1 << 20
 
-  /// The prompt of `text`, in which each `markup.marker` that is its own stands for a picture, and no token of `controls` is found
-  /// in content.
+  /// The prompt of `text`, in which each marker that is its own stands for a picture, and no token of `controls` is found in
+  /// content.
+  ///
+  /// - Parameters:
+  ///   - marker: what marks a place; nil: `markup.marker`.
+  ///   - pieces: what a picture becomes there; nil: what `markup` makes of it.
   private func prompt(
-    marked text: PromptText, pictures: [Picture], addSpecialTokens: Bool, _ controls: Set<Int32>
+    marked text: PromptText, by marker: String? = nil, _ pieces: ((Picture) -> [PictureMarkup.Piece])? = nil,
+    pictures: [Picture], addSpecialTokens: Bool, _ controls: Set<Int32>
   ) throws(SquintError) -> Prompt {
+    let pieces = pieces ?? { self.markup.pieces($0.size) }
     guard let tokenizer else { throw noTokenizer }
     func tokens(_ text: PromptText, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
       let tokens: [Int32]
@@ -142,7 +116,7 @@ extension Model {
       try checkVocabulary(tokens)
       return tokens
     }
-    let parts = sees ? text.pieces(around: markup.marker) : [text]
+    let parts = sees ? text.pieces(around: marker ?? markup.marker) : [text]
     guard parts.count - 1 == pictures.count else {
       throw Self.mismatch(places: parts.count - 1, pictures: pictures.count)
     }
@@ -156,7 +130,7 @@ extension Model {
       }
       try append(parts[0])
       for (picture, part) in zip(pictures, parts.dropFirst()) {
-        for piece in markup.pieces(picture.size) {
+        for piece in pieces(picture) {
           switch piece {
           case .text(let text): try append(.own(text))
           case .rows(let rows): prompt.append(rows, of: picture)
@@ -167,11 +141,15 @@ extension Model {
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
       return prompt
     }
-    try checkRows(of: pictures)
+    let rows = pictures.reduce(0) { $0 + $1.rows }
+    guard rows <= Self.mostRows else {
+      throw SquintError(
+        .usage, "the pictures take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
+    }
     // As the checkpoint's processor does it: the text with as many image tokens as there are rows is tokenized whole.
     var whole = parts[0]
     for (picture, part) in zip(pictures, parts.dropFirst()) {
-      for piece in markup.pieces(picture.size) {
+      for piece in pieces(picture) {
         switch piece {
         case .text(let text): whole.append(.own(text))
         case .rows(let rows): whole.append(.own(String(repeating: markup.tokenText, count: rows.count)))

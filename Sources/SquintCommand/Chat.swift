@@ -52,11 +52,11 @@ struct Chat: ParsableCommand {
       switch Self.question() {
       case .said(let text, let isCommand): said = (text, isCommand)
       case .end:
-        if isTalking { Terminal.endTypedLine() }
+        Terminal.endTypedLine()
         return
       case .interrupted:
         // Ctrl-C at the prompt drops the line; a second one with nothing said between ends the conversation.
-        if isTalking { Terminal.endTypedLine() }
+        Terminal.endTypedLine()
         if wasInterrupted { throw ExitCode(Interrupt.exitCode) }
         wasInterrupted = true
         Terminal.note("Ctrl-C again, or Ctrl-D, to end")
@@ -136,7 +136,7 @@ struct Chat: ParsableCommand {
       case .text(let line): text += "\n" + line
       case .interrupted: return .interrupted
       case .end:
-        if isatty(STDIN_FILENO) == 1 { Terminal.endTypedLine() }
+        Terminal.endTypedLine()
         return .said(text.trimmed, isCommand: false)
       }
     }

@@ -118,7 +118,7 @@ enum StandardInput {
       let count = read(STDIN_FILENO, &chunk, chunk.count)
       if count < 0 && errno == EINTR { continue }
       guard count >= 0 else {
-        throw SquintError(.noInput, "stdin cannot be read: \(String(cString: strerror(errno)))")
+        throw SquintError(.noInput, "stdin cannot be read: \(systemMessage(errno))")
       }
       guard count > 0 else { break }
       bytes += chunk[..<count]
@@ -139,26 +139,20 @@ enum StandardInput {
     if isReady(within: patience.caller) { return true }
     guard waiting == .always || isPipeline else { return false }
     if isReady(within: patience.silent - patience.caller) { return true }
-    Terminal.note(
-      "squint: waiting for stdin\(waiting == .always ? "" : ", for \(patience.pipeline / 1000) seconds"); Ctrl-C ends")
+    Terminal.report(
+      "waiting for stdin\(waiting == .always ? "" : ", for \(patience.pipeline / 1000) seconds"); Ctrl-C ends")
     guard waiting == .briefly else {
       while !isReady(within: 3_600_000) {}
       return true
     }
     if isReady(within: patience.pipeline - patience.silent) { return true }
-    Terminal.note(
-      "squint: note: nothing came on stdin; the question is asked without it (- as the question waits for it)")
+    Terminal.report(
+      "note: nothing came on stdin; the question is asked without it (- as the question waits for it)")
     return false
   }
 
   private static func isReady(within milliseconds: Int) -> Bool {
-    let start = ContinuousClock.now
-    while true {
-      let left = milliseconds - Int((ContinuousClock.now - start) / .milliseconds(1))
-      guard left > 0 else { return false }
-      var event = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
-      if poll(&event, 1, Int32(left)) > 0 { return true }
-    }
+    waitForInput(STDIN_FILENO, milliseconds: milliseconds)
   }
 
   /// Whether a program of the same job, but not the one that started this one, has stdin's pipe open: then it stands before this one

@@ -293,12 +293,9 @@ private struct SourceUse {
 private enum UnmappedName {
   /// Components with which programs name encoders, projectors and what belongs to them.
   private static let senses: Set<Substring> = [
-    "vision_tower", "vision_model", "vision_encoder", "vision_backbone", "vision_embed_tokens", "vision_proj",
-    "vision_projection", "vision_adapter", "visual", "vision", "vit", "vpm", "resampler", "image_encoder",
-    "image_newline", "img_processor", "img_projection", "multi_modal_projector", "mm_projector", "connector",
-    "embed_vision", "perceiver", "perceiver_resampler", "qformer", "query_tokens", "aligner", "audio_tower",
-    "audio_encoder", "audio_model", "audio_projector", "embed_audio", "speech_encoder", "speech_projector",
-    "encoder_projector", "graph_tower", "ts_encoder", "mlp1",
+    "vpm", "resampler", "multi_modal_projector", "mm_projector", "connector", "perceiver", "perceiver_resampler",
+    "qformer",
+    "query_tokens", "aligner", "embed_audio", "encoder_projector", "graph_tower", "ts_encoder", "mlp1",
   ]
   /// GGUF's, which begin a name.
   private static let ggufSenses: Set<Substring> = ["v", "mm", "a"]

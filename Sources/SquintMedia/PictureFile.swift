@@ -141,7 +141,7 @@ private struct PipeReader {
     var total = 0
     while true {
       let patience = hasWriter ? Self.patience.byte : Self.patience.writer
-      let isReady = wait(patience)
+      let isReady = waitForInput(descriptor, milliseconds: patience)
       guard isReady || !hasWriter else { throw silent(patience) }
       let count = buffer.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
       if count < 0 && errno == EAGAIN { hasWriter = true }
@@ -172,17 +172,6 @@ private struct PipeReader {
         throw SquintError(.doesNotFit, "\(name): there is no memory for the picture: \(systemMessage(errno))")
       }
       done += count
-    }
-  }
-
-  /// Waits until something has come, or the end, or `patience` is over; returns whether that was not why.
-  private func wait(_ patience: Int) -> Bool {
-    let start = ContinuousClock.now
-    while true {
-      let left = patience - Int((ContinuousClock.now - start) / .milliseconds(1))
-      guard left > 0 else { return false }
-      var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-      if poll(&event, 1, Int32(left)) > 0 { return true }
     }
   }
 

@@ -161,9 +161,9 @@ package enum Terminal {
     exit(error.exitCode)
   }
 
-  /// Ends the line on which a person has typed, on the screen that there is.
+  /// Ends the line on which a person has typed, on the screen that there is; nothing where stdin is no terminal.
   package static func endTypedLine() {
-    if screen >= 0 { _ = put("\n", screen) }
+    if screen >= 0, isatty(STDIN_FILENO) == 1 { _ = put("\n", screen) }
   }
 
   /// Begins a new line on stderr where an answer stands in the middle of one.
