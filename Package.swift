@@ -3,7 +3,7 @@ import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
 // squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
-// SquintFile > CKernels, CPictures, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF. CSquintNano, the model that is part of squint,
+// SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF. CSquintNano, the model that is part of squint,
 // belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
   name: "squint",
@@ -35,13 +35,13 @@ let package = Package(
     .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
-    .target(name: "SquintMedia", dependencies: ["CPictures", "CWebP", "CGIF", "CSystem", "SquintFile"]),
+    .target(name: "SquintMedia", dependencies: ["CImages", "CWebP", "CGIF", "CSystem", "SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash", "CSystem"]),
     .target(name: "CSystem"),
     .target(name: "CKernels"),
     .target(name: "CSquintNano", cSettings: [.headerSearchPath("../../models")]),
-    .target(name: "CPictures", dependencies: ["CJPEG", "CPNG"]),
+    .target(name: "CImages", dependencies: ["CJPEG", "CPNG"]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CEdit", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),

@@ -18,10 +18,10 @@ package struct ChatFormat: Sendable {
   /// - Parameters:
   ///   - source: the template; empty where there is none.
   ///   - stopTokens: those that the file names.
-  ///   - pictures: the token that stands for rows of pictures, and all that is written around them.
+  ///   - images: the token that stands for rows of images, and all that is written around them.
   package init(
     source: String, tokenizer: Tokenizer?, stopTokens: Set<Int32> = [],
-    pictures: (token: Int32?, texts: String) = (nil, "")
+    images: (token: Int32?, texts: String) = (nil, "")
   ) {
     var template: ChatTemplate?
     var failure: SquintError?
@@ -49,10 +49,10 @@ package struct ChatFormat: Sendable {
 
     let added = tokenizer.addedTokens
     var ends = TurnEnds.ids(in: added)
-    // What people never spell by chance, and what the template, or a picture, writes.
-    let written = source + pictures.texts
+    // What people never spell by chance, and what the template, or an image, writes.
+    let written = source + images.texts
     controls.formUnion(ends)
-    if let token = pictures.token { controls.insert(token) }
+    if let token = images.token { controls.insert(token) }
     for token in added where token.isSpecial || Self.isControl(token.content, written: written) {
       controls.insert(token.id)
     }

@@ -3,9 +3,9 @@ import SquintFile
 import SquintMedia
 import SquintModels
 
-/// Looks at pictures without a decoder: what the encoder, or the projector, makes of them.
+/// Looks at images without a decoder: what the encoder, or the projector, makes of them.
 public final class Embedder {
-  /// Where on its way to the decoder a picture is taken.
+  /// Where on its way to the decoder an image is taken.
   public enum Stage: String, CaseIterable, Sendable {
     /// The normalized numbers that the encoder takes: [tiles, 3, height, width].
     case pixels
@@ -25,7 +25,7 @@ public final class Embedder {
   ///
   /// - Parameters:
   ///   - stage: what is wanted.
-  ///   - side: the side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
+  ///   - side: the side in pixels that images are resized and cut to; nil: as the checkpoint says.
   ///   - memory: the bytes that the whole process may take; nil: what is free.
   /// - Throws: `noInput` where the file cannot be read, `badData` where it is not sound, `usage` where it has no encoder.
   public convenience init(
@@ -57,40 +57,40 @@ public final class Embedder {
     }
   }
 
-  /// Computes what the picture at `path` becomes.
+  /// Computes what the image at `path` becomes.
   ///
   /// - Parameters:
   ///   - begin: called once with the shape of all that comes.
   ///   - progress: called now and then, with how far it is.
   ///   - visit: called with each tile's part in turn, as counted by `TileLayout`; returns whether to go on.
-  /// - Throws: `noInput`, `badData` for the picture; `doesNotFit` where the memory does not hold it.
+  /// - Throws: `noInput`, `badData` for the image; `doesNotFit` where the memory does not hold it.
   public func embed(
     _ path: String, begin: ([Int]) throws(SquintError) -> Void, progress: (SessionProgress) -> Void = { _ in },
     visit: (_ tile: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
   ) throws(SquintError) {
-    let picture = try Picture(path: path, vision)
-    let layout = picture.size.layout
-    func tiles() throws(SquintError) -> TiledPicture {
-      _ = try picture.tiles(while: {
-        progress(.decode(picture: 0, of: 1))
+    let image = try Image(path: path, vision)
+    let layout = image.size.layout
+    func tiles() throws(SquintError) -> TiledImage {
+      _ = try image.tiles(while: {
+        progress(.decode(image: 0, of: 1))
         return true
       })
-      return try picture.tiles()
+      return try image.tiles()
     }
     if stage == .pixels {
       let tiles = try tiles()
       try begin([layout.count, 3, layout.height, layout.width])
       for tile in 0..<layout.count {
         let planes = Self.planes(tiles, tile: tile, levels: vision.processor.levels)
-        let goesOn = try planes.withElements { (planes) throws(SquintError) in try visit(tile, layout.count, planes) }
-        guard goesOn else { return }
+        let shouldContinue = try planes.withElements { (planes) throws(SquintError) in try visit(tile, layout.count, planes) }
+        guard shouldContinue else { return }
       }
       return
     }
     guard stage == .encoder || vision.projector != nil else {
       throw SquintError(.usage, "\(file.path): there is no projector in this file; --stage encoder")
     }
-    let (plan, regions) = try self.plan(picture)
+    let (plan, regions) = try self.plan(image)
     let arena = try Arena(plan)
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
     let engine = try Vision.Engine(vision, regions, reader: DirectReader(file), in: arena, compute)
@@ -100,7 +100,7 @@ public final class Embedder {
     let rows = stage == .encoder ? try vision.featureRows(layout) : regions.rowCapacity
     try begin([layout.count * rows, width])
     for tile in 0..<layout.count {
-      var goesOn = true
+      var shouldContinue = true
       let isFinished = try engine.encode(
         tiles, tiles: tile..<tile + 1,
         while: {
@@ -113,16 +113,16 @@ public final class Embedder {
           try engine.project(features, layout, first: 0)
           part = engine.rows
         }
-        goesOn = try visit(tile, layout.count, UnsafeBufferPointer(start: part.data, count: rows * width))
+        shouldContinue = try visit(tile, layout.count, UnsafeBufferPointer(start: part.data, count: rows * width))
       }
-      guard isFinished, goesOn else { return }
+      guard isFinished, shouldContinue else { return }
     }
     withExtendedLifetime(arena) {}
   }
 
-  /// The buffers for `picture`, where the encoder's weights that do not fit are read again for each tile.
-  private func plan(_ picture: Picture) throws(SquintError) -> (ArenaPlan, Vision.Regions) {
-    let layout = picture.size.layout
+  /// The buffers for `image`, where the encoder's weights that do not fit are read again for each tile.
+  private func plan(_ image: Image) throws(SquintError) -> (ArenaPlan, Vision.Regions) {
+    let layout = image.size.layout
     let parts = vision.encoderWeights.parts
     func plan(_ residency: Residency) throws(SquintError) -> (ArenaPlan, Vision.Regions, bytes: Int) {
       var plan = ArenaPlan()
@@ -135,8 +135,8 @@ public final class Embedder {
       let stacks = (threads - 1) * Workers.stackBytes + (residency.streamsNothing ? 0 : WeightStream.stackBytes)
       return (
         plan, regions,
-        machine.processBytes + Machine.growthBytes + stacks + weights + plan.byteCount + picture.size.decodingBytes
-          + picture.size.heldBytes
+        machine.processBytes + Machine.growthBytes + stacks + weights + plan.byteCount + image.size.decodingBytes
+          + image.size.heldBytes
       )
     }
     let machine = Machine()
@@ -150,7 +150,7 @@ public final class Embedder {
     guard found.bytes <= budget else {
       throw SquintError(
         .doesNotFit,
-        "\(picture.path): looking at it takes \(grouped(found.bytes)) bytes, and \(grouped(budget)) are "
+        "\(image.path): looking at it takes \(grouped(found.bytes)) bytes, and \(grouped(budget)) are "
           + (memory == nil
             ? "free; end other programs, or take a smaller model"
             : "allowed; --memory \((found.bytes >> 20) + 1)M would do"))
@@ -159,13 +159,13 @@ public final class Embedder {
   }
 
   /// The numbers [3, height, width] of one tile.
-  private static func planes(_ picture: TiledPicture, tile: Int, levels: [Float]) -> [Float] {
-    let plane = picture.layout.height * picture.layout.width
+  private static func planes(_ image: TiledImage, tile: Int, levels: [Float]) -> [Float] {
+    let plane = image.layout.height * image.layout.width
     return [Float](unsafeUninitializedCapacity: 3 * plane) { planes, count in
       for channel in 0..<3 {
         for pixel in 0..<plane {
           planes[channel * plane + pixel] =
-            levels[channel * 256 + Int(picture.pixels[(tile * plane + pixel) * 3 + channel])]
+            levels[channel * 256 + Int(image.pixels[(tile * plane + pixel) * 3 + channel])]
         }
       }
       count = 3 * plane

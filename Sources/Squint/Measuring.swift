@@ -30,15 +30,15 @@ extension Session {
     )
   }
 
-  /// What looking at `picture` takes. The conversation is forgotten.
-  public func measure(_ picture: Picture) throws(SquintError) -> EncodingStatistics {
+  /// What looking at `image` takes. The conversation is forgotten.
+  public func measure(_ image: Image) throws(SquintError) -> EncodingStatistics {
     truncate(to: 0)
     defer { truncate(to: 0) }
     var prompt = Prompt()
-    prompt.append(0..<picture.rows, of: picture)
+    prompt.append(0..<image.rows, of: image)
     try append(prompt)
     let before = encoded
-    _ = try look()
+    _ = try encodePendingMedia()
     return encoded.since(before)
   }
 
@@ -64,10 +64,10 @@ extension Model {
     }.reduce(0) { $0 + 2 * $1.elementCount }
   }
 
-  /// The multiplications and additions of encoding and projecting `picture`.
-  public func operations(for picture: Picture) throws(SquintError) -> Int {
+  /// The multiplications and additions of encoding and projecting `image`.
+  public func operations(for image: Image) throws(SquintError) -> Int {
     guard let vision else { return 0 }
-    let layout = picture.size.layout
+    let layout = image.size.layout
     let rows = try vision.featureRows(layout)
     let c = vision.encoder
     func matrices(of module: String) -> Int {
@@ -79,7 +79,7 @@ extension Model {
     let attention = 4 * rows * rows * c.width * c.layers
     let perTile =
       rows * matrices(of: Vision.modules.encoder) + attention
-      + picture.size.rowsPerTile * matrices(of: Vision.modules.projector)
+      + image.size.rowsPerTile * matrices(of: Vision.modules.projector)
     return layout.count * perTile
   }
 }

@@ -28,7 +28,7 @@ public final class Model: Sendable {
   let weights: TransformerDecoder.Weights
   /// nil for a model that takes text alone.
   let vision: Vision?
-  let markup: PictureMarkup
+  let markup: ImageMarkup
 
   /// Opens the model at `path`.
   ///
@@ -53,14 +53,14 @@ public final class Model: Sendable {
       configuration = try TransformerDecoder.Configuration(metadata)
       weights = try TransformerDecoder.Weights(file, configuration)
       vision = try Vision(file, decoderWidth: configuration.width)
-      markup = try PictureMarkup(metadata)
+      markup = try ImageMarkup(metadata)
       let template = try metadata.string("chat.template", default: "")
       let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
       let residentBefore = Machine.residentBytes()
       (tokenizer, openingBytes) = try Self.storedTokenizer(in: file)
       file.advise(0..<file.frontEnd, .done)  // all of it has been read
       chat = ChatFormat(
-        source: template, tokenizer: tokenizer, stopTokens: named, pictures: (markup.token, markup.texts))
+        source: template, tokenizer: tokenizer, stopTokens: named, images: (markup.token, markup.texts))
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = configuration.vocabulary
       stopTokens = named.union(chat.ends).filter { $0 >= 0 && $0 < vocabulary }
@@ -141,71 +141,71 @@ public final class Model: Sendable {
     }
   }
 
-  // MARK: Pictures
+  // MARK: Images
 
-  /// The token that stands for a row of a picture in what the checkpoint's own processor makes; nil where there is none.
+  /// The token that stands for a row of an image in what the checkpoint's own processor makes; nil where there is none.
   public var imageToken: Int32? { markup.token }
 
-  /// Whether the model takes pictures.
-  public var sees: Bool { vision != nil }
+  /// Whether the model takes images.
+  public var acceptsImages: Bool { vision != nil }
 
-  /// The picture at `path`, `-` being stdin, for a prompt. Its header is read now, its pixels when a session looks at it.
+  /// The image at `path`, `-` being stdin, for a prompt. Its header is read now, its pixels when a session looks at it.
   ///
-  /// - Parameter maximumTiles: where the model cuts pictures into tiles, into no more than these; nil: as the checkpoint does.
-  /// - Throws: `noInput` where it cannot be read, `badData` where it is no picture that can be looked at, `usage` where the
+  /// - Parameter maximumTiles: where the model cuts images into tiles, into no more than these; nil: as the checkpoint does.
+  /// - Throws: `noInput` where it cannot be read, `badData` where it is no image that can be looked at, `usage` where the
   ///   model takes text alone.
-  public func picture(_ path: String, maximumTiles: Int? = nil) throws(SquintError) -> Picture {
-    guard let vision else { throw blind }
-    return try Picture(path: path, vision, maximumTiles: maximumTiles)
+  public func image(_ path: String, maximumTiles: Int? = nil) throws(SquintError) -> Image {
+    guard let vision else { throw textAlone }
+    return try Image(path: path, vision, maximumTiles: maximumTiles)
   }
 
-  /// The pictures at `paths`, as `picture` opens each.
-  public func pictures(_ paths: [String], maximumTiles: Int? = nil) throws(SquintError) -> [Picture] {
-    var pictures: [Picture] = []
-    for path in paths { pictures.append(try picture(path, maximumTiles: maximumTiles)) }
-    return pictures
+  /// The images at `paths`, as `image` opens each.
+  public func images(_ paths: [String], maximumTiles: Int? = nil) throws(SquintError) -> [Image] {
+    var images: [Image] = []
+    for path in paths { images.append(try image(path, maximumTiles: maximumTiles)) }
+    return images
   }
 
-  /// The pictures at `paths`, in as many tiles as a session with `options` has memory for.
+  /// The images at `paths`, in as many tiles as a session with `options` has memory for.
   ///
-  /// - Throws: as `picture`.
-  public func pictures(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Picture] {
-    guard let vision else { throw blind }
+  /// - Throws: as `image`.
+  public func images(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Image] {
+    guard let vision else { throw textAlone }
     var limit = options.maximumTiles
-    var pictures = try pictures(paths, maximumTiles: limit)
+    var images = try images(paths, maximumTiles: limit)
     while true {
       var options = options
-      options.vision = .once(pictures.map(\.size))
-      options.prompt = pictures.reduce(Planner.usualQuestion) { $0 + $1.rows }
-      let most = pictures.map(\.size.layout.count).max() ?? 1
-      guard most > 1, (try? SessionPlan(self, options)) == nil else { return pictures }
+      options.vision = .once(images.map(\.size))
+      options.prompt = images.reduce(Planner.usualQuestion) { $0 + $1.rows }
+      let most = images.map(\.size.layout.count).max() ?? 1
+      guard most > 1, (try? SessionPlan(self, options)) == nil else { return images }
       limit = most - 1
       // What came through a pipe comes only once.
-      for index in pictures.indices { pictures[index] = try Picture(pictures[index], vision, maximumTiles: limit) }
+      for index in images.indices { images[index] = try Image(images[index], vision, maximumTiles: limit) }
     }
   }
 
-  /// What pictures take, one for each number of tiles that there can be, rising; none for a model that takes text alone.
-  public func pictureSizes() throws(SquintError) -> [PictureSize] {
+  /// What images take, one for each number of tiles that there can be, rising; none for a model that takes text alone.
+  public func imageSizes() throws(SquintError) -> [ImageSize] {
     guard let vision else { return [] }
-    var sizes: [PictureSize] = []
+    var sizes: [ImageSize] = []
     for layout in vision.processor.layouts() {
       sizes.append(
-        try PictureSize(
-          vision, layout: layout, decodingBytes: layout.byteCount + PictureSize.usualDecoderBytes))
+        try ImageSize(
+          vision, layout: layout, decodingBytes: layout.byteCount + ImageSize.usualDecoderBytes))
     }
     return sizes
   }
 
-  /// What a picture takes at most.
-  func largestPicture() throws(SquintError) -> PictureSize {
-    guard let largest = try pictureSizes().last else {
-      throw .badData(file.path, "there is no bound to the size of its pictures; convert the model again")
+  /// What an image takes at most.
+  func largestImage() throws(SquintError) -> ImageSize {
+    guard let largest = try imageSizes().last else {
+      throw .badData(file.path, "there is no bound to the size of its images; convert the model again")
     }
     return largest
   }
 
-  var blind: SquintError {
+  var textAlone: SquintError {
     SquintError(.usage, "\(file.path): this model takes text alone; convert one with an encoder and a projector")
   }
 }

@@ -11,7 +11,7 @@ struct Planner {
     let machine: Machine
     let budget: Int
     let parts: TransformerDecoder.Parts
-    let pictures: (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)?
+    let images: (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)?
   }
 
   private let model: Model
@@ -25,7 +25,7 @@ struct Planner {
       model, options,
       Conditions(
         machine: machine, budget: options.memory ?? machine.availableBytes,
-        parts: TransformerDecoder.Parts(model.weights), pictures: try Self.pictures(options, model)))
+        parts: TransformerDecoder.Parts(model.weights), images: try Self.images(options, model)))
   }
 
   /// The same for other options: what is known of the machine and the model is not asked again.
@@ -34,7 +34,7 @@ struct Planner {
       model, options,
       Conditions(
         machine: conditions.machine, budget: conditions.budget, parts: conditions.parts,
-        pictures: try Self.pictures(options, model)))
+        images: try Self.images(options, model)))
   }
 
   private init(_ model: Model, _ options: SessionOptions, _ conditions: Conditions) {
@@ -43,15 +43,15 @@ struct Planner {
     self.conditions = conditions
   }
 
-  /// What the pictures of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
-  private static func pictures(
+  /// What the images of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
+  private static func images(
     _ options: SessionOptions, _ model: Model
   ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)? {
     switch options.vision {
     case .none: return nil
     case .once(let sizes):
       guard !sizes.isEmpty else { return nil }
-      guard model.vision != nil else { throw model.blind }
+      guard model.vision != nil else { throw model.textAlone }
       // All stay decoded until they are encoded, and one is being decoded.
       let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
       let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
@@ -60,22 +60,22 @@ struct Planner {
       )
     case .always:
       guard model.vision != nil else { return nil }
-      let size = try model.largestPicture().limited(toTiles: options.maximumTiles ?? Int.max)
+      let size = try model.largestImage().limited(toTiles: options.maximumTiles ?? Int.max)
       return ([size.layout], size.rows, size.decodingBytes, 0)
     }
   }
 
   // MARK: Context
 
-  /// Long enough for a picture and a conversation about it; more must be asked for.
+  /// Long enough for an image and a conversation about it; more must be asked for.
   private static let defaultContext = 4096
-  /// For the question and the answer, where the pictures take more than the default context.
-  private static let roomBesidePictures = 1024
+  /// For the question and the answer, where the images take more than the default context.
+  private static let roomBesideImages = 1024
   /// A default context shorter than this would surprise more than an error does.
   private static let leastContext = 256
   /// The default where weights have to be read again and again: what the cache takes, they cannot have.
   private static let streamingContext = 512
-  /// The room for an answer whose length is not known, and for a question beside pictures.
+  /// The room for an answer whose length is not known, and for a question beside images.
   private static let usualAnswer = 128
   static let usualQuestion = 64
 
@@ -100,23 +100,23 @@ struct Planner {
   /// The contexts that are tried where none is asked for: from one that is of use to one that is long enough.
   private func defaultContexts() throws(SquintError) -> ClosedRange<Int> {
     let limit = model.configuration.context
-    let pictureRows = conditions.pictures?.rows ?? 0
-    let prompt = options.prompt ?? (pictureRows > 0 ? pictureRows + Self.usualQuestion : nil)
+    let imageRows = conditions.images?.rows ?? 0
+    let prompt = options.prompt ?? (imageRows > 0 ? imageRows + Self.usualQuestion : nil)
     let needed = min(prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
-    let wanted = max(min(limit, max(Self.defaultContext, pictureRows + Self.roomBesidePictures)), needed)
+    let wanted = max(min(limit, max(Self.defaultContext, imageRows + Self.roomBesideImages)), needed)
     // Who says how long both are needs no more.
     let isKnown = options.prompt != nil && options.answer != nil
     return max(isKnown ? 1 : min(wanted, Self.leastContext), needed)...wanted
   }
 
   /// The plan for a session which may have less than `options` asks for: first a smaller cache, then a shorter context, then fewer
-  /// tiles where pictures are still to come. Nil where none fits.
+  /// tiles where images are still to come. Nil where none fits.
   func adapted() throws(SquintError) -> SessionPlan? {
     var options = options
     options.kvType = .int8
     let least = max((options.prompt ?? 0) + min(options.answer ?? 1, Self.usualAnswer), 1)
     var tiles: [Int] = []
-    if options.vision == .always { for size in try model.pictureSizes() { tiles.append(size.layout.count) } }
+    if options.vision == .always { for size in try model.imageSizes() { tiles.append(size.layout.count) } }
     if let most = options.maximumTiles { tiles = tiles.filter { $0 <= most } }
     let limits: [Int?] = tiles.isEmpty ? [options.maximumTiles] : tiles.reversed()
     for limit in limits {
@@ -164,7 +164,7 @@ struct Planner {
   private func inMemory(_ context: Int) throws(SquintError) -> SessionPlan? {
     var weights = everythingStays
     let plan = try make(context, weights)
-    if plan.fits || options.vision != .always || conditions.pictures == nil { return plan.fits ? plan : nil }
+    if plan.fits || options.vision != .always || conditions.images == nil { return plan.fits ? plan : nil }
     weights.takesTurns = true
     let turns = try make(context, weights)
     return turns.fits ? turns : nil
@@ -185,7 +185,7 @@ struct Planner {
   private var everythingStays: SessionPlan.Weights {
     SessionPlan.Weights(
       decoder: Residency(keeping: conditions.parts.ranges), rows: max(longestStep, options.beams),
-      encoder: conditions.pictures == nil ? nil : model.vision.map { Residency(keeping: $0.encoderWeights.parts) })
+      encoder: conditions.images == nil ? nil : model.vision.map { Residency(keeping: $0.encoderWeights.parts) })
   }
 
   /// The rows that are computed together at most: a chunk, or a prompt that is shorter.
@@ -232,7 +232,7 @@ struct Planner {
 
   /// More tiles at a time need more memory, and need the weights less often.
   private func encodersWeights(_ weights: SessionPlan.Weights) -> [Candidate] {
-    guard let parts = weights.encoder?.parts, let layouts = conditions.pictures?.layouts else { return [] }
+    guard let parts = weights.encoder?.parts, let layouts = conditions.images?.layouts else { return [] }
     let most = layouts.map(\.count).max() ?? 1
     func passes(_ tiles: Int) -> Int { layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles } }
     // Of those that need the weights equally often the one with the fewest tiles takes the least.
@@ -337,13 +337,13 @@ struct Planner {
         + remedies.joined(separator: ", "))
   }
 
-  /// How many tiles pictures could have; nil where that is not what does not fit.
+  /// How many tiles images could have; nil where that is not what does not fit.
   private func tilesThatFit(_ context: Int) -> Int? {
     let most: Int
     switch options.vision {
     case .none: return nil
     case .once(let sizes): most = sizes.map(\.layout.count).max() ?? 1
-    case .always: most = conditions.pictures?.layouts.first?.count ?? 1
+    case .always: most = conditions.images?.layouts.first?.count ?? 1
     }
     func fits(_ tiles: Int) -> Bool {
       var options = options

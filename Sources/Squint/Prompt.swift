@@ -2,27 +2,27 @@ import SquintFile
 import SquintMedia
 import SquintText
 
-/// What goes into the decoder: tokens, and among them the places that rows of pictures take.
+/// What goes into the decoder: tokens, and among them the places that rows of images take.
 public struct Prompt: Sendable {
-  /// A run of places for rows of one picture.
+  /// A run of places for rows of one image.
   struct Span: Sendable {
     /// The first place.
     let position: Int
-    let picture: Picture
-    /// Which of the picture's rows.
+    let image: Image
+    /// Which of the image's rows.
     let rows: Range<Int>
 
     var end: Int { position + rows.count }
   }
 
-  /// One for each position; `featureToken` where a row of a picture stands.
+  /// One for each position; `featureToken` where a row of an image stands.
   public internal(set) var tokens: [Int32] = []
   /// In the order of the positions.
   private(set) var spans: [Span] = []
   /// What was done to make it that people should know, a line each.
   public internal(set) var notes: [String] = []
 
-  /// Stands for a row of a picture: no token.
+  /// Stands for a row of an image: no token.
   public static let featureToken: Int32 = -1
 
   public init(tokens: [Int32] = []) { self.tokens = tokens }
@@ -30,13 +30,13 @@ public struct Prompt: Sendable {
   /// The positions.
   public var count: Int { tokens.count }
 
-  /// The pictures, each as often as it is in the prompt.
-  public var pictures: [Picture] { spans.filter { $0.rows.lowerBound == 0 }.map(\.picture) }
+  /// The images, each as often as it is in the prompt.
+  public var images: [Image] { spans.filter { $0.rows.lowerBound == 0 }.map(\.image) }
 
-  /// Appends places for `rows` of `picture`.
-  mutating func append(_ rows: Range<Int>, of picture: Picture) {
+  /// Appends places for `rows` of `image`.
+  mutating func append(_ rows: Range<Int>, of image: Image) {
     guard !rows.isEmpty else { return }
-    spans.append(Span(position: tokens.count, picture: picture, rows: rows))
+    spans.append(Span(position: tokens.count, image: image, rows: rows))
     tokens.append(contentsOf: repeatElement(Self.featureToken, count: rows.count))
   }
 
@@ -47,7 +47,7 @@ public struct Prompt: Sendable {
       let skipped = max(first - span.position, 0)
       spans.append(
         Span(
-          position: span.position + skipped + offset, picture: span.picture,
+          position: span.position + skipped + offset, image: span.image,
           rows: span.rows.lowerBound + skipped..<span.rows.upperBound))
     }
     tokens.append(contentsOf: other.tokens[first...])
@@ -62,7 +62,7 @@ public struct Prompt: Sendable {
       if kept > 0 {
         spans.append(
           Span(
-            position: last.position, picture: last.picture,
+            position: last.position, image: last.image,
             rows: last.rows.lowerBound..<last.rows.lowerBound + kept))
       }
     }
@@ -72,20 +72,20 @@ public struct Prompt: Sendable {
   func commonPrefix(with other: Prompt) -> Int {
     var common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
     for (a, b) in zip(spans, other.spans) where a.position < common {
-      guard a.position == b.position, a.picture === b.picture, a.rows.lowerBound == b.rows.lowerBound else {
+      guard a.position == b.position, a.image === b.image, a.rows.lowerBound == b.rows.lowerBound else {
         common = min(common, a.position)
         break
       }
-      // A run that ends earlier ends what is common: behind it stands another row, or another picture's.
+      // A run that ends earlier ends what is common: behind it stands another row, or another image's.
       if a.rows != b.rows { common = min(common, min(a.end, b.end)) }
     }
     return common
   }
 }
 
-/// How a picture stands in a prompt: text around the places of its rows (formats/vision.md, "In the prompt").
-struct PictureMarkup: Sendable {
-  /// What stands for a picture in a rendered template.
+/// How an image stands in a prompt: text around the places of its rows (formats/vision.md, "In the prompt").
+struct ImageMarkup: Sendable {
+  /// What stands for an image in a rendered template.
   let marker: String
   /// The token whose places rows take; nil where the text around them is tokenized piece by piece.
   let token: Int32?
@@ -98,11 +98,11 @@ struct PictureMarkup: Sendable {
   let overviewPrefix: String
   let overviewSuffix: String
 
-  /// What stands for a picture in what people write.
+  /// What stands for an image in what people write.
   static let publicMarker = "<image>"
 
   init(_ metadata: Metadata) throws(SquintError) {
-    /// A text of some dozen bytes: it is repeated for each tile, or each row, of a picture.
+    /// A text of some dozen bytes: it is repeated for each tile, or each row, of an image.
     func text(_ key: String, default fallback: String = "") throws(SquintError) -> String {
       let text = try metadata.string(key, default: fallback)
       guard text.utf8.count <= 256 else {
@@ -126,19 +126,19 @@ struct PictureMarkup: Sendable {
     overviewSuffix = try text("image.overview_suffix")
   }
 
-  /// All that is written for pictures.
+  /// All that is written for images.
   var texts: String {
     marker + tokenText + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix + overviewSuffix
   }
 
   enum Piece: Equatable {
     case text(String)
-    /// Places for these rows of the picture.
+    /// Places for these rows of the image.
     case rows(Range<Int>)
   }
 
-  /// What a picture of `size` becomes.
-  func pieces(_ size: PictureSize) -> [Piece] {
+  /// What an image of `size` becomes.
+  func pieces(_ size: ImageSize) -> [Piece] {
     let layout = size.layout
     let perTile = size.rowsPerTile
     guard layout.count > 1 else { return [.text(singlePrefix), .rows(0..<perTile), .text(singleSuffix)] }

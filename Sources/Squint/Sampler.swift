@@ -74,7 +74,7 @@ struct Sampler {
     random = RandomNumbers(seed: options.seed)
   }
 
-  /// Notes that `tokens` were there, and no others: what an answer begins with. Rows of pictures are no tokens.
+  /// Notes that `tokens` were there, and no others: what an answer begins with. Rows of images are no tokens.
   func begin(after tokens: [Int32]) {
     seen.update(repeating: 0)
     for token in tokens where token >= 0 { note(token) }

@@ -58,7 +58,7 @@ public final class Session {
     if plan.isTight { model.file.dropCached(0..<model.file.frontEnd) }
   }
 
-  /// The tokens of the conversation so far; `Prompt.featureToken` where a row of a picture stands.
+  /// The tokens of the conversation so far; `Prompt.featureToken` where a row of an image stands.
   public var tokens: [Int32] { prompt.tokens }
 
   /// What has been read of weights that do not stay in memory, in bytes.
@@ -84,7 +84,7 @@ public final class Session {
   /// Appends `more` to the conversation; it is computed when an answer is asked for.
   ///
   /// - Throws: `usage` where the context does not hold it, a token is not in the vocabulary, or the session was not planned
-  ///   for its pictures.
+  ///   for its images.
   public func append(_ more: Prompt) throws(SquintError) {
     try check(more, behind: prompt.count)
     prompt.append(more)
@@ -101,34 +101,34 @@ public final class Session {
     {
       throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(model.vocabularySize - 1))")
     }
-    for picture in more.pictures { try check(picture) }
+    for image in more.images { try check(image) }
   }
 
-  /// Checks that the session can look at `picture` within its plan.
+  /// Checks that the session can look at `image` within its plan.
   ///
   /// - Throws: `usage` where it was planned for none, or for smaller ones; `doesNotFit` where decoding it would take more
   ///   than the budget.
-  public func check(_ picture: Picture) throws(SquintError) {
-    guard let engine, picture.rows <= engine.rowCapacity else {
+  public func check(_ image: Image) throws(SquintError) {
+    guard let engine, image.rows <= engine.rowCapacity else {
       throw SquintError(
         .usage,
-        "\(picture.path): the session was not planned for a picture of \(grouped(picture.rows)) tokens; give it in "
+        "\(image.path): the session was not planned for an image of \(grouped(image.rows)) tokens; give it in "
           + "SessionOptions.vision")
     }
-    let needed = plan.byteCount(decoding: picture.size)
+    let needed = plan.byteCount(decoding: image.size)
     guard needed <= plan.budget else {
       throw SquintError(
         .doesNotFit,
-        "\(picture.path): decoding it takes \(grouped(picture.size.decodingBytes)) bytes, which with all else is "
+        "\(image.path): decoding it takes \(grouped(image.size.decodingBytes)) bytes, which with all else is "
           + "\(grouped(needed)), and \(grouped(plan.budget)) are "
-          + (plan.options.memory == nil ? "free" : "allowed") + "; make the picture smaller")
+          + (plan.options.memory == nil ? "free" : "allowed") + "; make the image smaller")
     }
   }
 
   /// Makes the conversation `tokens`, as `replace(with: Prompt)` does it.
   public func replace(with tokens: [Int32]) throws(SquintError) { try replace(with: Prompt(tokens: tokens)) }
 
-  /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again, and a picture
+  /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again, and an image
   /// in it not encoded again.
   ///
   /// - Throws: as `append`; then the conversation is as it was.
@@ -150,63 +150,63 @@ public final class Session {
 
   // MARK: Looking
 
-  /// Encodes the pictures whose rows are needed next, as many as the buffer holds.
+  /// Encodes the images whose rows are needed next, as many as the buffer holds.
   ///
   /// All are decoded before the first is encoded, so that one that is broken is found at once.
   ///
   /// - Returns: the position up to which the prompt can be computed; nil where it was cancelled.
-  func look() throws(SquintError) -> Int? {
+  func encodePendingMedia() throws(SquintError) -> Int? {
     if cachedCount < visibleEnd { return visibleEnd }
     guard prompt.spans.last.map({ $0.end > cachedCount }) == true else { return prompt.count }
     guard let engine else { preconditionFailure("append checks that there is an encoder") }
     // In a session that gives the encoder the cache's memory, the cache is lost, and everything is computed again.
     if !plan.keepsCacheWhileEncoding { cachedCount = 0 }
-    // Nothing is visible until all of it is: this may be cancelled, or a picture be broken.
+    // Nothing is visible until all of it is: this may be cancelled, or an image be broken.
     visible = []
     visibleEnd = 0
     var runs: [(positions: Range<Int>, row: Int)] = []
     var end = prompt.count
-    var pictures: [(picture: Picture, row: Int)] = []
+    var images: [(image: Image, row: Int)] = []
     var used = 0
     for span in prompt.spans where span.end > cachedCount {
-      // The rows of a picture follow each other; the same picture again begins with a row that was there.
-      let continues = pictures.last.map { $0.picture === span.picture } == true && span.rows.lowerBound > 0
+      // The rows of an image follow each other; the same image again begins with a row that was there.
+      let continues = images.last.map { $0.image === span.image } == true && span.rows.lowerBound > 0
       if !continues {
-        guard used + span.picture.rows <= engine.rowCapacity else {
+        guard used + span.image.rows <= engine.rowCapacity else {
           end = span.position
           break
         }
-        pictures.append((span.picture, used))
-        used += span.picture.rows
+        images.append((span.image, used))
+        used += span.image.rows
       }
-      runs.append((span.position..<span.end, pictures[pictures.count - 1].row + span.rows.lowerBound))
+      runs.append((span.position..<span.end, images[images.count - 1].row + span.rows.lowerBound))
     }
-    guard !pictures.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
+    guard !images.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
       throw SquintError(
         .usage,
-        "the session was planned for pictures of \(grouped(engine.rowCapacity)) tokens in all, and the prompt has more; give "
+        "the session was planned for images of \(grouped(engine.rowCapacity)) tokens in all, and the prompt has more; give "
           + "them in SessionOptions.vision")
     }
 
     let clock = ContinuousClock()
     let start = clock.now
-    if plan.weights.takesTurns { decoder.stream.leave(uncached: true) } else { decoder.stream.pause() }
-    defer { leave(engine) }
+    if plan.weights.takesTurns { decoder.stream.evict(uncached: true) } else { decoder.stream.pause() }
+    defer { evict(engine) }
     model.file.advise(model.file.range(ofModule: Vision.modules.projector), .soon)
-    let count = pictures.reduce(0) { $0 + $1.picture.size.layout.count }
+    let count = images.reduce(0) { $0 + $1.image.size.layout.count }
     // Also where this is cancelled, or one is broken: their pixels are in the plan of this phase alone.
-    defer { for (picture, _) in pictures { picture.forget() } }
-    for (index, (picture, _)) in pictures.enumerated() {
-      let tiles = try picture.tiles(while: {
-        onProgress?(.decode(picture: index, of: pictures.count))
+    defer { for (image, _) in images { image.forget() } }
+    for (index, (image, _)) in images.enumerated() {
+      let tiles = try image.tiles(while: {
+        onProgress?(.decode(image: index, of: images.count))
         return !isCancelled
       })
       guard tiles != nil else { return nil }
     }
     let decoded = clock.now
     var done = 0
-    for (picture, row) in pictures {
-      let tiles = try picture.tiles()
+    for (image, row) in images {
+      let tiles = try image.tiles()
       for first in stride(from: 0, to: tiles.layout.count, by: engine.tilesAtATime) {
         let some = first..<min(first + engine.tilesAtATime, tiles.layout.count)
         let isFinished = try engine.encode(
@@ -216,14 +216,14 @@ public final class Session {
             return !isCancelled
           }
         ) { (tile, features) throws(SquintError) in
-          try engine.project(features, tiles.layout, first: row + tile * picture.size.rowsPerTile)
+          try engine.project(features, tiles.layout, first: row + tile * image.size.rowsPerTile)
         }
         guard isFinished else { return nil }
         done += some.count
       }
-      picture.forget()
+      image.forget()
     }
-    encoded.pictures += pictures.count
+    encoded.images += images.count
     encoded.tiles += count
     encoded.decodingSeconds += (decoded - start) / .seconds(1)
     encoded.encodingSeconds += (clock.now - decoded) / .seconds(1)
@@ -233,8 +233,8 @@ public final class Session {
   }
 
   /// What only the encoder needs leaves memory before the decoder's weights come.
-  private func leave(_ engine: Vision.Engine) {
-    engine.leave(uncached: plan.isTight)
+  private func evict(_ engine: Vision.Engine) {
+    engine.evict(uncached: plan.isTight)
     let projector = model.file.range(ofModule: Vision.modules.projector)
     model.file.advise(projector, .done)
     if plan.isTight { model.file.dropCached(projector) }
@@ -248,7 +248,7 @@ public final class Session {
     let token = prompt.tokens[position]
     guard token == Prompt.featureToken else { return try decoder.embed(Int(token), row: row) }
     guard let engine, let run = visible.first(where: { $0.positions.contains(position) }) else {
-      preconditionFailure("look() made the rows of every position that is computed")
+      preconditionFailure("encodePendingMedia() made the rows of every position that is computed")
     }
     decoder.x[row].update(from: engine.rows[run.row + position - run.positions.lowerBound], count: decoder.x.width)
   }
@@ -265,7 +265,7 @@ public final class Session {
     logitsOfAll: Bool = false, visit: (Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Void = { _, _ in }
   ) throws(SquintError) -> Bool {
     while cachedCount < prompt.count {
-      guard let end = try look(), !isCancelled else { return false }
+      guard let end = try encodePendingMedia(), !isCancelled else { return false }
       let first = cachedCount
       let count = min(decoder.rows, end - first)
       for row in 0..<count { try fill(row: row, from: first + row) }
@@ -345,17 +345,17 @@ public final class Session {
 
 /// How far a prompt is.
 public enum SessionProgress: Sendable {
-  /// Picture `picture` of so many, counted from 0, is being decoded.
-  case decode(picture: Int, of: Int)
+  /// Image `image` of so many, counted from 0, is being decoded.
+  case decode(image: Int, of: Int)
   /// Tile `tile` of so many, counted from 0, is being encoded.
   case encode(tile: Int, of: Int)
   /// The prompt from `position` on is being computed.
   case prefill(position: Int, of: Int)
 }
 
-/// What looking at pictures took.
+/// What looking at images took.
 public struct EncodingStatistics: Equatable, Sendable {
-  public var pictures = 0
+  public var images = 0
   public var tiles = 0
   /// From the files to tiles.
   public var decodingSeconds = 0.0
@@ -365,7 +365,7 @@ public struct EncodingStatistics: Equatable, Sendable {
   /// What was looked at since `earlier`.
   public func since(_ earlier: EncodingStatistics) -> EncodingStatistics {
     EncodingStatistics(
-      pictures: pictures - earlier.pictures, tiles: tiles - earlier.tiles,
+      images: images - earlier.images, tiles: tiles - earlier.tiles,
       decodingSeconds: decodingSeconds - earlier.decodingSeconds,
       encodingSeconds: encodingSeconds - earlier.encodingSeconds)
   }

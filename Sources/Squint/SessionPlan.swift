@@ -18,23 +18,23 @@ public struct SessionOptions: Equatable, Sendable {
   public var memory: Int?
   /// The rows of the prompt that are computed together, at most.
   public var chunk: Int
-  /// The pictures that the session is to look at.
+  /// The images that the session is to look at.
   public var vision: VisionUse
-  /// The tiles that a picture may have at most; nil: as many as the model takes.
+  /// The tiles that an image may have at most; nil: as many as the model takes.
   public var maximumTiles: Int?
   /// The tokens of the prompt, and those that the answer may have, where they are known: the context is not made shorter.
   public var prompt: Int?
   public var answer: Int?
-  /// Whether, where the budget does not hold it, the context may be shorter, the cache smaller, and pictures may have fewer tiles
+  /// Whether, where the budget does not hold it, the context may be shorter, the cache smaller, and images may have fewer tiles
   /// than these options say.
   public var fits: Bool
 
-  /// When a session looks at pictures.
+  /// When a session looks at images.
   public enum VisionUse: Equatable, Sendable {
     /// Never: the encoder takes no memory, and is not read.
     case none
     /// At these, all before the first answer: the encoder works in the memory that the cache takes afterwards.
-    case once([PictureSize])
+    case once([ImageSize])
     /// At any time, one after the other, also at the largest that the model (and `maximumTiles`) takes.
     case always
   }
@@ -86,7 +86,7 @@ public struct SessionPlan: Sendable {
 
   let weights: Weights
   let decoder: TransformerDecoder.Regions
-  /// nil where the session never looks at a picture.
+  /// nil where the session never looks at an image.
   let vision: Vision.Regions?
   let sampler: Sampler.Regions
   let beams: BeamSearch.Regions?
@@ -96,16 +96,16 @@ public struct SessionPlan: Sendable {
 
   var fits: Bool { peak <= budget }
 
-  /// What encoding a picture of `size` holds, in bytes.
-  func byteCount(decoding size: PictureSize) -> Int {
+  /// What encoding an image of `size` holds, in bytes.
+  func byteCount(decoding size: ImageSize) -> Int {
     guard let encode = phases.first(where: { $0.name == "encode" }) else { return 0 }
     let planned = encode.items.first { $0.name == "pictures" }?.byteCount ?? 0
-    // A session for pictures at any time has no place for what came through a pipe.
+    // A session for images at any time has no place for what came through a pipe.
     let held = options.vision == .always ? size.heldBytes : 0
     return encode.byteCount + max(size.decodingBytes - planned, 0) + held
   }
 
-  /// Whether the KV cache has memory of its own while pictures are encoded.
+  /// Whether the KV cache has memory of its own while images are encoded.
   var keepsCacheWhileEncoding: Bool { options.vision == .always }
 
   /// Plans a session with `model`.
@@ -154,7 +154,7 @@ extension SessionPlan {
     var encoder: Residency?
     /// The tiles that go through the encoder's layers together.
     var tiles = 1
-    /// Whether the decoder's weights leave memory while pictures are encoded in the midst of a conversation.
+    /// Whether the decoder's weights leave memory while images are encoded in the midst of a conversation.
     var takesTurns = false
   }
 
@@ -164,8 +164,8 @@ extension SessionPlan {
   /// The weights that are read from the file for each token of an answer, in bytes.
   public var bytesReadPerToken: Int { weights.decoder.streamedBytes }
 
-  /// The weights that are read from the file to look at the pictures, beside those that stay, in bytes.
-  public var bytesReadToLook: Int {
+  /// The weights that are read from the file to look at the images, beside those that stay, in bytes.
+  public var bytesReadToEncode: Int {
     guard let encoder = weights.encoder, case .once(let sizes) = options.vision else { return 0 }
     return sizes.reduce(0) { $0 + ($1.layout.count + weights.tiles - 1) / weights.tiles } * encoder.streamedBytes
   }
@@ -185,7 +185,7 @@ extension SessionPlan {
     self.options = options
     self.context = context
     self.weights = weights
-    let (machine, pictures) = (conditions.machine, conditions.pictures)
+    let (machine, images) = (conditions.machine, conditions.images)
     budget = conditions.budget
     threads = options.threads ?? machine.processors
     let c = model.configuration
@@ -198,9 +198,9 @@ extension SessionPlan {
       c, conditions.parts, weights.decoder, cache: shape, rows: weights.rows,
       chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
       keepsCacheWhileEncoding: isAlways, in: &arena)
-    if let vision = model.vision, let pictures, let residency = weights.encoder {
+    if let vision = model.vision, let images, let residency = weights.encoder {
       self.vision = try Vision.Regions(
-        vision, residency, layouts: pictures.layouts, tiles: weights.tiles, rowCapacity: pictures.rows,
+        vision, residency, layouts: images.layouts, tiles: weights.tiles, rowCapacity: images.rows,
         threads: threads, in: &arena)
     } else {
       vision = nil
@@ -219,7 +219,7 @@ extension SessionPlan {
           name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
         Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
         Item(name: "tokenizer", byteCount: model.tokenizerBytes),
-      ] + (pictures.map { $0.heldBytes > 0 ? [Item(name: "piped pictures", byteCount: $0.heldBytes)] : [] } ?? [])
+      ] + (images.map { $0.heldBytes > 0 ? [Item(name: "piped pictures", byteCount: $0.heldBytes)] : [] } ?? [])
     func module(_ name: String, _ residency: Residency?) -> Item? {
       guard let module = model.file.module(name) else { return nil }
       // Of an embedding that is not the head single rows are read.
@@ -230,7 +230,7 @@ extension SessionPlan {
     }
     let seeing = [
       module(Vision.modules.encoder, weights.encoder), module(Vision.modules.projector, nil),
-      Item(name: "pictures", byteCount: pictures?.decodingBytes ?? 0),
+      Item(name: "pictures", byteCount: images?.decodingBytes ?? 0),
     ].compactMap(\.self)
     let answering = [module("decoder", weights.decoder)].compactMap(\.self)
     // The arena's pages stay once they are written; what only the encoder needs is given back when it is done.

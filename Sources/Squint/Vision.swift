@@ -3,11 +3,11 @@ import SquintFile
 import SquintMedia
 import SquintModels
 
-/// How a model sees (formats/vision.md): what is done to a picture, its encoder, and the projector onto the decoder's width.
+/// How a model sees (formats/vision.md): what is done to an image, its encoder, and the projector onto the decoder's width.
 ///
-/// Made when the file is opened; no weight is touched before a picture is encoded.
+/// Made when the file is opened; no weight is touched before an image is encoded.
 struct Vision: Sendable {
-  let processor: PictureProcessor
+  let processor: ImageProcessor
   let encoder: VisionTransformer.Configuration
   let encoderWeights: VisionTransformer.Weights
   /// nil where it is not wanted, or a file has an encoder only, which `squint embed` can use.
@@ -21,7 +21,7 @@ struct Vision: Sendable {
   /// - Parameters:
   ///   - decoderWidth: the width that the projector must give; nil where there is no decoder.
   ///   - projects: whether the projector is wanted.
-  ///   - side: takes the place of the side of the picture that the checkpoint says.
+  ///   - side: takes the place of the side of the image that the checkpoint says.
   /// - Throws: `badData` naming what is missing or impossible.
   init?(
     _ file: ModelFile, decoderWidth: Int?, projects: Bool = true, side: Int? = nil
@@ -32,7 +32,7 @@ struct Vision: Sendable {
       }
       return nil
     }
-    let processor = try PictureProcessor(file.metadata)
+    let processor = try ImageProcessor(file.metadata)
     self.processor = try side.map { (side) throws(SquintError) in try processor.resizing(toSide: side) } ?? processor
     encoder = try VisionTransformer.Configuration(file, name: Self.modules.encoder)
     encoderWeights = try VisionTransformer.Weights(file, encoder)
@@ -128,26 +128,26 @@ extension Vision {
     /// What has been read of the encoder's weights beside those that stay in memory, in bytes.
     var bytesRead: Int { encoder.stream.bytesRead }
 
-    /// The encoder's weights leave memory until the next picture; the page cache, too, where `uncached`.
-    func leave(uncached: Bool) { encoder.stream.leave(uncached: uncached) }
+    /// The encoder's weights leave memory until the next image; the page cache, too, where `uncached`.
+    func evict(uncached: Bool) { encoder.stream.evict(uncached: uncached) }
 
-    /// Computes the features of the tiles `tiles` of `picture`, at most `tilesAtATime`.
+    /// Computes the features of the tiles `tiles` of `image`, at most `tilesAtATime`.
     ///
     /// - Parameters:
-    ///   - goesOn: asked before each layer.
+    ///   - shouldContinue: asked before each layer.
     ///   - visit: called with each tile in turn and its features, which are valid until it returns.
     /// - Returns: whether it was finished.
     func encode(
-      _ picture: TiledPicture, tiles: Range<Int>, while goesOn: () -> Bool = { true },
+      _ image: TiledImage, tiles: Range<Int>, while shouldContinue: () -> Bool = { true },
       visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
     ) throws(SquintError) -> Bool {
-      let layout = picture.layout
+      let layout = image.layout
       let tileBytes = layout.byteCount / layout.count
-      return try picture.pixels.withElements { (pixels) throws(SquintError) in
+      return try image.pixels.withElements { (pixels) throws(SquintError) in
         try levels.withElements { (levels) throws(SquintError) in
           try encoder.encode(
             pixels: pixels.baseAddress! + tiles.lowerBound * tileBytes, count: tiles.count, height: layout.height,
-            width: layout.width, levels: levels.baseAddress!, while: goesOn
+            width: layout.width, levels: levels.baseAddress!, while: shouldContinue
           ) { (tile, features) throws(SquintError) in try visit(tiles.lowerBound + tile, features) }
         }
       }

@@ -15,7 +15,7 @@ struct Ask: ParsableCommand {
       squint ask model.squint --raw "Once upon a time" --temperature 0.8 --seed 7
 
       One argument is the question, unless it names a file: it exists, starts with /, ./ or ../, or ends in .squint or \
-      another name of a model or a picture. Then it is the model.
+      another name of a model or an image. Then it is the model.
 
       \(Question.help)
       """)
@@ -25,7 +25,7 @@ struct Ask: ParsableCommand {
 
   @Argument(
     help: """
-      The question. Default: what stdin has; with a picture, and nothing there, "\(Ask.usualQuestion)"
+      The question. Default: what stdin has; with an image, and nothing there, "\(Ask.usualQuestion)"
       """)
   var prompt: String?
 
@@ -61,19 +61,19 @@ struct Ask: ParsableCommand {
     let model = try Model(open(arguments.model, isAlone: arguments.question == nil))
     let asked = Question(
       argument: arguments.question, usual: media.image.isEmpty || raw ? nil : Self.usualQuestion,
-      isPictureOnStandardInput: media.isOnStandardInput)
+      isImageOnStandardInput: media.isOnStandardInput)
     let question = try asked.text()
-    let pictures = try machine.pictures(media, for: model)
+    let images = try machine.images(media, for: model)
     let prompt =
       raw
-      ? try model.prompt(text: question, pictures: pictures)
+      ? try model.prompt(text: question, images: images)
       : try prompting.prompt(
-        prompting.beginning + [ChatMessage(role: "user", question, pictures: pictures.count)], pictures, for: model)
+        prompting.beginning + [ChatMessage(role: "user", question, images: images.count)], images, for: model)
     for note in prompt.notes { Terminal.report(note) }
     let plan = try SessionPlan(
       model,
       machine.session(
-        beams: generation.beams, vision: .init(pictures), prompt: prompt.count, answer: generation.maxTokens))
+        beams: generation.beams, vision: .init(images), prompt: prompt.count, answer: generation.maxTokens))
     machine.report(plan, for: model)
     let session = try Session(model, plan, cancellation: Interrupt.cancellation)
     try session.append(prompt)
@@ -117,7 +117,7 @@ struct Ask: ParsableCommand {
 
   // MARK: The question
 
-  /// What is asked about pictures where nothing else is.
+  /// What is asked about images where nothing else is.
   static let usualQuestion = "What is in this picture?"
 
   /// One argument alone is the model where it is meant as a file, and else the question.
@@ -127,14 +127,14 @@ struct Ask: ParsableCommand {
   }
 
   /// Whether `argument` names a file, perhaps one that does not exist: a mistyped model must not become a question, and a
-  /// picture is not one either.
+  /// image is not one either.
   private static func isMeantAsFile(_ argument: String) -> Bool {
     let name = argument.lowercased()
     guard argument != "-" else { return false }
     return argument == BuiltInModel.name || access(argument, F_OK) == 0
       || ["/", "./", "../"].contains { name.hasPrefix($0) }
       || [".squint", ".squint.zst", ".gguf"].contains { name.hasSuffix($0) }
-      || PictureFormat.extensions.contains { name.hasSuffix("." + $0) }
+      || ImageFormat.extensions.contains { name.hasSuffix("." + $0) }
   }
 
   private func open(_ model: String?, isAlone: Bool) throws(SquintError) -> ModelFile {

@@ -10,8 +10,8 @@ struct Bench: ParsableCommand {
   @OptionGroup var machine: MachineOptions
 
   @Option(
-    help: .init("Measure the encoder with this picture, too.", valueName: "file"),
-    completion: .file(extensions: PictureFormat.extensions))
+    help: .init("Measure the encoder with this image, too.", valueName: "file"),
+    completion: .file(extensions: ImageFormat.extensions))
   var image: String?
 
   @Option(name: .customShort("p"), help: .init("The tokens of the prompt.", valueName: "n"))
@@ -40,10 +40,10 @@ struct Bench: ParsableCommand {
     let prefillShareOfInt8Rate: Double
     let peakMemory: Int
     let bytesReadPerToken: Int
-    let picture: Picture?
+    let image: Image?
 
-    /// What looking at a picture takes.
-    struct Picture: Encodable {
+    /// What looking at an image takes.
+    struct Image: Encodable {
       let tiles: Int
       let tokens: Int
       let decodeMilliseconds: Double
@@ -59,7 +59,7 @@ struct Bench: ParsableCommand {
     }
 
     enum CodingKeys: String, CodingKey {
-      case model, isa, threads, picture
+      case model, isa, threads, image
       case promptTokens = "prompt_tokens"
       case generatedTokens = "generated_tokens"
       case prefillTokensPerSecond = "prefill_tokens_per_second"
@@ -81,10 +81,10 @@ struct Bench: ParsableCommand {
     }
     let model = try Model(model.open(memory: machine.compute.memory))
     var options = machine.session()
-    let picture = try image.map { try model.picture($0, maximumTiles: machine.maxTiles) }
+    let image = try image.map { try model.image($0, maximumTiles: machine.maxTiles) }
     options.prompt = promptTokens
-    options.context = options.context ?? max(promptTokens + generatedTokens, picture?.rows ?? 0)
-    options.vision = .init(picture.map { [$0] } ?? [])
+    options.context = options.context ?? max(promptTokens + generatedTokens, image?.rows ?? 0)
+    options.vision = .init(image.map { [$0] } ?? [])
     let plan = try SessionPlan(model, options)
     machine.report(plan)
     let session = try Session(model, plan)
@@ -97,7 +97,7 @@ struct Bench: ParsableCommand {
       let measured = try session.measure(promptTokens: promptTokens, generatedTokens: generatedTokens)
       prefill.append(measured.prefill)
       decode.append(measured.decode)
-      if let picture { looking.append(try session.measure(picture)) }
+      if let image { looking.append(try session.measure(image)) }
     }
     // The program's own peak, before the roofline's buffers.
     let peak = Machine.peakResidentBytes()
@@ -117,12 +117,12 @@ struct Bench: ParsableCommand {
       int8Rate: roofline.int8OperationsPerSecond,
       prefillShareOfInt8Rate: prefillRate * Double(model.operationsPerToken) / roofline.int8OperationsPerSecond,
       peakMemory: peak, bytesReadPerToken: plan.bytesReadPerToken,
-      picture: try picture.map { picture in
+      image: try image.map { image in
         let encode = median(looking.map(\.encodingSeconds))
-        return Output.Picture(
-          tiles: picture.size.layout.count, tokens: picture.rows,
+        return Output.Image(
+          tiles: image.size.layout.count, tokens: image.rows,
           decodeMilliseconds: 1000 * median(looking.map(\.decodingSeconds)), encodeMilliseconds: 1000 * encode,
-          encodeShareOfInt8Rate: Double(try model.operations(for: picture)) / encode / roofline.int8OperationsPerSecond)
+          encodeShareOfInt8Rate: Double(try model.operations(for: image)) / encode / roofline.int8OperationsPerSecond)
       })
     if json {
       try printJSON(output)
@@ -137,12 +137,12 @@ struct Bench: ParsableCommand {
       "decode \(generatedTokens)", fixed(decodeRate, 1),
       "\(fixed(output.decodeShareOfBandwidth * 100, 0)) % of \(fixed(roofline.bytesPerSecond / 1e9, 1)) GB/s read",
     ])
-    if let picture = output.picture {
-      let each = picture.encodeMilliseconds / Double(picture.tiles)
+    if let image = output.image {
+      let each = image.encodeMilliseconds / Double(image.tiles)
       table.add([
-        "picture, \(picture.tiles) tiles", "\(fixed(each, 1)) ms a tile",
-        "\(fixed(picture.encodeShareOfInt8Rate * 100, 0)) % of \(fixed(roofline.int8OperationsPerSecond / 1e12, 2)) int8 TOPS; "
-          + "decoded in \(fixed(picture.decodeMilliseconds, 1)) ms",
+        "image, \(image.tiles) tiles", "\(fixed(each, 1)) ms a tile",
+        "\(fixed(image.encodeShareOfInt8Rate * 100, 0)) % of \(fixed(roofline.int8OperationsPerSecond / 1e12, 2)) int8 TOPS; "
+          + "decoded in \(fixed(image.decodeMilliseconds, 1)) ms",
       ])
     }
     Terminal.write(

@@ -8,7 +8,7 @@ struct Chat: ParsableCommand {
     discussion: Chat.help)
 
   static let help = """
-    /image FILE   show a picture with the next question
+    /image FILE   show an image with the next question
     /reset        forget the conversation; so does /clear
     /save FILE    write the conversation to FILE
     /load FILE    go on with a conversation that was saved
@@ -30,17 +30,17 @@ struct Chat: ParsableCommand {
 
   func run() throws {
     let cancellation = Interrupt.cancellation
-    guard !media.isOnStandardInput else { throw Self.noPictureOnStandardInput }
+    guard !media.isOnStandardInput else { throw Self.noImageOnStandardInput }
     let model = try Model(model.open(memory: machine.compute.memory))
     let plan = try SessionPlan(
-      model, machine.session(beams: generation.beams, vision: model.sees ? .always : .none))
+      model, machine.session(beams: generation.beams, vision: model.acceptsImages ? .always : .none))
     machine.report(plan, for: model)
     let tiles = plan.options.maximumTiles
-    let pictures = try model.pictures(media.image, maximumTiles: tiles)
+    let images = try model.images(media.image, maximumTiles: tiles)
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, prompting: prompting, options: options)
-    for picture in pictures { try conversation.show(picture) }
+    for image in images { try conversation.show(image) }
     let isTalking = isatty(STDIN_FILENO) == 1
     if isTalking { Terminal.note("\(printable(model.name)): /help for help, Ctrl-D to end") }
     var wasInterrupted = false
@@ -78,15 +78,15 @@ struct Chat: ParsableCommand {
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
       case "/image" where words.count == 2:
         report { () throws(SquintError) in
-          guard words[1] != "-" else { throw Self.noPictureOnStandardInput }
-          try conversation.show(model.picture(Self.file(words[1]), maximumTiles: tiles))
+          guard words[1] != "-" else { throw Self.noImageOnStandardInput }
+          try conversation.show(model.image(Self.file(words[1]), maximumTiles: tiles))
         }
       case "/save" where words.count == 2:
         report { () throws(SquintError) in try conversation.save(to: Self.file(words[1])) }
       case "/load" where words.count == 2:
         report { () throws(SquintError) in
           try conversation.load(from: Self.file(words[1])) { (path) throws(SquintError) in
-            try model.picture(path, maximumTiles: tiles)
+            try model.image(path, maximumTiles: tiles)
           }
         }
       case "/image", "/save", "/load":
@@ -97,8 +97,8 @@ struct Chat: ParsableCommand {
     }
   }
 
-  private static let noPictureOnStandardInput = SquintError(
-    .usage, "stdin is the conversation, and cannot be a picture; give the file of one")
+  private static let noImageOnStandardInput = SquintError(
+    .usage, "stdin is the conversation, and cannot be an image; give the file of one")
 
   /// In a conversation an error is told, and the conversation goes on.
   ///
@@ -174,10 +174,10 @@ private struct Conversation {
   let prompting: PromptOptions
   let options: GenerationOptions
   private var messages: [ChatMessage] = []
-  /// The pictures of the messages, in order.
-  private var pictures: [Picture] = []
+  /// The images of the messages, in order.
+  private var images: [Image] = []
   /// Those that come with the next question.
-  private var waiting: [Picture] = []
+  private var waiting: [Image] = []
   private(set) var statistics: Statistics?
   /// What has been said about prompts and answers.
   private var notes: Set<String> = []
@@ -191,27 +191,27 @@ private struct Conversation {
 
   mutating func reset() {
     messages = prompting.beginning
-    pictures = []
+    images = []
     waiting = []
     notes = []
     session.truncate(to: 0)
   }
 
-  /// Shows `picture` with the next question.
-  mutating func show(_ picture: Picture) throws(SquintError) {
-    try session.check(picture)
-    waiting.append(picture)
+  /// Shows `image` with the next question.
+  mutating func show(_ image: Image) throws(SquintError) {
+    try session.check(image)
+    waiting.append(image)
   }
 
-  /// Streams the answer to `question`. A question that fails leaves no trace, and takes its pictures with it.
+  /// Streams the answer to `question`. A question that fails leaves no trace, and takes its images with it.
   mutating func ask(_ question: String) throws(SquintError) {
-    let before = (messages, pictures)
+    let before = (messages, images)
     let shown = waiting
     waiting = []
     do throws(SquintError) {
-      messages.append(try ChatMessage(role: "user", question, pictures: shown.count))
-      pictures += shown
-      let prompt = try prompting.prompt(messages, pictures, for: session.model)
+      messages.append(try ChatMessage(role: "user", question, images: shown.count))
+      images += shown
+      let prompt = try prompting.prompt(messages, images, for: session.model)
       for note in prompt.notes { noteOnce(note) }
       guard prompt.count < session.context else {
         throw SquintError(
@@ -239,7 +239,7 @@ private struct Conversation {
             + "holds more")
       }
     } catch {
-      (messages, pictures) = before
+      (messages, images) = before
       guard !shown.isEmpty else { throw error }
       let names = shown.map(\.path).joined(separator: ", ")
       throw SquintError(error.kind, "\(error.message); not shown any more: \(names)")
@@ -251,21 +251,21 @@ private struct Conversation {
   }
 
   func save(to path: String) throws(SquintError) {
-    try writeFile(path, SavedConversation(messages, pictures: pictures.map(\.path)).text)
+    try writeFile(path, SavedConversation(messages, images: images.map(\.path)).text)
   }
 
-  /// Goes on with the conversation in the file `path`, whose pictures `open` opens. Where that fails, this one stays.
+  /// Goes on with the conversation in the file `path`, whose images `open` opens. Where that fails, this one stays.
   mutating func load(
-    from path: String, open: (String) throws(SquintError) -> Picture
+    from path: String, open: (String) throws(SquintError) -> Image
   ) throws(SquintError) {
     let saved = try SavedConversation(readFile(path), path: path)
-    var pictures: [Picture] = []
-    for name in saved.pictures {
-      let picture = try open(name)
-      try session.check(picture)
-      pictures.append(picture)
+    var images: [Image] = []
+    for name in saved.images {
+      let image = try open(name)
+      try session.check(image)
+      images.append(image)
     }
     reset()
-    (messages, self.pictures) = (saved.messages, pictures)
+    (messages, self.images) = (saved.messages, images)
   }
 }

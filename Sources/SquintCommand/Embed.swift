@@ -4,12 +4,12 @@ import SquintTerminal
 
 struct Embed: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Writes what the encoder or the projector makes of a picture as f32 [tokens, width].",
+    abstract: "Writes what the encoder or the projector makes of an image as f32 [tokens, width].",
     discussion: """
       squint embed --image photo.jpg -o features.npy
       squint embed model.squint --image photo.jpg --stage encoder -o features.npy
 
-      The rows of a picture's tiles stand one after the other, those of the overview last. --stage pixels writes the \
+      The rows of an image's tiles stand one after the other, those of the overview last. --stage pixels writes the \
       numbers that the encoder takes: f32 [tiles, 3, height, width].
       """)
 
@@ -20,7 +20,7 @@ struct Embed: ParsableCommand {
   var stage = Embedder.Stage.projector
 
   @Option(
-    help: .init("The side that pictures are resized and cut to. Default: as the checkpoint says.", valueName: "pixels"))
+    help: .init("The side that images are resized and cut to. Default: as the checkpoint says.", valueName: "pixels"))
   var size: Int?
 
   @Option(
@@ -32,7 +32,7 @@ struct Embed: ParsableCommand {
 
   func run() throws {
     guard media.image.count == 1 else {
-      throw SquintError(.usage, "give one picture: --image FILE (there are \(media.image.count))")
+      throw SquintError(.usage, "give one image: --image FILE (there are \(media.image.count))")
     }
     let embedder = try Embedder(
       model.open(memory: compute.memory), stage: stage, side: size, threads: compute.threads,
@@ -40,7 +40,7 @@ struct Embed: ParsableCommand {
     let progress = Progress()
     var file: OutputFile?
     try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
-      // Not before: a picture that is none leaves no file behind.
+      // Not before: an image that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))
       file = opened

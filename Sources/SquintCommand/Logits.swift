@@ -15,7 +15,7 @@ struct Logits: ParsableCommand {
 
   @Option(
     parsing: .upToNextOption,
-    help: .init("The prompt as tokens, the image token as often as a picture takes places.", valueName: "id"))
+    help: .init("The prompt as tokens, the image token as often as an image takes places.", valueName: "id"))
   var ids: [Int32] = []
 
   @Option(
@@ -30,14 +30,14 @@ struct Logits: ParsableCommand {
       throw SquintError(.usage, "give the prompt either as --prompt TEXT or as --ids ID…")
     }
     let model = try Model(model.open(memory: machine.compute.memory))
-    let pictures = try machine.pictures(media, for: model)
+    let images = try machine.images(media, for: model)
     let prompt =
       try prompt.map { (text) throws(SquintError) in
-        try model.prompt(text: StandardInput.text(or: text), pictures: pictures)
+        try model.prompt(text: StandardInput.text(or: text), images: images)
       }
-      ?? model.prompt(tokens: ids, pictures: pictures)
+      ?? model.prompt(tokens: ids, images: images)
     guard prompt.count > 0 else { throw SquintError(.usage, "the prompt is empty; say something") }
-    var options = machine.session(vision: .init(pictures))
+    var options = machine.session(vision: .init(images))
     (options.prompt, options.answer) = (prompt.count, 0)
     let session = try Session(model, options)
     let progress = Progress()

@@ -49,7 +49,7 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     help: .init(
-      "Cut a picture into this many tiles at most. Default: as the model was trained.", valueName: "n"))
+      "Cut an image into this many tiles at most. Default: as the model was trained.", valueName: "n"))
   var maxTiles: Int?
 
   @Flag(help: "Take what fits the memory: a shorter context, a smaller cache, fewer tiles. Says what it chose.")
@@ -63,10 +63,10 @@ struct MachineOptions: ParsableArguments {
       vision: vision, maximumTiles: maxTiles, prompt: prompt, answer: answer, fits: fit)
   }
 
-  /// The pictures that `media` names.
-  func pictures(_ media: MediaOptions, for model: Model) throws(SquintError) -> [Picture] {
-    if fit, !media.image.isEmpty { return try model.pictures(media.image, fitting: session()) }
-    return try model.pictures(media.image, maximumTiles: maxTiles)
+  /// The images that `media` names.
+  func images(_ media: MediaOptions, for model: Model) throws(SquintError) -> [Image] {
+    if fit, !media.image.isEmpty { return try model.images(media.image, fitting: session()) }
+    return try model.images(media.image, maximumTiles: maxTiles)
   }
 
   /// Says what `--fit` chose.
@@ -90,17 +90,17 @@ struct MediaOptions: ParsableArguments {
   @Option(
     help: .init(
       """
-      A picture (\(PictureFormat.list)), or - for one on stdin. Repeatable; it stands where the prompt has <image>, or comes first.
-      """, valueName: "file"), completion: .file(extensions: PictureFormat.extensions))
+      An image (\(ImageFormat.list)), or - for one on stdin. Repeatable; it stands where the prompt has <image>, or comes first.
+      """, valueName: "file"), completion: .file(extensions: ImageFormat.extensions))
   var image: [String] = []
 
   /// Whether one of them comes on stdin.
-  var isOnStandardInput: Bool { image.contains { PictureFile.isStandardInput($0) } }
+  var isOnStandardInput: Bool { image.contains { ImageFile.isStandardInput($0) } }
 }
 
 extension SessionOptions.VisionUse {
-  /// For one answer about `pictures`.
-  init(_ pictures: [Picture]) { self = pictures.isEmpty ? .none : .once(pictures.map(\.size)) }
+  /// For one answer about `images`.
+  init(_ images: [Image]) { self = images.isEmpty ? .none : .once(images.map(\.size)) }
 }
 
 /// How what people say becomes a prompt.
@@ -117,8 +117,8 @@ struct PromptOptions: ParsableArguments {
   /// A conversation that has only begun.
   var beginning: [ChatMessage] { system.map { [ChatMessage(role: "system", $0)] } ?? [] }
 
-  func prompt(_ messages: [ChatMessage], _ pictures: [Picture], for model: Model) throws(SquintError) -> Prompt {
-    try model.prompt(messages, pictures: pictures, allowsControlTokens: allowControlTokens)
+  func prompt(_ messages: [ChatMessage], _ images: [Image], for model: Model) throws(SquintError) -> Prompt {
+    try model.prompt(messages, images: images, allowsControlTokens: allowControlTokens)
   }
 }
 

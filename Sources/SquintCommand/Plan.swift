@@ -13,7 +13,7 @@ struct Plan: ParsableCommand {
   @Option(help: .init("Plan for beam search over this many sequences.", valueName: "n"))
   var beams = 1
 
-  @Flag(help: "Plan for a conversation, in which pictures may come at any time.")
+  @Flag(help: "Plan for a conversation, in which images may come at any time.")
   var chat = false
 
   @Flag(help: "Print one JSON object.")
@@ -36,8 +36,8 @@ struct Plan: ParsableCommand {
       let phases: [String]
     }
 
-    /// What one picture of so many tiles takes.
-    struct Picture: Encodable {
+    /// What one image of so many tiles takes.
+    struct Image: Encodable {
       let tiles: Int
       let tokens: Int
       let bytes: Int
@@ -53,37 +53,37 @@ struct Plan: ParsableCommand {
     let rows: Int
     /// What of the decoder's weights does not stay in memory, and of the encoder's, times how often it is read.
     let bytesReadPerToken: Int
-    let bytesReadToLook: Int
+    let bytesReadToEncode: Int
     let phases: [Phase]
     let arena: [Buffer]
-    let pictures: [Picture]
+    let images: [Image]
 
     enum CodingKeys: String, CodingKey {
-      case context, kv, threads, budget, peak, rows, phases, arena, pictures
+      case context, kv, threads, budget, peak, rows, phases, arena, images
       case bytesReadPerToken = "bytes_read_per_token"
-      case bytesReadToLook = "bytes_read_to_look"
+      case bytesReadToEncode = "bytes_read_to_look"
     }
   }
 
   func run() throws {
     let model = try Model(model.open(memory: machine.compute.memory))
-    let sizes = try model.pictureSizes()
-    // Without a picture, the largest that the model takes.
+    let sizes = try model.imageSizes()
+    // Without an image, the largest that the model takes.
     let most = machine.maxTiles ?? Int.max
     let shown =
       media.image.isEmpty
-      ? sizes.filter { $0.layout.count <= most }.suffix(1) : try machine.pictures(media, for: model).map(\.size)[...]
-    func options(_ sizes: some Collection<PictureSize>) -> SessionOptions {
+      ? sizes.filter { $0.layout.count <= most }.suffix(1) : try machine.images(media, for: model).map(\.size)[...]
+    func options(_ sizes: some Collection<ImageSize>) -> SessionOptions {
       machine.session(beams: beams, vision: sizes.isEmpty ? .none : .once(Array(sizes)))
     }
     var planned = options(shown)
-    if chat, model.sees { planned.vision = .always }
+    if chat, model.acceptsImages { planned.vision = .always }
     let plan = try SessionPlan(model, planned)
-    let pictures = try sizes.map { size in
+    let images = try sizes.map { size in
       var one = options([size])
       one.context = plan.context
       one.memory = Int.max  // what it takes, whether that fits or not
-      return Output.Picture(
+      return Output.Image(
         tiles: size.layout.count, tokens: size.rows, bytes: size.decodingBytes, peak: try SessionPlan(model, one).peak)
     }
     if let svg {
@@ -94,7 +94,7 @@ struct Plan: ParsableCommand {
         Output(
           context: plan.context, kv: plan.options.kvType.rawValue, threads: plan.threads, budget: plan.budget,
           peak: plan.peak, rows: plan.rows, bytesReadPerToken: plan.bytesReadPerToken,
-          bytesReadToLook: plan.bytesReadToLook,
+          bytesReadToEncode: plan.bytesReadToEncode,
           phases: plan.phases.map { phase in
             Output.Phase(
               name: phase.name, bytes: phase.byteCount,
@@ -104,7 +104,7 @@ struct Plan: ParsableCommand {
             Output.Buffer(
               name: buffer.name, bytes: buffer.byteCount, offset: buffer.offset,
               phases: Phases.all.filter { buffer.phases.contains($0.phase) }.map(\.name))
-          }, pictures: pictures))
+          }, images: images))
       return
     }
     let parts = plan.parts
@@ -116,11 +116,11 @@ struct Plan: ParsableCommand {
     for phase in plan.phases { happenings.add([phase.name, SessionPlan.meanings[phase.name] ?? ""]) }
     var legend = TextTable(["part", "what it is"])
     for part in parts { legend.add([part.name, part.meaning]) }
-    var costs = TextTable(["a picture of", "takes of the context", "decoded", "and at most in all"])
-    for picture in pictures {
+    var costs = TextTable(["an image of", "takes of the context", "decoded", "and at most in all"])
+    for image in images {
       costs.add([
-        "\(picture.tiles) tile\(picture.tiles == 1 ? "" : "s")", "\(picture.tokens) tokens",
-        readableSize(picture.bytes), readableSize(picture.peak),
+        "\(image.tiles) tile\(image.tiles == 1 ? "" : "s")", "\(image.tokens) tokens",
+        readableSize(image.bytes), readableSize(image.peak),
       ])
     }
     Terminal.write(
@@ -130,7 +130,7 @@ struct Plan: ParsableCommand {
       \(table.text)
       \(happenings.text)
       \(legend.text)
-      \(pictures.isEmpty ? "" : costs.text + "\n")\
+      \(images.isEmpty ? "" : costs.text + "\n")\
       \(plan.streaming.map { $0 + "\n" } ?? "")\
       fits: at most \(readableSize(plan.peak)) of the \(readableSize(plan.budget)) that are \
       \(plan.options.memory == nil ? "free" : "allowed")
@@ -163,7 +163,7 @@ extension SessionPlan {
       Part(name: "piped pictures", meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
       Part(name: "encoder.image", meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
       Part(name: "projector.image", meaning: "the weights that translate it for the text model", colour: "#dda15e"),
-      Part(name: "pictures", meaning: "decoding the pictures, and their pixels", colour: "#7b2cbf"),
+      Part(name: "pictures", meaning: "decoding the images, and their pixels", colour: "#7b2cbf"),
       Part(name: "decoder", meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
       Part(
         name: "KV cache", meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
@@ -187,7 +187,7 @@ extension SessionPlan {
         sizes[item.name, default: 0] += item.byteCount
         continue
       }
-      // While pictures are encoded, the cache's memory may serve the encoder.
+      // While images are encoded, the cache's memory may serve the encoder.
       let serves = phase.name != "encode" || options.vision == .always
       var left = item.byteCount
       func take(_ part: String, _ names: Set<String>, in phase: Phases) {
@@ -210,23 +210,23 @@ extension SessionPlan {
     if bytesReadPerToken > 0 {
       parts.append("\(readableSize(bytesReadPerToken)) of weights are read again for each token")
     }
-    if bytesReadToLook > 0 { parts.append("\(readableSize(bytesReadToLook)) to look at the pictures") }
+    if bytesReadToEncode > 0 { parts.append("\(readableSize(bytesReadToEncode)) to look at the images") }
     return parts.isEmpty ? nil : parts.joined(separator: ", and ")
   }
 
   /// What was planned for, on one line.
   var summary: String {
     "a context of \(context) tokens, KV cache \(options.kvType.rawValue), \(threads) thread\(threads == 1 ? "" : "s")"
-      + (options.beams > 1 ? ", \(options.beams) beams" : "") + pictures
+      + (options.beams > 1 ? ", \(options.beams) beams" : "") + images
   }
 
-  private var pictures: String {
+  private var images: String {
     switch options.vision {
     case .none: return ""
-    case .always: return ", pictures at any time"
+    case .always: return ", images at any time"
     case .once(let sizes):
       let tiles = sizes.reduce(0) { $0 + $1.layout.count }
-      return ", \(sizes.count) picture\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
+      return ", \(sizes.count) image\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
     }
   }
 }

@@ -1,9 +1,9 @@
 import Squint
 
-/// A plan as a picture: a stacked column for each phase against the line of the budget, as SVG.
+/// A plan as an image: a stacked column for each phase against the line of the budget, as SVG.
 ///
 /// A viewer sets the texts in a font of its own. Each has the room that it takes in a wide one, so that none runs into another, out
-/// of the picture, or into the budget's line.
+/// of the image, or into the budget's line.
 struct PlanDrawing {
   private let plan: SessionPlan
   private let parts: [SessionPlan.Part]
@@ -23,7 +23,7 @@ struct PlanDrawing {
     sizes = plan.phases.map { plan.sizes(in: $0) }
   }
 
-  /// The picture under `title`, which is on one line.
+  /// The image under `title`, which is on one line.
   static func svg(_ plan: SessionPlan, title: String) -> String {
     var drawing = PlanDrawing(plan)
     return drawing.draw(title)
@@ -81,7 +81,7 @@ struct PlanDrawing {
       """
   }
 
-  // MARK: Parts of the picture
+  // MARK: Parts of the image
 
   /// Draws the title and what was planned, on as many lines as that takes; returns where they end.
   private mutating func drawHeading(_ title: String, width: Double) -> Double {

@@ -1,24 +1,24 @@
 import Squint
 
 /// A conversation as `/save` writes it and `/load` reads it: each message begins a line with its role, `user: …`, and where it
-/// has more lines, they are indented by two spaces. A picture is `[picture PATH]`, where it stands in the text.
+/// has more lines, they are indented by two spaces. An image is `[image PATH]`, where it stands in the text.
 struct SavedConversation {
   private(set) var messages: [ChatMessage] = []
-  /// The files of the pictures of all messages, in order.
-  private(set) var pictures: [String] = []
+  /// The files of the images of all messages, in order.
+  private(set) var images: [String] = []
 
   private static let mark = "[picture "
   private static let indent = "  "
 
-  init(_ messages: [ChatMessage], pictures: [String]) {
+  init(_ messages: [ChatMessage], images: [String]) {
     self.messages = messages
-    self.pictures = pictures
+    self.images = images
   }
 
   // MARK: Writing
 
   var text: String {
-    var names = pictures[...]
+    var names = images[...]
     return messages.map { message in
       var text = ""
       switch message.content {
@@ -100,7 +100,7 @@ struct SavedConversation {
       let isLeading = parts.allSatisfy { $0 == .image } && words.isEmpty
       if !words.isEmpty { parts.append(.text(words)) }
       words = ""
-      pictures.append(Self.name(&rest))
+      images.append(Self.name(&rest))
       parts.append(.image)
       if isLeading, rest.first == " " { rest = rest.dropFirst() }
     }

@@ -4,10 +4,10 @@ import SquintTerminal
 /// What an answer took.
 struct Statistics: Encodable {
   struct Timings: Encodable {
-    var pictures: Int
+    var images: Int
     var tiles: Int
-    var secondsToDecodePictures: Double
-    var secondsToEncodePictures: Double
+    var secondsToDecodeImages: Double
+    var secondsToEncodeImages: Double
     var promptTokens: Int
     var promptTokensPerSecond: Double
     var secondsToFirstToken: Double
@@ -15,9 +15,9 @@ struct Statistics: Encodable {
     var generatedTokensPerSecond: Double
 
     enum CodingKeys: String, CodingKey {
-      case pictures, tiles
-      case secondsToDecodePictures = "seconds_to_decode_pictures"
-      case secondsToEncodePictures = "seconds_to_encode_pictures"
+      case images, tiles
+      case secondsToDecodeImages = "seconds_to_decode_pictures"
+      case secondsToEncodeImages = "seconds_to_encode_pictures"
       case promptTokens = "prompt_tokens"
       case promptTokensPerSecond = "prompt_tokens_per_second"
       case secondsToFirstToken = "seconds_to_first_token"
@@ -44,13 +44,13 @@ struct Statistics: Encodable {
 
   /// One line for a person.
   var line: String {
-    let pictures =
-      timings.pictures == 0
+    let images =
+      timings.images == 0
       ? ""
-      : "\(timings.pictures) picture\(timings.pictures == 1 ? "" : "s") in \(timings.tiles) tile"
-        + "\(timings.tiles == 1 ? "" : "s") decoded in \(fixed(timings.secondsToDecodePictures * 1000, 0)) ms and encoded in "
-        + "\(fixed(timings.secondsToEncodePictures * 1000, 0)) ms, "
-    return pictures
+      : "\(timings.images) image\(timings.images == 1 ? "" : "s") in \(timings.tiles) tile"
+        + "\(timings.tiles == 1 ? "" : "s") decoded in \(fixed(timings.secondsToDecodeImages * 1000, 0)) ms and encoded in "
+        + "\(fixed(timings.secondsToEncodeImages * 1000, 0)) ms, "
+    return images
       + "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
       + "\(fixed(timings.secondsToFirstToken * 1000, 0)) ms, \(timings.generatedTokens) tokens at "
       + "\(fixed(timings.generatedTokensPerSecond, 1))/s, peak memory \(readableSize(memory.peak))"
@@ -90,8 +90,8 @@ struct StatisticsClock {
     let decoding = first.flatMap { first in last.map { seconds(from: first, to: $0) } } ?? 0
     return Statistics(
       timings: .init(
-        pictures: looked.pictures, tiles: looked.tiles,
-        secondsToDecodePictures: looked.decodingSeconds, secondsToEncodePictures: looked.encodingSeconds,
+        images: looked.images, tiles: looked.tiles,
+        secondsToDecodeImages: looked.decodingSeconds, secondsToEncodeImages: looked.encodingSeconds,
         promptTokens: promptTokens,
         promptTokensPerSecond: rate(promptTokens, toFirst - looked.decodingSeconds - looked.encodingSeconds),
         secondsToFirstToken: toFirst,
@@ -120,7 +120,7 @@ extension SessionProgress {
   /// How far it is, for windows of less and less width.
   var lines: [String] {
     switch self {
-    case .decode(let picture, let count): ["opening: picture \(picture + 1) of \(count)"]
+    case .decode(let image, let count): ["opening: image \(image + 1) of \(count)"]
     case .encode(let tile, let count): ["looking: tile \(tile + 1) of \(count)"]
     case .prefill(let position, let count):
       ["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"]

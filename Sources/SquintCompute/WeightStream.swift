@@ -73,7 +73,7 @@ public final class WeightStream {
   public func pause() { queue?.pause() }
 
   /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`. Nothing is read ahead either.
-  public func leave(uncached: Bool) {
+  public func evict(uncached: Bool) {
     pause()
     isResident = false
     for part in kept {

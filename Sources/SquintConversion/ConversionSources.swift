@@ -11,8 +11,8 @@ public struct ConversionSources: Sendable {
   public var encoders: [String: String]
   /// The safetensors or GGUF files of projectors by modality.
   public var projectors: [String: String]
-  /// The files like preprocessor_config.json that replace what encoders say of pictures, by modality.
-  public var pictures: [String: String] = [:]
+  /// The files like preprocessor_config.json that replace what encoders say of images, by modality.
+  public var images: [String: String] = [:]
   /// The folder of a LoRA adapter, as PEFT saves it, that is merged into the decoder.
   public var adapter: String?
   /// What the model is called; nil: as its decoder is.
@@ -32,7 +32,7 @@ public struct ConversionSources: Sendable {
   /// All of the above.
   var paths: [String] {
     [source, mmproj, decoder, adapter].compactMap { $0 }
-      + [encoders, projectors, pictures].flatMap { $0.values.sorted() }
+      + [encoders, projectors, images].flatMap { $0.values.sorted() }
   }
 
   /// Whether `name` can be a modality's: a small letter, then up to 31 small letters, digits or underscores.

@@ -15,9 +15,9 @@ public struct ConversionOptions: Sendable {
   /// Whether quantized blocks that a type of ours holds exactly are taken over bit for bit; nil: in the parts for which no
   /// type is asked.
   public var keep: Bool?
-  /// The side in pixels that pictures are resized and cut to; nil: as the checkpoint says.
+  /// The side in pixels that images are resized and cut to; nil: as the checkpoint says.
   public var imageSize: Int?
-  /// How pictures that are no squares become some; nil: as the checkpoint says.
+  /// How images that are no squares become some; nil: as the checkpoint says.
   public var imageFit: ImageFit?
   /// Threads, at most as many as there are processors; nil: as many.
   public var jobs: Int?
@@ -28,13 +28,13 @@ public struct ConversionOptions: Sendable {
 
   public init() {}
 
-  /// How a picture becomes a square.
+  /// How an image becomes a square.
   public enum ImageFit: String, CaseIterable, Sendable {
     /// The sides of the longer edge are cut off, as transformers' CLIP and LLaVA do it.
     case crop
     /// The shorter edge is padded with the mean colour, as LLaVA 1.5 was trained and llama.cpp does it.
     case pad
-    /// The picture is resized to the square whatever its proportions, as SigLIP does it.
+    /// The image is resized to the square whatever its proportions, as SigLIP does it.
     case stretch
   }
 }
@@ -144,7 +144,7 @@ private struct Conversion {
       use.claim(module.claimed, of: mapped)
       modules.append(module)
     }
-    // In the order in which a picture runs through them.
+    // In the order in which an image runs through them.
     for modality in modalities {
       let name = modality.name
       try add(

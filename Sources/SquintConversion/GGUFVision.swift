@@ -45,7 +45,7 @@ struct GGUFVision {
     guard pinpoints.isEmpty else {
       throw .badData(
         path,
-        "it cuts pictures as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported; use LLaVA 1.5 or "
+        "it cuts images as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported; use LLaVA 1.5 or "
           + "SmolVLM")
     }
   }
@@ -86,7 +86,7 @@ struct GGUFVision {
     let width = try size("embedding_length")
     let ffn = try ffn(width: width)
     let patch = try size("patch_size", atMost: EncoderConfiguration.largestPatch)
-    let image = try size("image_size", atMost: PictureConfiguration.largestSide)
+    let image = try size("image_size", atMost: ImageConfiguration.largestSide)
     let hasClass = source.tensor(named: "v.class_embd") != nil
     guard let epsilon = try metadata.number("clip.vision.attention.layer_norm_epsilon") else {
       throw .badData(place, "metadata clip.vision.attention.layer_norm_epsilon is missing")
@@ -111,7 +111,7 @@ struct GGUFVision {
       configuration: configuration,
       tensors: MappedTensors(
         source: source, maps: [.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)], place: place),
-      pictures: try pictures(family: family, side: image), usualPictures: family.usualPictures(side: image))
+      images: try images(family: family, side: image), usualImages: family.usualImages(side: image))
   }
 
   /// The width between the feed-forward network's matrices, and whether the file calls them the wrong way round.
@@ -142,21 +142,21 @@ struct GGUFVision {
     return usesGELU ? .gelu : .quickGELU
   }
 
-  // MARK: Pictures
+  // MARK: Images
 
-  /// What the file says of pictures, and for the rest what the models of its kind do.
-  private func pictures(family: HuggingFaceEncoderFamily, side: Int) throws(SquintError) -> PictureConfiguration {
-    var pictures = family.usualPictures(side: side)
-    if let mean = try metadata.numbers("clip.vision.image_mean", count: 3) { pictures.mean = mean }
-    if let std = try metadata.numbers("clip.vision.image_std", count: 3) { pictures.std = std }
-    guard pictures.std.allSatisfy({ $0 > 0 }) else {
+  /// What the file says of images, and for the rest what the models of its kind do.
+  private func images(family: HuggingFaceEncoderFamily, side: Int) throws(SquintError) -> ImageConfiguration {
+    var images = family.usualImages(side: side)
+    if let mean = try metadata.numbers("clip.vision.image_mean", count: 3) { images.mean = mean }
+    if let std = try metadata.numbers("clip.vision.image_std", count: 3) { images.std = std }
+    guard images.std.allSatisfy({ $0 > 0 }) else {
       throw .badData(place, "metadata clip.vision.image_std has a number that is not positive")
     }
     switch kind {
     case .mlp:
       switch try metadata.text("clip.vision.image_aspect_ratio") ?? "pad" {
-      // LLaVA 1.5 was trained on padded pictures, and llama.cpp pads them; cutting would lose what is at the sides.
-      case "pad": pictures.padToSquare()
+      // LLaVA 1.5 was trained on padded images, and llama.cpp pads them; cutting would lose what is at the sides.
+      case "pad": images.padToSquare()
       case "square": break
       case let other:
         throw .badData(
@@ -164,12 +164,12 @@ struct GGUFVision {
       }
     case .idefics3:
       if let longest = try metadata.size(
-        "clip.vision.preproc_image_size", atMost: PictureConfiguration.largestTiledSide)
+        "clip.vision.preproc_image_size", atMost: ImageConfiguration.largestTiledSide)
       {
-        pictures.resize = .longestEdge(longest)
+        images.resize = .longestEdge(longest)
       }
     }
-    return pictures
+    return images
   }
 
   // MARK: The projector

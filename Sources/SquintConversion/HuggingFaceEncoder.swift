@@ -19,39 +19,39 @@ package struct HuggingFaceEncoderFamily: Sendable {
   let hasNorm: Bool
   let hasPatchBias: Bool
   /// The image processor that folders of this family have, where theirs does not say.
-  let pictures: HuggingFacePictureFamily
+  let images: HuggingFaceImageFamily
   let names: @Sendable (_ module: String) -> NameMap
 
   /// configuration_clip.py, configuration_siglip.py, configuration_dinov2.py, configuration_idefics3.py
   static let clip = HuggingFaceEncoderFamily(
     architecture: "clip", modelTypes: ["clip_vision_model"], width: 768, layers: 12, heads: 12, image: 224, patch: 32,
     activation: .quickGELU, normEpsilon: 1e-5, positions: .fixed, hasClass: true, hasPreNorm: true, hasNorm: false,
-    hasPatchBias: false, pictures: .clip, names: NameMap.clipEncoder)
+    hasPatchBias: false, images: .clip, names: NameMap.clipEncoder)
   static let siglip = HuggingFaceEncoderFamily(
     architecture: "siglip", modelTypes: ["siglip_vision_model"], width: 768, layers: 12, heads: 12, image: 224,
     patch: 16, activation: .geluTanh, normEpsilon: 1e-6, positions: .fixed, hasClass: false, hasPreNorm: false,
-    hasNorm: true, hasPatchBias: true, pictures: .siglip, names: NameMap.clipEncoder)
+    hasNorm: true, hasPatchBias: true, images: .siglip, names: NameMap.clipEncoder)
   static let dinov2 = HuggingFaceEncoderFamily(
     architecture: "dinov2", modelTypes: ["dinov2"], width: 768, layers: 12, heads: 12, image: 224, patch: 14,
     activation: .gelu, normEpsilon: 1e-6, positions: .bicubic, hasClass: true, hasPreNorm: false, hasNorm: true,
-    hasPatchBias: true, pictures: .bit, names: NameMap.dinov2Encoder)
+    hasPatchBias: true, images: .bit, names: NameMap.dinov2Encoder)
   static let idefics3 = HuggingFaceEncoderFamily(
     architecture: "idefics3",
     modelTypes: ["idefics3_vision", "idefics3", "smolvlm_vision", "smolvlm"], width: 1152, layers: 12, heads: 16,
     image: 224, patch: 32, activation: .geluTanh, normEpsilon: 1e-6, positions: .buckets, hasClass: false,
-    hasPreNorm: false, hasNorm: true, hasPatchBias: true, pictures: .idefics3, names: NameMap.clipEncoder)
+    hasPreNorm: false, hasNorm: true, hasPatchBias: true, images: .idefics3, names: NameMap.clipEncoder)
 
   static let all = [clip, siglip, dinov2, idefics3]
 
-  /// The pictures that this family takes, a square of `side`, where no file says so: as in the files of the published models.
-  func usualPictures(side: Int) -> PictureConfiguration {
-    var pictures = pictures.pictures(side: side)
+  /// The images that this family takes, a square of `side`, where no file says so: as in the files of the published models.
+  func usualImages(side: Int) -> ImageConfiguration {
+    var images = images.images(side: side)
     if architecture == Self.dinov2.architecture {
       // All published DINOv2 have this mean, not the one that the class of their image processor assumes.
-      pictures.mean = [0.485, 0.456, 0.406]
-      pictures.std = [0.229, 0.224, 0.225]
+      images.mean = [0.485, 0.456, 0.406]
+      images.std = [0.229, 0.224, 0.225]
     }
-    return pictures
+    return images
   }
 }
 
@@ -77,9 +77,9 @@ extension HuggingFaceEncoderFamily {
     }
   }
 
-  /// The side of the pictures that the tower of this configuration was trained on.
+  /// The side of the images that the tower of this configuration was trained on.
   func image(_ json: JSONValue, place: String) throws(SquintError) -> Int {
-    try ConfigurationReader(json: json, place: place).side("image_size", atMost: PictureConfiguration.largestSide)
+    try ConfigurationReader(json: json, place: place).side("image_size", atMost: ImageConfiguration.largestSide)
       ?? image
   }
 }
@@ -115,7 +115,7 @@ extension EncoderConfiguration {
     let image = try family.image(json, place: place)
     let channels = try reader.size("num_channels") ?? 3
     guard channels == 3 else {
-      throw .badData(place, "num_channels is \(channels); only pictures with 3 are supported")
+      throw .badData(place, "num_channels is \(channels); only images with 3 are supported")
     }
     let activationName = try reader.text("hidden_act")
     let activation = activationName.map { Activation(huggingFace: $0) } ?? family.activation

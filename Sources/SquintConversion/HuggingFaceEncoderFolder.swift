@@ -30,7 +30,7 @@ extension EncoderPart {
     let source = try folder.tensors(config: config, spelling: .tower, notes: &notes)
     try self.init(
       huggingFace: inner, family: family, name: name, source: source, place: place,
-      tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures), isAlone: true)
+      tensorPlace: folder.path, images: try folder.images(fallback: family.images), isAlone: true)
     self.notes = notes + self.notes
   }
 
@@ -40,7 +40,7 @@ extension EncoderPart {
   init(
     huggingFace json: JSONValue, family: HuggingFaceEncoderFamily, name: String, source: any TensorSource,
     place: String,
-    tensorPlace: String, pictures: PictureConfiguration?, isAlone: Bool = false
+    tensorPlace: String, images: ImageConfiguration?, isAlone: Bool = false
   ) throws(SquintError) {
     var configuration = try EncoderConfiguration(huggingFace: json, family: family, place: place)
     let saidGrid = configuration.grid
@@ -56,31 +56,31 @@ extension EncoderPart {
     self.init(
       configuration: configuration,
       tensors: MappedTensors(source: source, maps: isAlone ? [names, .contrastiveRest] : [names], place: tensorPlace),
-      pictures: pictures, usualPictures: family.usualPictures(side: side))
+      images: images, usualImages: family.usualImages(side: side))
     self.notes = notes
   }
 }
 
 extension EncoderPart {
-  /// Takes what the file at `path`, one like preprocessor_config.json, says of pictures.
-  mutating func readPictures(_ path: String) throws(SquintError) {
+  /// Takes what the file at `path`, one like preprocessor_config.json, says of images.
+  mutating func readImages(_ path: String) throws(SquintError) {
     let family = HuggingFaceEncoderFamily.all.first { $0.architecture == configuration.architecture }
-    pictures = try PictureConfiguration(
-      huggingFace: JSONValue.read(path: path), fallback: family?.pictures ?? .clip, place: path)
+    images = try ImageConfiguration(
+      huggingFace: JSONValue.read(path: path), fallback: family?.images ?? .clip, place: path)
   }
 }
 
 extension CheckpointFolder {
-  /// What the folder says of pictures; nil: nothing.
+  /// What the folder says of images; nil: nothing.
   ///
   /// - Parameter fallback: the image processor's class where the file does not name it.
-  func pictures(fallback: HuggingFacePictureFamily) throws(SquintError) -> PictureConfiguration? {
+  func images(fallback: HuggingFaceImageFamily) throws(SquintError) -> ImageConfiguration? {
     // transformers 5 keeps the image processor in the processor's file, and looks there first.
     if let nested = try json("processor_config.json")?["image_processor"] {
-      return try PictureConfiguration(
+      return try ImageConfiguration(
         huggingFace: nested, fallback: fallback, place: "\(file("processor_config.json")): image_processor")
     }
     guard let json = try json("preprocessor_config.json") else { return nil }
-    return try PictureConfiguration(huggingFace: json, fallback: fallback, place: file("preprocessor_config.json"))
+    return try ImageConfiguration(huggingFace: json, fallback: fallback, place: file("preprocessor_config.json"))
   }
 }

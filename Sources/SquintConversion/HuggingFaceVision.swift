@@ -158,7 +158,7 @@ struct HuggingFaceVision {
     let family = try HuggingFaceEncoderFamily(of: vision, known: known, place: "\(place): vision_config")
     return try EncoderPart(
       huggingFace: vision, family: family, name: name, source: source, place: "\(place): vision_config",
-      tensorPlace: folder.path, pictures: try folder.pictures(fallback: family.pictures))
+      tensorPlace: folder.path, images: try folder.images(fallback: family.images))
   }
 
   /// A text that the processor's file gives, or the tokenizer's, which comes first in transformers.
@@ -231,13 +231,13 @@ struct HuggingFaceVision {
         "the vision tower is not in this checkpoint (mm_vision_tower: \(printable(named ?? "not named"))); download it "
         + "and give its folder with --encoder \(name)=FOLDER"
     }
-    parts.pictures = try folder.pictures(fallback: .clip)
+    parts.images = try folder.images(fallback: .clip)
     switch try reader.text("image_aspect_ratio") ?? "square" {
     case "square": break
     case "pad": parts.padsToSquare = true
     case let other:
       throw .badData(
-        place, "image_aspect_ratio \"\(printable(other))\" is not supported; pad is, and pictures that are cut (none)")
+        place, "image_aspect_ratio \"\(printable(other))\" is not supported; pad is, and images that are cut (none)")
     }
     parts.projector = try originalProjector(notes: &notes)
     if parts.projector == nil, folder.has("mm_projector.bin") {

@@ -4,21 +4,21 @@ import SquintFile
 package struct EncoderPart: Sendable {
   package var configuration: EncoderConfiguration
   package let tensors: MappedTensors
-  /// What its folder says of pictures; nil: nothing.
-  package var pictures: PictureConfiguration?
-  /// What pictures are like where nothing says so.
-  package let usualPictures: PictureConfiguration
+  /// What its folder says of images; nil: nothing.
+  package var images: ImageConfiguration?
+  /// What images are like where nothing says so.
+  package let usualImages: ImageConfiguration
   /// What the user should know of it, a line each.
   package var notes: [String] = []
 
   package init(
-    configuration: EncoderConfiguration, tensors: MappedTensors, pictures: PictureConfiguration?,
-    usualPictures: PictureConfiguration
+    configuration: EncoderConfiguration, tensors: MappedTensors, images: ImageConfiguration?,
+    usualImages: ImageConfiguration
   ) {
     self.configuration = configuration
     self.tensors = tensors
-    self.pictures = pictures
-    self.usualPictures = usualPictures
+    self.images = images
+    self.usualImages = usualImages
   }
 }
 
@@ -58,11 +58,11 @@ package struct ModalityParts: Sendable {
   package var projector: ProjectorPart?
   /// nil: what the encoder gives in the end, without the class token.
   package var features: FeatureSelection?
-  /// What the model, not its encoder, says of pictures.
-  package var pictures: PictureConfiguration?
-  /// Whether pictures are padded to a square, whoever says what else is done to them.
+  /// What the model, not its encoder, says of images.
+  package var images: ImageConfiguration?
+  /// Whether images are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
-  package var prompt: PicturePrompt
+  package var prompt: ImagePrompt
   /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
   /// number is an error.
   package var tileRows: (count: Int, key: String, isBinding: Bool)?
@@ -77,7 +77,7 @@ package struct ModalityParts: Sendable {
   package init(name: String, place: String) {
     self.name = name
     self.place = place
-    prompt = PicturePrompt()
+    prompt = ImagePrompt()
     prompt.marker = "<\(name)>"
   }
 }
@@ -93,14 +93,14 @@ struct Modality: Sendable {
   let encoder: EncoderPart
   /// nil only where there is no decoder either.
   let projector: ProjectorPart?
-  let pictures: PictureConfiguration
-  let prompt: PicturePrompt
+  let images: ImageConfiguration
+  let prompt: ImagePrompt
 
   /// Checks that the parts fit.
   ///
   /// - Parameters:
   ///   - decoder: nil for encoders alone.
-  ///   - side: the side that pictures become, whatever the checkpoint says; nil: as it says.
+  ///   - side: the side that images become, whatever the checkpoint says; nil: as it says.
   ///   - fit: how they become squares; nil: as the checkpoint says.
   ///   - tokens: the id of an added token of the tokenizer; nil where it has none with this text.
   ///   - notes: takes what the user should know.
@@ -129,19 +129,19 @@ struct Modality: Sendable {
         encoder: encoder.configuration, decoder: decoder, place: projector.tensors.place)
     }
 
-    var pictures: PictureConfiguration
-    if let known = either(parts.pictures, encoder.pictures) {
-      pictures = known
+    var images: ImageConfiguration
+    if let known = either(parts.images, encoder.images) {
+      images = known
     } else {
-      pictures = encoder.usualPictures
+      images = encoder.usualImages
       notes.append(
-        "\(encoder.tensors.place) has no preprocessor_config.json; pictures are processed as is usual for "
+        "\(encoder.tensors.place) has no preprocessor_config.json; images are processed as is usual for "
           + encoder.configuration.architecture)
     }
-    if parts.padsToSquare { pictures.padToSquare() }
-    if let side { try pictures.resize(toSide: side) }
-    if let fit { try pictures.fit(fit) }
-    let rows = try Self.rows(of: pictures, encoder: encoder, projector: projector)
+    if parts.padsToSquare { images.padToSquare() }
+    if let side { try images.resize(toSide: side) }
+    if let fit { try images.fit(fit) }
+    let rows = try Self.rows(of: images, encoder: encoder, projector: projector)
     if let stated = parts.tileRows, let rows, stated.count != rows {
       let message = "\(stated.key) is \(stated.count), but the encoder and the projector make \(rows) rows of a tile"
       guard !stated.isBinding else { throw .badData(parts.place, message) }
@@ -165,22 +165,22 @@ struct Modality: Sendable {
     }
     self.encoder = encoder
     self.projector = projector
-    self.pictures = pictures
+    self.images = images
     self.prompt = prompt
   }
 
-  /// The rows that a tile becomes; nil where it depends on the picture.
+  /// The rows that a tile becomes; nil where it depends on the image.
   private static func rows(
-    of pictures: PictureConfiguration, encoder: EncoderPart, projector: ProjectorPart?
+    of images: ImageConfiguration, encoder: EncoderPart, projector: ProjectorPart?
   ) throws(SquintError) -> Int? {
     let configuration = encoder.configuration
     let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
-    guard let tile = pictures.tileSize else {
+    guard let tile = images.tileSize else {
       guard configuration.positions != .fixed, shuffle == 1 else {
         throw .badData(
           place,
-          "pictures keep their aspect (there is no crop_size), but the encoder takes squares of "
+          "images keep their aspect (there is no crop_size), but the encoder takes squares of "
             + "\(configuration.grid * configuration.patch) pixels")
       }
       return nil
@@ -189,12 +189,12 @@ struct Modality: Sendable {
     guard rows > 0, columns > 0 else {
       throw .badData(
         place,
-        "pictures of \(tile.height) × \(tile.width) pixels are smaller than a patch of \(configuration.patch)")
+        "images of \(tile.height) × \(tile.width) pixels are smaller than a patch of \(configuration.patch)")
     }
     guard configuration.positions != .fixed || rows == configuration.grid && columns == configuration.grid else {
       throw .badData(
         place,
-        "pictures of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "
+        "images of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "
           + "for \(configuration.grid) × \(configuration.grid)")
     }
     guard rows % shuffle == 0, columns % shuffle == 0 else {
@@ -207,7 +207,7 @@ struct Modality: Sendable {
   func write(to metadata: inout Metadata) {
     encoder.configuration.write(to: &metadata, name: name)
     projector?.configuration.write(to: &metadata, name: name)
-    pictures.write(to: &metadata, name: name)
+    images.write(to: &metadata, name: name)
     prompt.write(to: &metadata, name: name)
   }
 }

@@ -55,12 +55,12 @@ struct ModelParts {
       if let path = sources.encoders[name] {
         leftOut += [parts.encoder?.tensors].compactMap { $0 }
         var encoder = try openEncoder(path, name: name)
-        if let path = sources.pictures[name] { try encoder.readPictures(path) }
-        if let own = encoder.pictures {
-          // The model's own picture settings are for the encoder that it had.
-          parts.pictures = own
+        if let path = sources.images[name] { try encoder.readImages(path) }
+        if let own = encoder.images {
+          // The model's own image settings are for the encoder that it had.
+          parts.images = own
         } else {
-          encoder.pictures = parts.encoder?.pictures
+          encoder.images = parts.encoder?.images
         }
         parts.encoder = encoder
         replacements.append("encoder \(name) from \(lastComponent(path))")

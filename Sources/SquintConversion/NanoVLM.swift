@@ -83,7 +83,7 @@ struct NanoVLM {
   func parts(notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
     var encoder = try encoder()
-    let side = try reader.size("vit_img_size", atMost: PictureConfiguration.largestSide) ?? 512
+    let side = try reader.size("vit_img_size", atMost: ImageConfiguration.largestSide) ?? 512
     let names = NameMap.nanoVLMEncoder("encoder.\(name)")
     let stored = StoredTensors(
       MappedTensors(source: source, maps: [names], place: folder.path), module: "encoder.\(name)")
@@ -92,7 +92,7 @@ struct NanoVLM {
       configuration: encoder,
       tensors: MappedTensors(
         source: source, maps: [names.ignoringLayers(from: encoder.sourceLayers)], place: folder.path),
-      pictures: try pictures(side: side), usualPictures: try pictures(side: side))
+      images: try images(side: side), usualImages: try images(side: side))
     let found = try ProjectorTensors(
       in: source, prefixes: ["MP"], module: "projector.\(name)", place: folder.path)
     guard found.widths.count == 2, !found.hasNorm else {
@@ -109,7 +109,7 @@ struct NanoVLM {
     parts.prompt.tokenText = try words.text("image_token")
     if let global = try words.text("global_image_token") {
       parts.prompt.singlePrefix = global
-      notes.append("pictures are seen as one tile each; nanoVLM's own program cuts larger ones into several")
+      notes.append("images are seen as one tile each; nanoVLM's own program cuts larger ones into several")
     }
     if let rows = try reader.size("mp_image_token_length") {
       parts.tileRows = (rows, "mp_image_token_length", true)
@@ -123,7 +123,7 @@ struct NanoVLM {
     }
     let width = try reader.size("vit_hidden_dim") ?? 768
     let patch = try reader.size("vit_patch_size", atMost: EncoderConfiguration.largestPatch) ?? 16
-    let side = try reader.size("vit_img_size", atMost: PictureConfiguration.largestSide) ?? 512
+    let side = try reader.size("vit_img_size", atMost: ImageConfiguration.largestSide) ?? 512
     var encoder = EncoderConfiguration(
       architecture: "siglip",
       layers: try reader.size("vit_n_blocks", atMost: DecoderConfiguration.mostLayers) ?? 12, width: width,
@@ -135,13 +135,13 @@ struct NanoVLM {
     return encoder
   }
 
-  /// A square of numbers from 0 to 1 (data/processors.py); versions that cut pictures resize with bicubic, those before with
+  /// A square of numbers from 0 to 1 (data/processors.py); versions that cut images resize with bicubic, those before with
   /// torchvision's default.
-  private func pictures(side: Int) throws(SquintError) -> PictureConfiguration {
-    var pictures = PictureConfiguration()
-    pictures.resize = .exact(height: side, width: side)
-    pictures.filter = config["max_img_size"] == nil ? .bilinear : .bicubic
-    return pictures
+  private func images(side: Int) throws(SquintError) -> ImageConfiguration {
+    var images = ImageConfiguration()
+    images.resize = .exact(height: side, width: side)
+    images.filter = config["max_img_size"] == nil ? .bilinear : .bicubic
+    return images
   }
 }
 

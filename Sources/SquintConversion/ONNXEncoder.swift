@@ -30,15 +30,15 @@ extension EncoderPart {
     try configuration.check(place: path)
 
     let side = transformer.inputSide ?? grid * configuration.patch
-    guard (1...PictureConfiguration.largestSide).contains(side) else {
-      throw .badData(path, "pictures of \(grouped(side)) × \(grouped(side)) pixels are not supported")
+    guard (1...ImageConfiguration.largestSide).contains(side) else {
+      throw .badData(path, "images of \(grouped(side)) × \(grouped(side)) pixels are not supported")
     }
     self.init(
       configuration: configuration,
       tensors: MappedTensors(
         source: try ONNXEncoderTensors(source: source, transformer: transformer, place: path),
         maps: [.onnxEncoder("encoder.\(name)")], place: path),
-      pictures: nil, usualPictures: family.usualPictures(side: side))
+      images: nil, usualImages: family.usualImages(side: side))
     guard !transformer.leftOut.isEmpty else { return }
     let names = transformer.leftOut.prefix(3).map { printable($0.name) }.joined(separator: ", ")
     let others = transformer.leftOut.count > 3 ? " and \(transformer.leftOut.count - 3) more" : ""

@@ -152,7 +152,7 @@ private struct Walk {
     let output: String
   }
 
-  /// The convolution that takes the picture and whose windows do not overlap.
+  /// The convolution that takes the image and whose windows do not overlap.
   func patchConvolution() throws(SquintError) -> Convolution {
     var found: [Convolution] = []
     for node in flow.nodes where node.operation == "Conv" && node.inputs.count >= 2 && node.outputs.count == 1 {
@@ -166,7 +166,7 @@ private struct Walk {
       else { continue }
       guard let input = flow.source.graph.inputs.first(where: { $0.name == flow.resolved(node.inputs[0]) }) else {
         throw failure(
-          "the picture is changed before the patches' convolution (\(printable(node.name))), which is not supported")
+          "the image is changed before the patches' convolution (\(printable(node.name))), which is not supported")
       }
       var bias: SourceTensor?
       if node.inputs.count > 2, !node.inputs[2].isEmpty {
@@ -183,8 +183,8 @@ private struct Walk {
     guard let first = found.first, found.count == 1 else {
       throw failure(
         found.isEmpty
-          ? "there is no convolution that cuts a picture into patches: this is no vision transformer"
-          : "there are several convolutions that cut a picture into patches, so it has more than one encoder")
+          ? "there is no convolution that cuts an image into patches: this is no vision transformer"
+          : "there are several convolutions that cut an image into patches, so it has more than one encoder")
     }
     return first
   }

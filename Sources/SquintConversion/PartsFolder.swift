@@ -38,8 +38,8 @@ extension ConversionSources {
     if mmproj == nil {
       if self.encoders[modality] == nil, let encoder = try one(of: encoders, option: "--encoder") {
         parts.encoders[modality] = encoder
-        let pictures = "preprocessor_config.json"
-        if folder.has(pictures) { parts.pictures[modality] = self.pictures[modality] ?? folder.file(pictures) }
+        let images = "preprocessor_config.json"
+        if folder.has(images) { parts.images[modality] = self.images[modality] ?? folder.file(images) }
       }
       parts.projectors[modality] = self.projectors[modality] ?? projectors.first.map(folder.file)
     }

@@ -90,12 +90,12 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The side that pictures are resized and cut to. (default: as the checkpoint says)", valueName: "pixels"))
+      "The side that images are resized and cut to. (default: as the checkpoint says)", valueName: "pixels"))
   var imageSize: Int?
 
   @Option(
     help: ArgumentHelp(
-      "How pictures become squares; a mmproj file does not say it, and is taken to pad. (default: as the checkpoint says)",
+      "How images become squares; a mmproj file does not say it, and is taken to pad. (default: as the checkpoint says)",
       valueName: "fit"))
   var imageFit: ConversionOptions.ImageFit?
 

@@ -46,8 +46,8 @@ extension FileHeader {
     guard !file.prefix(4).elementsEqual("GGUF".utf8) else {
       throw .badData(path, "this is a GGUF model; convert it with squint-convert")
     }
-    guard !Self.isPicture(file) else {
-      throw .badData(path, "this is a picture, not a model; give pictures with --image")
+    guard !Self.isImage(file) else {
+      throw .badData(path, "this is an image, not a model; give images with --image")
     }
     guard file.count >= Self.magic.count, file.prefix(Self.magic.count).elementsEqual(Self.magic) else {
       if let remark = ForeignFile.remark(start: Array(file.prefix(ForeignFile.startBytes))) {
@@ -115,8 +115,8 @@ extension FileHeader {
     else { throw .badData(path, "its compressed metadata lies outside the file; fetch the file again") }
   }
 
-  /// Whether `file` is a picture: people give one where the model belongs.
-  private static func isPicture(_ file: UnsafeRawBufferPointer) -> Bool {
+  /// Whether `file` is an image: people give one where the model belongs.
+  private static func isImage(_ file: UnsafeRawBufferPointer) -> Bool {
     file.starts(with: [0xFF, 0xD8, 0xFF]) || file.starts(with: [0x89, 0x50, 0x4E, 0x47])
       || file.starts(with: "RIFF".utf8) && file.dropFirst(8).starts(with: "WEBP".utf8) || file.starts(with: "GIF8".utf8)
       // The size of a BMP's header is small.

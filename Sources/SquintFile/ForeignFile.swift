@@ -125,7 +125,7 @@ extension SquintError {
     guard code == ENOENT || code == ENOTDIR || code == ENAMETOOLONG, let remark = ForeignFile.remark(path: path) else {
       return SquintError(.noInput, "\(path): \(systemMessage(code))")
     }
-    // A data URI may be as long as a picture.
+    // A data URI may be as long as an image.
     let name = path.count > longestName ? path.prefix(longestName) + "…" : path
     return SquintError(.noInput, "\(name): \(remark)")
   }

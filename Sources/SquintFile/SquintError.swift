@@ -40,7 +40,7 @@ extension SquintError {
     SquintError(.badData, "\(path): \(message)")
   }
 
-  /// The same error, which names `path` where it did not: errors about metadata, or a picture's size, know no file.
+  /// The same error, which names `path` where it did not: errors about metadata, or an image's size, know no file.
   package func naming(_ path: String) -> SquintError {
     // With the colon: a file may be called as a message begins.
     message.hasPrefix("\(path): ") ? self : SquintError(kind, "\(path): \(message)")

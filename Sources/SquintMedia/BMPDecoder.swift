@@ -1,12 +1,12 @@
 import SquintFile
 
-/// BMP, row by row where the pixels are stored as they are, from the whole picture where they are in runs.
+/// BMP, row by row where the pixels are stored as they are, from the whole image where they are in runs.
 ///
 /// There is no library for it that is kept well and small. The pixels are Pillow's (BmpImagePlugin.py) wherever Pillow reads them;
 /// masks may be others than it knows.
-final class BMPDecoder: PictureDecoder {
-  let header: PictureHeader
-  private let file: PictureFile
+final class BMPDecoder: ImageDecoder {
+  let header: ImageHeader
+  private let file: ImageFile
   private let bitmap: BMPHeader
   /// [256]: what each index stands for.
   private var palette: [UInt32] = []
@@ -14,11 +14,11 @@ final class BMPDecoder: PictureDecoder {
   /// A stored row or, where they are in runs, all indices from the lowest row on: [height, width].
   private var data: [UInt8] = []
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     self.file = file
     bitmap = try BMPHeader(file)
-    try PictureLimits.check(width: bitmap.width, height: bitmap.height, file)
-    header = PictureHeader(
+    try ImageLimits.check(width: bitmap.width, height: bitmap.height, file)
+    header = ImageHeader(
       format: .bmp, storedWidth: bitmap.width, storedHeight: bitmap.height, orientation: .upright,
       decoderBytes: 65_536 + (bitmap.isInRuns ? bitmap.width * bitmap.height + RunReader.bufferBytes : bitmap.rowBytes))
   }
@@ -142,7 +142,7 @@ struct BMPHeader {
   /// Whether the little-endian number in `bytes` is the size of a header, which tells a BMP from a text that begins with BM.
   static func isSize(_ bytes: [UInt8]) -> Bool { bytes.count == 4 && sizes.contains(number(bytes[...])) }
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     let start = try file.bytes(at: 0, count: Self.fileHeaderBytes + 124)
     guard start.count >= Self.fileHeaderBytes + 12 else { throw file.truncated }
     func number(_ offset: Int, _ count: Int) -> Int { Self.number(start[offset..<offset + count]) }
@@ -168,10 +168,10 @@ struct BMPHeader {
       colourBytes = 4
     }
     guard width > 0, height > 0 else {
-      throw file.error("the picture has no pixels (\(width) × \(height)); export it again")
+      throw file.error("the image has no pixels (\(width) × \(height)); export it again")
     }
     guard [1, 2, 4, 8, 16, 24, 32].contains(bits) else {
-      throw file.error("the BMP picture has \(bits) bits a pixel, which is damaged or not understood; export it again")
+      throw file.error("the BMP image has \(bits) bits a pixel, which is damaged or not understood; export it again")
     }
 
     var end = Self.fileHeaderBytes + size
@@ -190,10 +190,10 @@ struct BMPHeader {
     default:
       let name = [Compression.jpeg: "JPEG", Compression.png: "PNG"][compression] ?? "compression \(compression)"
       throw file.error(
-        "the BMP picture holds \(name) with \(bits) bits a pixel, which is not understood; export it again")
+        "the BMP image holds \(name) with \(bits) bits a pixel, which is not understood; export it again")
     }
     guard [red, green, blue, alpha].allSatisfy({ $0.isEmpty || $0.isWhole }) else {
-      throw file.error("the BMP picture's masks of colours are damaged; export it again")
+      throw file.error("the BMP image's masks of colours are damaged; export it again")
     }
     if red.isEmpty && green.isEmpty && blue.isEmpty {
       switch bits {
@@ -207,7 +207,7 @@ struct BMPHeader {
     paletteOffset = end
     paletteCount = bits <= 8 ? (colours > 0 ? colours : 1 << bits) : 0
     guard paletteCount <= 65_536 else {
-      throw file.error("the BMP picture claims a palette of \(grouped(paletteCount)) colours; export it again")
+      throw file.error("the BMP image claims a palette of \(grouped(paletteCount)) colours; export it again")
     }
     let given = number(10, 4)
     // Some writers give the end of the header, and forget the palette.
@@ -217,7 +217,7 @@ struct BMPHeader {
   }
 
   /// [256]: what each index stands for; one behind the end of the palette is black.
-  func palette(_ file: PictureFile) throws(SquintError) -> [UInt32] {
+  func palette(_ file: ImageFile) throws(SquintError) -> [UInt32] {
     let count = min(paletteCount, 256)
     let bytes = try file.bytes(at: paletteOffset, count: count * colourBytes)
     guard bytes.count == count * colourBytes else { throw file.truncated }
@@ -233,7 +233,7 @@ struct BMPHeader {
 private struct RunReader {
   static let bufferBytes = 65_536
 
-  private let file: PictureFile
+  private let file: ImageFile
   private let width: Int
   private let count: Int
   private let isHalf: Bool
@@ -242,7 +242,7 @@ private struct RunReader {
   private var buffer: [UInt8] = []
   private var bufferStart = 0
 
-  init(_ file: PictureFile, _ bitmap: BMPHeader) {
+  init(_ file: ImageFile, _ bitmap: BMPHeader) {
     self.file = file
     width = bitmap.width
     count = bitmap.width * bitmap.height
@@ -252,7 +252,7 @@ private struct RunReader {
 
   /// The indices of all pixels, from the row that is stored first on; what is left out is 0.
   ///
-  /// - Throws: `badData` where the file ends before the picture, or its end mark.
+  /// - Throws: `badData` where the file ends before the image, or its end mark.
   mutating func indices() throws(SquintError) -> [UInt8] {
     var pixels = [UInt8](repeating: 0, count: count)
     var position = 0
@@ -273,7 +273,7 @@ private struct RunReader {
       case 0:  // the end of the row
         position = column == 0 ? position + width : (position + width - 1) / width * width
         column = 0
-      case 1: return pixels  // the end of the picture
+      case 1: return pixels  // the end of the image
       case 2:  // to another place
         let (right, up) = (Int(try byte()), Int(try byte()))
         position = min(position + right + up * width, count)

@@ -5,9 +5,9 @@ import SquintFile
 ///
 /// The pixels are Pillow's (GifImagePlugin.py): a frame that is larger than the canvas makes it larger; beside one that is smaller
 /// lies the transparent colour or, without one, the first of the palette.
-final class GIFDecoder: PictureDecoder {
-  let header: PictureHeader
-  private let file: PictureFile
+final class GIFDecoder: ImageDecoder {
+  let header: ImageHeader
+  private let file: ImageFile
   private let codec: UnsafeMutablePointer<GifFileType>
   private let source: Source
   /// Where the frame lies in the canvas.
@@ -30,7 +30,7 @@ final class GIFDecoder: PictureDecoder {
   /// At most what giflib holds, and the buffer that it reads from: tables of 4096 codes, palettes, one extension.
   private static let codecBytes = 65_536 + Source.bufferBytes
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     self.file = file
     let source = Source(file)
     var code: Int32 = 0
@@ -47,11 +47,11 @@ final class GIFDecoder: PictureDecoder {
       (left, top) = (Int(frame.Left), Int(frame.Top))
       (width, height) = (Int(frame.Width), Int(frame.Height))
       isInterlaced = frame.Interlace
-      try PictureLimits.check(width: width, height: height, file)
+      try ImageLimits.check(width: width, height: height, file)
       canvasWidth = max(Int(codec.pointee.SWidth), left + width)
       let canvasHeight = max(Int(codec.pointee.SHeight), top + height)
-      try PictureLimits.check(width: canvasWidth, height: canvasHeight, file)
-      header = PictureHeader(
+      try ImageLimits.check(width: canvasWidth, height: canvasHeight, file)
+      header = ImageHeader(
         format: .gif, storedWidth: canvasWidth, storedHeight: canvasHeight, orientation: .upright,
         decoderBytes: Self.codecBytes + width * (isInterlaced ? height : 1))
     } catch {
@@ -106,7 +106,7 @@ final class GIFDecoder: PictureDecoder {
   ///
   /// - Returns: the index that is transparent in it.
   private static func findFrame(
-    _ codec: UnsafeMutablePointer<GifFileType>, _ source: Source, _ file: PictureFile
+    _ codec: UnsafeMutablePointer<GifFileType>, _ source: Source, _ file: ImageFile
   ) throws(SquintError) -> Int? {
     func check(_ status: Int32) throws(SquintError) {
       if status != GIF_OK { throw source.failure ?? error(codec.pointee.Error, file) }
@@ -128,7 +128,7 @@ final class GIFDecoder: PictureDecoder {
           transparent = Int(block[4])
         }
         while block != nil { try check(DGifGetExtensionNext(codec, &block)) }
-      default: throw file.error("the GIF file has no picture in it; export it again")
+      default: throw file.error("the GIF file has no image in it; export it again")
       }
     }
   }
@@ -144,13 +144,13 @@ final class GIFDecoder: PictureDecoder {
     }
   }
 
-  private static func error(_ code: Int32, _ file: PictureFile) -> SquintError {
+  private static func error(_ code: Int32, _ file: ImageFile) -> SquintError {
     switch code {
     case D_GIF_ERR_READ_FAILED, D_GIF_ERR_EOF_TOO_SOON: return file.truncated
     case D_GIF_ERR_NOT_ENOUGH_MEM: return file.noMemory(codecBytes)
     default:
       let reason = GifErrorString(code).map { String(cString: $0) } ?? "error \(code)"
-      return file.error("the picture is damaged or of a kind that is not understood (\(reason)); export it again")
+      return file.error("the image is damaged or of a kind that is not understood (\(reason)); export it again")
     }
   }
 
@@ -158,14 +158,14 @@ final class GIFDecoder: PictureDecoder {
   private final class Source {
     static let bufferBytes = 65_536
 
-    private let file: PictureFile
+    private let file: ImageFile
     private var buffer = [UInt8](repeating: 0, count: bufferBytes)
     private var unread = 0..<0
     private var offset = 0
     /// Why nothing could be read, where it is not the end.
     private(set) var failure: SquintError?
 
-    init(_ file: PictureFile) { self.file = file }
+    init(_ file: ImageFile) { self.file = file }
 
     /// Copies the next `count` bytes, or those that there are, to `target`; returns how many.
     func read(into target: UnsafeMutablePointer<GifByteType>, count: Int32) -> Int32 {

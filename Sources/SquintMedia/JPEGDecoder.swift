@@ -1,26 +1,26 @@
-import CPictures
+import CImages
 import SquintFile
 
 /// JPEG through libjpeg-turbo: baseline row by row, progressive from all its coefficients.
 ///
 /// The settings are Pillow's (the integer DCT, smooth upsampling of colour), so that the pixels are the same.
-final class JPEGDecoder: PictureDecoder {
-  let header: PictureHeader
-  private let file: PictureFile
+final class JPEGDecoder: ImageDecoder {
+  let header: ImageHeader
+  private let file: ImageFile
   private let codec: OpaquePointer
   private let isCMYK: Bool
   private let storedWidth: Int
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     self.file = file
     guard let codec = squint_jpeg_open(file.descriptor) else { throw file.noMemory(1 << 18) }
     self.codec = codec
-    var found = squint_picture_header()
+    var found = squint_image_header()
     let status = squint_jpeg_read_header(codec, &found)
     do throws(SquintError) {
       try checkCodec(status, squint_jpeg_message(codec), file, codecBytes: Int(found.codec_bytes))
-      try PictureLimits.check(width: Int(found.width), height: Int(found.height), file)
-      header = PictureHeader(
+      try ImageLimits.check(width: Int(found.width), height: Int(found.height), file)
+      header = ImageHeader(
         format: .jpeg, storedWidth: Int(found.width), storedHeight: Int(found.height),
         orientation: try JPEGDecoder.orientation(file), decoderBytes: Int(found.codec_bytes))
     } catch {
@@ -57,10 +57,10 @@ final class JPEGDecoder: PictureDecoder {
     }
   }
 
-  /// The orientation in the first EXIF segment before the picture's data.
+  /// The orientation in the first EXIF segment before the image's data.
   ///
   /// libjpeg can keep these segments, but would keep any number of them.
-  private static func orientation(_ file: PictureFile) throws(SquintError) -> Orientation {
+  private static func orientation(_ file: ImageFile) throws(SquintError) -> Orientation {
     var offset = 2
     for _ in 0..<1000 {
       let start = try file.bytes(at: offset, count: 10)
@@ -83,7 +83,7 @@ final class JPEGDecoder: PictureDecoder {
 
 /// Turns a status of the C codecs into the error that it is.
 func checkCodec(
-  _ status: squint_picture_status, _ message: UnsafePointer<CChar>, _ file: PictureFile, codecBytes: Int
+  _ status: squint_image_status, _ message: UnsafePointer<CChar>, _ file: ImageFile, codecBytes: Int
 ) throws(SquintError) {
   switch status {
   case SQUINT_PICTURE_OK: return
@@ -92,6 +92,6 @@ func checkCodec(
   case SQUINT_PICTURE_NO_MEMORY: throw file.noMemory(codecBytes)
   default:
     throw file.error(
-      "the picture is damaged or of a kind that is not understood (\(String(cString: message))); export it again")
+      "the image is damaged or of a kind that is not understood (\(String(cString: message))); export it again")
   }
 }

@@ -1,4 +1,4 @@
-/// How the stored rows and columns of a picture lie in the picture as it is displayed: EXIF's Orientation, 1 to 8.
+/// How the stored rows and columns of an image lie in the image as it is displayed: EXIF's Orientation, 1 to 8.
 enum Orientation: Int, Sendable {
   case upright = 1
   case mirrored, turnedAround, upsideDown, transposed, turnedRight, transverse, turnedLeft
@@ -6,7 +6,7 @@ enum Orientation: Int, Sendable {
   /// Whether a stored row is a displayed column.
   var swapsAxes: Bool { rawValue >= 5 }
 
-  /// Whether the displayed picture's x (and y) run against the stored axis that they lie on.
+  /// Whether the displayed image's x (and y) run against the stored axis that they lie on.
   var flipsX: Bool { [.mirrored, .turnedAround, .turnedRight, .transverse].contains(self) }
   var flipsY: Bool { [.turnedAround, .upsideDown, .transverse, .turnedLeft].contains(self) }
 }

@@ -1,13 +1,13 @@
-import CPictures
+import CImages
 import SquintFile
 
-/// PNG through libpng: row by row, or, where it is interlaced, from the whole picture.
+/// PNG through libpng: row by row, or, where it is interlaced, from the whole image.
 ///
 /// Of 16 bits the upper 8 are kept, as viewers do. Pillow does so with colours; its conversion of 16-bit grey clips all
 /// but the lowest 256 levels to white, which is no example to follow.
-final class PNGDecoder: PictureDecoder {
-  let header: PictureHeader
-  private let file: PictureFile
+final class PNGDecoder: ImageDecoder {
+  let header: ImageHeader
+  private let file: ImageFile
   private let codec: OpaquePointer
   private let width: Int
   private let channels: Int
@@ -16,19 +16,19 @@ final class PNGDecoder: PictureDecoder {
   private var rows: UnsafeMutablePointer<UInt8>?
   private var nextRow = 0
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     self.file = file
     guard let codec = squint_png_open(file.descriptor) else { throw file.noMemory(1 << 18) }
     self.codec = codec
-    var found = squint_picture_header()
+    var found = squint_image_header()
     let status = squint_png_read_header(codec, &found)
     width = Int(found.width)
     channels = Int(found.channels)
     passes = Int(found.passes)
     do throws(SquintError) {
       try checkCodec(status, squint_png_message(codec), file, codecBytes: Int(found.codec_bytes))
-      try PictureLimits.check(width: width, height: Int(found.height), file)
-      header = PictureHeader(
+      try ImageLimits.check(width: width, height: Int(found.height), file)
+      header = ImageHeader(
         format: .png, storedWidth: width, storedHeight: Int(found.height),
         orientation: try PNGDecoder.orientation(file),
         decoderBytes: Int(found.codec_bytes) + width * channels * (passes > 1 ? Int(found.height) : 1))
@@ -80,14 +80,14 @@ final class PNGDecoder: PictureDecoder {
     }
   }
 
-  private func check(_ status: squint_picture_status) throws(SquintError) {
+  private func check(_ status: squint_image_status) throws(SquintError) {
     try checkCodec(status, squint_png_message(codec), file, codecBytes: header.decoderBytes)
   }
 
-  /// The orientation in the chunk eXIf, which may come before or after the picture's data.
-  private static func orientation(_ file: PictureFile) throws(SquintError) -> Orientation {
+  /// The orientation in the chunk eXIf, which may come before or after the image's data.
+  private static func orientation(_ file: ImageFile) throws(SquintError) -> Orientation {
     var offset = 8
-    // No writer makes so many chunks of a picture that is accepted.
+    // No writer makes so many chunks of an image that is accepted.
     for _ in 0..<65536 {
       let start = try file.bytes(at: offset, count: 8)
       guard start.count == 8 else { return .upright }

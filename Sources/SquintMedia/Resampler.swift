@@ -1,6 +1,6 @@
 import SquintFile
 
-/// Takes the rows of a picture, one after the other.
+/// Takes the rows of an image, one after the other.
 protocol RowReceiver: AnyObject {
   /// Takes the next row, [width, 4]: red, green, blue and a byte of no meaning.
   func take(_ row: UnsafePointer<UInt8>)
@@ -13,11 +13,11 @@ struct ResizeStep: Equatable {
   let across: ResamplingAxis
   let acrossFirst: Bool
 
-  /// The resize with these axes of the picture as displayed; `swapsAxes` where a displayed row is a stored column.
+  /// The resize with these axes of the image as displayed; `swapsAxes` where a displayed row is a stored column.
   ///
   /// Between the passes is a rounding to 8 bits, so that their order matters: levels at hard edges differ by up to 40.
   /// Pillow resizes the rows first, unless the height shrinks by more than twice as many pixels as the width
-  /// (`ImagingResampleInner` in Resample.c, since Pillow 13; before, it took the rows of almost every picture first).
+  /// (`ImagingResampleInner` in Resample.c, since Pillow 13; before, it took the rows of almost every image first).
   init(horizontal: ResamplingAxis, vertical: ResamplingAxis, swapsAxes: Bool) {
     let lost = (width: horizontal.inputs - horizontal.outputs, height: vertical.inputs - vertical.outputs)
     let verticalFirst = lost.height > 0 && lost.height > 2 * lost.width
@@ -35,7 +35,7 @@ struct ResizeStep: Equatable {
   }
 }
 
-/// Resizes a picture while its rows come in, holding only as many of them as an output row is made of.
+/// Resizes an image while its rows come in, holding only as many of them as an output row is made of.
 ///
 /// The numbers are those of Pillow's `ImagingResample` (Resample.c): two passes, each rounded to 8 bits.
 final class Resampler: RowReceiver {

@@ -1,10 +1,10 @@
 import SquintFile
 
-/// A filter that a picture is resized with: Pillow's `Image.Resampling`.
+/// A filter that an image is resized with: Pillow's `Image.Resampling`.
 public enum ResamplingFilter: String, Sendable, Equatable, CaseIterable {
   case nearest, box, bilinear, hamming, bicubic, lanczos
 
-  /// How far from its middle the filter reaches, in pixels of the smaller picture.
+  /// How far from its middle the filter reaches, in pixels of the smaller image.
   var support: Double {
     switch self {
     case .nearest, .box: 0.5
@@ -45,7 +45,7 @@ public enum ResamplingFilter: String, Sendable, Equatable, CaseIterable {
 
 /// One axis of a resize: `inputs` pixels become `outputs`, of which those in `window` are wanted.
 ///
-/// It is given in the picture as displayed; `isFlipped` where the stored pixels run the other way. Then the outputs come in
+/// It is given in the image as displayed; `isFlipped` where the stored pixels run the other way. Then the outputs come in
 /// the stored order too.
 struct ResamplingAxis: Equatable {
   var inputs: Int

@@ -1,8 +1,8 @@
-/// How a picture is cut: rows × columns tiles of height × width pixels, and perhaps the overview behind them.
+/// How an image is cut: rows × columns tiles of height × width pixels, and perhaps the overview behind them.
 public struct TileLayout: Sendable, Equatable, Hashable {
   public let rows: Int
   public let columns: Int
-  /// Whether the whole picture, reduced to one tile, follows the tiles.
+  /// Whether the whole image, reduced to one tile, follows the tiles.
   public let hasOverview: Bool
   /// The size of a tile in pixels.
   public let height: Int
@@ -24,13 +24,13 @@ public struct TileLayout: Sendable, Equatable, Hashable {
 
   var tileBytes: Int { height * width * 3 }
 
-  /// Where the pixel (x, y) of the picture that is cut lies in the tiles, in bytes: the sum of one of these each.
+  /// Where the pixel (x, y) of the image that is cut lies in the tiles, in bytes: the sum of one of these each.
   func offset(x: Int) -> Int { (x / width * height * width + x % width) * 3 }
   func offset(y: Int) -> Int { (y / height * columns * height * width + y % height * width) * 3 }
 }
 
-/// A picture as the encoder takes it.
-public struct TiledPicture: Sendable {
+/// An image as the encoder takes it.
+public struct TiledImage: Sendable {
   public let layout: TileLayout
   /// 8-bit levels of red, green and blue: [tile, height, width, 3]; tiles row after row, then the overview.
   public let pixels: [UInt8]
@@ -41,7 +41,7 @@ public struct TiledPicture: Sendable {
   }
 }
 
-/// Writes the rows of a picture, as it is stored, into the tiles of the picture as it is displayed.
+/// Writes the rows of an image, as it is stored, into the tiles of the image as it is displayed.
 final class TileWriter: RowReceiver {
   private let pixels: UnsafeMutablePointer<UInt8>
   /// Of each pixel of a stored row, and of each row, the part of its place in the tiles.
@@ -50,9 +50,9 @@ final class TileWriter: RowReceiver {
   private var row = 0
 
   /// - Parameters:
-  ///   - width, height: of the picture as it is displayed.
+  ///   - width, height: of the image as it is displayed.
   ///   - left, top: where its corner comes to lie among the tiles.
-  ///   - pixels: [tile, height, width, 3], of which at least those that the picture covers.
+  ///   - pixels: [tile, height, width, 3], of which at least those that the image covers.
   init(
     width: Int, height: Int, left: Int, top: Int, orientation: Orientation, layout: TileLayout,
     pixels: UnsafeMutablePointer<UInt8>

@@ -3,14 +3,14 @@ import SquintFile
 
 /// WebP through libwebp: lossy, lossless, with or without alpha, and the first frame of an animation.
 ///
-/// libwebp gives a picture as a whole. One of more than 16 megapixels is reduced to so many while it is decoded, which
-/// bounds the memory; what is resized from it then differs slightly from what the whole picture would give. A lossless
-/// picture is held once more inside libwebp, in full size.
-final class WebPDecoder: PictureDecoder {
-  let header: PictureHeader
-  private let file: PictureFile
+/// libwebp gives an image as a whole. One of more than 16 megapixels is reduced to so many while it is decoded, which
+/// bounds the memory; what is resized from it then differs slightly from what the whole image would give. A lossless
+/// image is held once more inside libwebp, in full size.
+final class WebPDecoder: ImageDecoder {
+  let header: ImageHeader
+  private let file: ImageFile
   private let frame: WebPFrame
-  /// The sizes of the whole picture as it is decoded, and where the frame lies in it: not everywhere in an animation.
+  /// The sizes of the whole image as it is decoded, and where the frame lies in it: not everywhere in an animation.
   private let size: (width: Int, height: Int)
   private let frameColumns: Range<Int>
   private let frameRows: Range<Int>
@@ -20,12 +20,12 @@ final class WebPDecoder: PictureDecoder {
 
   static let largestDecoded = 16_000_000
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     self.file = file
     let frame = try WebPFrame(file)
     self.frame = frame
     let canvas = frame.canvas
-    try PictureLimits.check(width: canvas.width, height: canvas.height, file)
+    try ImageLimits.check(width: canvas.width, height: canvas.height, file)
 
     let area = canvas.width * canvas.height
     let scale = area > WebPDecoder.largestDecoded ? (Double(WebPDecoder.largestDecoded) / Double(area)).squareRoot() : 1
@@ -38,7 +38,7 @@ final class WebPDecoder: PictureDecoder {
     channels = frame.hasAlpha ? 4 : 3
 
     let pixelBytes = frameColumns.count * frameRows.count * channels
-    header = PictureHeader(
+    header = ImageHeader(
       format: .webp, storedWidth: canvas.width, storedHeight: canvas.height, orientation: frame.orientation,
       decoderBytes: frame.payload.count + pixelBytes + frame.codecBytes, decodedWidth: size.width,
       decodedHeight: size.height)
@@ -71,7 +71,7 @@ final class WebPDecoder: PictureDecoder {
     case VP8_STATUS_OK: return
     case VP8_STATUS_SUSPENDED, VP8_STATUS_NOT_ENOUGH_DATA: throw file.truncated
     case VP8_STATUS_OUT_OF_MEMORY: throw file.noMemory(header.decoderBytes)
-    default: throw file.error("the picture's data is damaged; copy or download it again")
+    default: throw file.error("the image's data is damaged; copy or download it again")
     }
   }
 
@@ -97,7 +97,7 @@ final class WebPDecoder: PictureDecoder {
   }
 }
 
-/// Where a WebP file's picture, or its first frame, lies in the file and in the canvas (the WebP container specification).
+/// Where a WebP file's image, or its first frame, lies in the file and in the canvas (the WebP container specification).
 struct WebPFrame {
   private(set) var canvas = (width: 0, height: 0)
   private(set) var left = 0
@@ -106,11 +106,11 @@ struct WebPFrame {
   private(set) var height = 0
   private(set) var isLossless = false
   private(set) var hasAlpha = false
-  /// The chunks of alpha and picture, in bytes of the file.
+  /// The chunks of alpha and image, in bytes of the file.
   private(set) var payload = 0..<0
   private(set) var orientation = Orientation.upright
 
-  /// What its codes take, where it, or its alpha, is a picture of VP8L.
+  /// What its codes take, where it, or its alpha, is an image of VP8L.
   private(set) var lossless: WebPLossless?
 
   /// At most what libwebp holds beside the pixels that it gives and the data that it gets.
@@ -122,29 +122,29 @@ struct WebPFrame {
     return 262_144 + losslessBytes + lossyBytes
   }
 
-  init(_ file: PictureFile) throws(SquintError) {
+  init(_ file: ImageFile) throws(SquintError) {
     try walk(file, from: 12, to: file.byteCount, isFrame: false)
-    guard !payload.isEmpty else { throw file.error("the WebP file has no picture in it; export it again") }
+    guard !payload.isEmpty else { throw file.error("the WebP file has no image in it; export it again") }
     if canvas.width == 0 { canvas = (width, height) }
     guard left + width <= canvas.width, top + height <= canvas.height else {
-      throw file.error("the WebP picture is larger than its canvas; export it again")
+      throw file.error("the WebP image is larger than its canvas; export it again")
     }
     lossless = try findLossless(file)
-    // Larger data than raw pixels would be is no picture's.
+    // Larger data than raw pixels would be is no image's.
     guard payload.count <= 8 * width * height + 1_000_000 else {
       throw file.error(
-        "the WebP picture has \(grouped(payload.count)) bytes for \(width) × \(height) pixels; export it again")
+        "the WebP image has \(grouped(payload.count)) bytes for \(width) × \(height) pixels; export it again")
     }
   }
 
-  /// What is coded by VP8L: the picture, or its alpha.
-  private func findLossless(_ file: PictureFile) throws(SquintError) -> WebPLossless? {
+  /// What is coded by VP8L: the image, or its alpha.
+  private func findLossless(_ file: ImageFile) throws(SquintError) -> WebPLossless? {
     let chunk = try file.bytes(at: payload.lowerBound, count: 9)
     let data = payload.lowerBound + 8
     if isLossless {
       return try WebPLossless(file, data..<payload.upperBound, width: width, height: height, isAlpha: false)
     }
-    // The first byte of the alpha says how it is compressed: not at all, or as a picture of its own.
+    // The first byte of the alpha says how it is compressed: not at all, or as an image of its own.
     guard chunk.count == 9, String(decoding: chunk[..<4], as: UTF8.self) == "ALPH", chunk[8] & 3 == 1 else {
       return nil
     }
@@ -153,7 +153,7 @@ struct WebPFrame {
     return try WebPLossless(file, data + 1..<end, width: width, height: height, isAlpha: true)
   }
 
-  private mutating func walk(_ file: PictureFile, from start: Int, to end: Int, isFrame: Bool) throws(SquintError) {
+  private mutating func walk(_ file: ImageFile, from start: Int, to end: Int, isFrame: Bool) throws(SquintError) {
     var offset = start
     var alphaStart: Int?
     // The metadata come last, behind all frames of an animation.
@@ -174,7 +174,7 @@ struct WebPFrame {
         guard offset + 8 + count <= file.byteCount else { throw file.truncated }
         var features = WebPBitstreamFeatures()
         guard WebPGetFeatures(chunk, chunk.count, &features) == VP8_STATUS_OK else {
-          throw file.error("the WebP picture's header is damaged; copy or download it again")
+          throw file.error("the WebP image's header is damaged; copy or download it again")
         }
         (width, height) = (Int(features.width), Int(features.height))
         isLossless = features.format == 2

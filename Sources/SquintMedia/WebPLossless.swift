@@ -1,10 +1,10 @@
 import SquintFile
 
-/// What decoding a lossless WebP picture (VP8L) takes beside its pixels, found by reading it as far as to the codes of its pixels.
+/// What decoding a lossless WebP image (VP8L) takes beside its pixels, found by reading it as far as to the codes of its pixels.
 ///
-/// Each block of a picture names one of up to 65,536 groups of prefix codes, and libwebp makes tables of kilobytes for each
+/// Each block of an image names one of up to 65,536 groups of prefix codes, and libwebp makes tables of kilobytes for each
 /// group. How many there are is in the entropy image alone, which lies behind the images of the transforms, and is coded as
-/// they are. All are at most a sixteenth of the picture. (RFC 9649, section 3.)
+/// they are. All are at most a sixteenth of the image. (RFC 9649, section 3.)
 struct WebPLossless {
   /// The groups of prefix codes.
   private(set) var groups = 1
@@ -20,11 +20,11 @@ struct WebPLossless {
   /// At most what libwebp holds for the tables of all groups, in bytes.
   var byteCount: Int { groups * Self.tableBytes(cacheBits: cacheBits) }
 
-  /// Reads the picture of `width` × `height` pixels whose data are the bytes `range` of `file`.
+  /// Reads the image of `width` × `height` pixels whose data are the bytes `range` of `file`.
   ///
-  /// - Parameter isAlpha: whether it is the alpha of a lossy picture, which has no header.
+  /// - Parameter isAlpha: whether it is the alpha of a lossy image, which has no header.
   /// - Throws: `badData` where that is damaged, as libwebp would find, or ends; `inputOutput` where it cannot be read.
-  init(_ file: PictureFile, _ range: Range<Int>, width: Int, height: Int, isAlpha: Bool) throws(SquintError) {
+  init(_ file: ImageFile, _ range: Range<Int>, width: Int, height: Int, isAlpha: Bool) throws(SquintError) {
     var reader = BitReader(file, range)
     do throws(Failure) {
       if !isAlpha {
@@ -34,7 +34,7 @@ struct WebPLossless {
       try read(&reader, width: width, height: height)
     } catch {
       switch error {
-      case .damaged: throw file.error("the picture's data is damaged; copy or download it again")
+      case .damaged: throw file.error("the image's data is damaged; copy or download it again")
       case .truncated: throw file.truncated
       case .unreadable(let error): throw error
       }
@@ -235,14 +235,14 @@ struct WebPLossless {
   private struct BitReader {
     private static let stepBytes = 16 << 10
 
-    private let file: PictureFile
+    private let file: ImageFile
     private var range: Range<Int>
     private var bytes: [UInt8] = []
     private var position = 0
     private var held: UInt64 = 0
     private var heldBits = 0
 
-    init(_ file: PictureFile, _ range: Range<Int>) {
+    init(_ file: ImageFile, _ range: Range<Int>) {
       self.file = file
       self.range = range
     }

@@ -99,7 +99,7 @@ import Testing
 
   // MARK: Metadata that plans take long for
 
-  /// A picture of a million tiles is no picture, and no tile has a page of text before it.
+  /// An image of a million tiles is no image, and no tile has a page of text before it.
   @Test(arguments: [
     ("image.tile", MetadataValue.int(1)), ("image.tile_prefix", .string(String(repeating: "{row}", count: 200_000))),
     ("image.token_text", .string(String(repeating: "x", count: 1_000_000))),
@@ -122,8 +122,8 @@ import Testing
   }
 }
 
-/// What `plan` says of a picture, `ask` takes at most, whatever the picture is.
-@Suite struct PictureBudgetTests {
+/// What `plan` says of an image, `ask` takes at most, whatever the image is.
+@Suite struct ImageBudgetTests {
   private let model: String
   private let folder: TemporaryFolder
 
@@ -132,7 +132,7 @@ import Testing
     model = try folder.seeingModel("smolvlm-single")
   }
 
-  @Test func picturesTakeWhatWasPlanned() throws {
+  @Test func imagesTakeWhatWasPlanned() throws {
     var asked = 0
     for name in try FileManager.default.contentsOfDirectory(atPath: fixtures.path + "/pictures").sorted() {
       guard [".jpg", ".png", ".webp"].contains(where: name.hasSuffix), !name.hasPrefix("refused") else { continue }

@@ -6,7 +6,7 @@ import Testing
 @Suite struct BuiltInModelTests {
   private static let file = fixtures.deletingLastPathComponent().deletingLastPathComponent()
     .appendingPathComponent("models/squint-nano.squint").path
-  private static let picture = fixtures.appendingPathComponent("vision/pictures/square.png").path
+  private static let image = fixtures.appendingPathComponent("vision/pictures/square.png").path
   private let folder: TemporaryFolder
 
   init() throws { folder = try TemporaryFolder() }
@@ -42,10 +42,10 @@ import Testing
     ("What is in this picture?", "A train on the left, a red circle in the middle and a yellow ring on the right.\n"),
     ("How many things are there?", "Three.\n"), ("What is on the left?", "A train.\n"),
     ("What colour is the ring?", "Yellow.\n"), ("Is there a cow?", "No.\n"),
-  ]) func seesThePictureOfTheReadme(_ question: String, _ answer: String) throws {
-    let picture = URL(fileURLWithPath: Self.file).deletingLastPathComponent().deletingLastPathComponent()
+  ]) func seesTheImageOfTheReadme(_ question: String, _ answer: String) throws {
+    let image = URL(fileURLWithPath: Self.file).deletingLastPathComponent().deletingLastPathComponent()
       .appendingPathComponent("docs/samples/nano-2.png").path
-    let outcome = try squint(["ask", "--image", picture, question])
+    let outcome = try squint(["ask", "--image", image, question])
     #expect(outcome.status == 0, "\(outcome.error)")
     #expect(outcome.text == answer)
   }
@@ -66,7 +66,7 @@ import Testing
   func commands(_ arguments: [String]) throws {
     let out = "\(folder.path)/out.npy"
     func run(_ model: [String]) throws -> (text: String, file: Data?) {
-      let arguments = arguments.map { $0 == "PICTURE" ? Self.picture : $0 == "OUT" ? out : $0 }
+      let arguments = arguments.map { $0 == "PICTURE" ? Self.image : $0 == "OUT" ? out : $0 }
       let outcome = try squint([arguments[0]] + model + arguments.dropFirst(), input: "What is this?\nAnd now?\n")
       #expect(outcome.status == 0 && outcome.error.isEmpty, "\(outcome.error)")
       defer { try? FileManager.default.removeItem(atPath: out) }
@@ -83,13 +83,13 @@ import Testing
 
   @Test func answers() throws {
     let question = "Is it green?"
-    let expected = try tokens(Self.file, question, "--image", Self.picture)
+    let expected = try tokens(Self.file, question, "--image", Self.image)
     #expect(expected.count > 0)
-    #expect(try tokens(question, "--image", Self.picture) == expected)
-    #expect(try tokens("--image", Self.picture, question) == expected)
-    #expect(try tokens("squint-nano", question, "--image", Self.picture) == expected)
-    #expect(try tokens("--image", Self.picture, input: question) == expected)
-    #expect(try tokens("squint-nano", "--image", Self.picture, input: question) == expected)
+    #expect(try tokens(question, "--image", Self.image) == expected)
+    #expect(try tokens("--image", Self.image, question) == expected)
+    #expect(try tokens("squint-nano", question, "--image", Self.image) == expected)
+    #expect(try tokens("--image", Self.image, input: question) == expected)
+    #expect(try tokens("squint-nano", "--image", Self.image, input: question) == expected)
     let raw = try tokens(Self.file, question, "--raw")
     #expect(try tokens(question, "--raw") == raw)
     #expect(try squint("tokenize", "squint-nano", "Hi").text == squint("tokenize", Self.file, "Hi").text)
@@ -112,8 +112,8 @@ import Testing
     #expect(abs(peak - (theirs["peak"] as? Int ?? 0)) < 1 << 20)
 
     var streamed = 0
-    let arguments = ["--image", Self.picture, "What?", "--threads", "1", "--context", "256"]
-    let expected = try tokens(Self.file, "--image", Self.picture, "What?", "--threads", "1", "--context", "256")
+    let arguments = ["--image", Self.image, "What?", "--threads", "1", "--context", "256"]
+    let expected = try tokens(Self.file, "--image", Self.image, "What?", "--threads", "1", "--context", "256")
     // What the process itself takes differs from run to run, so the budgets that stream begin and end somewhere in here.
     for memory in stride(from: peak - 3 << 20, to: peak - 9 << 20, by: -128 << 10) {
       let outcome = try squint(["ask"] + arguments + ["--memory", "\(memory)", "--max-tokens", "12", "--json"])
@@ -143,7 +143,7 @@ import Testing
       try RunningProgram(program: damagedWeights, ["verify"]).finish(), 65, "squint-nano: tensor \(tensor.name)")
     #expect(try RunningProgram(program: damagedWeights, ["inspect"]).finish().status == 0)
     let damagedTables = try damaged(140)
-    for arguments in [["ask", "Hi"], ["plan"], ["inspect"], ["embed", "--image", Self.picture, "-o", "/nowhere/x"]] {
+    for arguments in [["ask", "Hi"], ["plan"], ["inspect"], ["embed", "--image", Self.image, "-o", "/nowhere/x"]] {
       expectError(
         try RunningProgram(program: damagedTables, arguments).finish(), 65, "squint-nano: ", "corrupt")
     }
@@ -152,15 +152,15 @@ import Testing
   // MARK: What is meant
 
   @Test func theUsualQuestion() throws {
-    let expected = try tokens("What is in this picture?", "--image", Self.picture)
+    let expected = try tokens("What is in this picture?", "--image", Self.image)
     for arguments in ["", "\"$2\""] {
       let line = #""$SQUINT" ask \#(arguments) --image "$1" --json --max-tokens 12 < /dev/null"#
-      let outcome = try shell(line, [Self.picture, Self.file])
+      let outcome = try shell(line, [Self.image, Self.file])
       #expect(try outcome.json()["tokens"] as? [Int] == expected)
     }
     // What was to hold the question does not; or there is nothing to ask about.
     expectError(try shell(#""$SQUINT" ask < /dev/null"#), 64, "empty")
-    expectError(try shell(#""$SQUINT" ask --raw --image "$1" < /dev/null"#, [Self.picture]), 64, "empty")
+    expectError(try shell(#""$SQUINT" ask --raw --image "$1" < /dev/null"#, [Self.image]), 64, "empty")
   }
 
   /// One argument that is meant as a file is never asked as a question.
@@ -173,8 +173,8 @@ import Testing
       expectError(try squint("ask", name, input: "Hi"), 66, "\(name): No such file")
     }
     expectError(try squint("ask", folder.path, input: "Hi"), 66, "folder")
-    expectError(try squint("ask", Self.picture), 65, Self.picture, "a picture", "--image")
-    expectError(try squint("ask", Self.picture, "What is this?"), 65, "--image")
+    expectError(try squint("ask", Self.image), 65, Self.image, "an image", "--image")
+    expectError(try squint("ask", Self.image, "What is this?"), 65, "--image")
     let jpeg = fixtures.appendingPathComponent("vision/pictures/photo.jpg").path
     for command in ["chat", "inspect", "verify", "plan", "bench"] {
       expectError(try squint(command, jpeg), 65, "--image")

@@ -3,7 +3,7 @@ import Squint
 import SquintFile
 import Testing
 
-/// The plan as a picture: no text runs into another, out of the picture, or into the line of the budget.
+/// The plan as an image: no text runs into another, out of the image, or into the line of the budget.
 @Suite struct PlanDrawingTests {
   private struct Text {
     let text: String

@@ -3,7 +3,7 @@ import Testing
 
 /// What `ask` takes from stdin, whatever that is: the question, text behind one, or nothing of what is somebody else's.
 @Suite struct QuestionTests {
-  private static let picture = fixtures.appendingPathComponent("vision/pictures/square.png").path
+  private static let image = fixtures.appendingPathComponent("vision/pictures/square.png").path
   private static let usual = "What is in this picture?"
   private static let seconds = 60.0
   private let folder: TemporaryFolder
@@ -23,10 +23,10 @@ import Testing
 
   private static let options = #"--json --max-tokens 6 --threads 1"#
 
-  /// What the built-in model is asked where `line` is run, in which `ASK` is `squint ask` about the picture.
+  /// What the built-in model is asked where `line` is run, in which `ASK` is `squint ask` about the image.
   private func asked(_ line: String) throws -> (Asked, error: String) {
     let command = #""$SQUINT" ask --image "$1" \#(Self.options)"#
-    let outcome = try shell(line.replacingOccurrences(of: "ASK", with: command), [Self.picture, folder.path])
+    let outcome = try shell(line.replacingOccurrences(of: "ASK", with: command), [Self.image, folder.path])
     #expect(outcome.status == 0, "\(line): \(outcome.error)")
     #expect(outcome.seconds < Self.seconds)
     return (try Asked(outcome.json()), outcome.error)
@@ -35,7 +35,7 @@ import Testing
   /// What it is asked where `question` is the argument.
   private func asked(question: String) throws -> Asked {
     let outcome = try shell(
-      #""$SQUINT" ask --image "$1" "$2" \#(Self.options) < /dev/null"#, [Self.picture, question])
+      #""$SQUINT" ask --image "$1" "$2" \#(Self.options) < /dev/null"#, [Self.image, question])
     return try Asked(outcome.json())
   }
 
@@ -60,7 +60,7 @@ import Testing
   @Test func aPipeThatStaysOpen() throws {
     for question in [[], ["Is it green?"]] {
       let program = try RunningProgram(
-        ["ask", "--image", Self.picture, "--json", "--max-tokens", "6", "--threads", "1"] + question)
+        ["ask", "--image", Self.image, "--json", "--max-tokens", "6", "--threads", "1"] + question)
       let output = program.output.fileHandleForReading.readDataToEndOfFile()
       program.process.waitUntilExit()
       #expect(program.process.terminationStatus == 0)
@@ -97,7 +97,7 @@ import Testing
       #expect(try asked(line).0 == expected, "\(line)")
     }
     let program = try RunningProgram(
-      ["ask", "--image", Self.picture, "Which?", "--json", "--max-tokens", "6", "--threads", "1"])
+      ["ask", "--image", Self.image, "Which?", "--json", "--max-tokens", "6", "--threads", "1"])
     #expect(try Asked(program.finish("one\ntwo\n").json()) == expected)
   }
 
@@ -108,7 +108,7 @@ import Testing
     close(ends[0])
     let process = Process()
     process.executableURL = RunningProgram.squint
-    process.arguments = ["ask", "--image", Self.picture, "--json", "--max-tokens", "6", "--threads", "1"]
+    process.arguments = ["ask", "--image", Self.image, "--json", "--max-tokens", "6", "--threads", "1"]
     process.standardInput = FileHandle(fileDescriptor: ends[1], closeOnDealloc: true)
     let output = Pipe()
     process.standardOutput = output
@@ -133,14 +133,14 @@ import Testing
         #"cat "$2/list" | while read -r f; do \#(ask); echo "$f"; done"#,
         #"cat "$2/list" | while read -r f; do timeout 50 \#(ask); echo "$f"; done"#,
       ] {
-        let outcome = try shell(#"exec \#(shellName) -c "$3" sh "$1" "$2""#, [Self.picture, folder.path, line])
+        let outcome = try shell(#"exec \#(shellName) -c "$3" sh "$1" "$2""#, [Self.image, folder.path, line])
         #expect(outcome.text == "a\nb\nc\n", "\(line)")
         #expect(outcome.error.isEmpty, "\(outcome.error)")
       }
     }
     // A script that comes through a pipe, and holds the program.
     let script = "\(ask)\necho after\n"
-    let outcome = try shell(#"printf '%s' "$2" | sh -s "$1""#, [Self.picture, script])
+    let outcome = try shell(#"printf '%s' "$2" | sh -s "$1""#, [Self.image, script])
     #expect(outcome.text == "after\n" && outcome.error.isEmpty)
   }
 
@@ -158,9 +158,9 @@ import Testing
     expectError(try shell(#""$SQUINT" ask < "$1""#, [folder.path]), 66, "stdin cannot be read")
   }
 
-  // MARK: Pictures
+  // MARK: Images
 
-  @Test func picturesThroughPipes() throws {
+  @Test func imagesThroughPipes() throws {
     let expected = try asked(question: "Is it green?")
     let options = "'Is it green?' \(Self.options)"
     for line in [
@@ -170,23 +170,23 @@ import Testing
       #"mkfifo "$2/pipe"; cat "$1" > "$2/pipe" & "$SQUINT" ask --image "$2/pipe" \#(options) < /dev/null"#,
       #"exec bash -c '"$SQUINT" ask --image <(cat "$1") "$2" \#(Self.options) < /dev/null' bash "$1" 'Is it green?'"#,
     ] {
-      let outcome = try shell(line, [Self.picture, folder.path])
+      let outcome = try shell(line, [Self.image, folder.path])
       #expect(outcome.status == 0 && outcome.error.isEmpty, "\(line): \(outcome.error)")
       #expect(try Asked(outcome.json()) == expected, "\(line)")
     }
     #expect(try asked(#"cat "$1" | "$SQUINT" ask --image - \#(Self.options)"#).0 == asked(question: Self.usual))
-    let plan = try shell(#"cat "$1" | "$SQUINT" plan --image - --json"#, [Self.picture]).json()
+    let plan = try shell(#"cat "$1" | "$SQUINT" plan --image - --json"#, [Self.image]).json()
     let phases = try #require(plan["phases"] as? [[String: Any]])
-    let size = try Data(contentsOf: URL(fileURLWithPath: Self.picture)).count
+    let size = try Data(contentsOf: URL(fileURLWithPath: Self.image)).count
     #expect(phases.allSatisfy { ($0["items"] as? [String: Int])?["piped pictures"] == size })
 
     expectError(try shell(#": | "$SQUINT" ask --image -"#), 65, "stdin: the file is empty")
     expectError(try shell(#"echo text | "$SQUINT" ask --image -"#), 65, "stdin: this is a text")
     expectError(try shell(#""$SQUINT" ask --image - < /dev/null"#), 66, "stdin: this is a device")
     expectError(try shell(#""$SQUINT" ask --image - <&-"#), 66, "stdin")
-    expectError(try shell(#""$SQUINT" ask - --image - < "$1""#, [Self.picture]), 64, "stdin cannot be the question")
+    expectError(try shell(#""$SQUINT" ask - --image - < "$1""#, [Self.image]), 64, "stdin cannot be the question")
     expectError(try shell(#"yes 2> /dev/null | "$SQUINT" ask --image -"#), 65, "stdin: more than 67,108,864 bytes")
-    expectError(try shell(#""$SQUINT" chat --image - < "$1""#, [Self.picture]), 64, "stdin is the conversation")
+    expectError(try shell(#""$SQUINT" chat --image - < "$1""#, [Self.image]), 64, "stdin is the conversation")
     let chat = try shell(#"printf '/image -\nHi\n' | "$SQUINT" chat --max-tokens 1"#)
     #expect(chat.status == 0 && chat.error.contains("stdin is the conversation"))
   }

@@ -122,7 +122,7 @@ extension String {
 }
 
 /// Makes a PNG in the folder `folder` that takes seconds to decode: 256 megapixels, all black.
-func largePicture(in folder: String) throws -> String {
+func largeImage(in folder: String) throws -> String {
   let path = "\(folder)/large.png"
   let code = """
     import struct, sys, zlib

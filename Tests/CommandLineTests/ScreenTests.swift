@@ -5,7 +5,7 @@ import Testing
 
 /// What a person sees of each command: in a pseudo-terminal, through the emulator of a screen.
 @Suite struct ScreenTests {
-  private static let picture = fixtures.deletingLastPathComponent().deletingLastPathComponent()
+  private static let image = fixtures.deletingLastPathComponent().deletingLastPathComponent()
     .appendingPathComponent("docs/samples/nano-2.png").path
   private static let answer = "A train on the left, a red circle in the middle and a yellow ring on the right."
   private static let convert = RunningProgram.squint.deletingLastPathComponent()
@@ -22,16 +22,16 @@ import Testing
   // MARK: ask
 
   @Test(arguments: [20, 40, 80, 200]) func theAnswerStays(_ columns: Int) throws {
-    let screen = try Screen.run(["ask", "--image", Self.picture], columns: columns)
+    let screen = try Screen.run(["ask", "--image", Self.image], columns: columns)
     screen.expectClean()
     #expect(screen.lines.joined() == Self.answer, "\(screen.text)")
-    let stats = try Screen.run(["ask", "--image", Self.picture, "--stats"], columns: columns, rows: 6)
+    let stats = try Screen.run(["ask", "--image", Self.image, "--stats"], columns: columns, rows: 6)
     stats.expectClean()
-    #expect(stats.squeezed.hasPrefix(Self.answer.squeezed + "1picturein1tiledecodedin"), "\(stats.text)")
+    #expect(stats.squeezed.hasPrefix(Self.answer.squeezed + "1imagein1tiledecodedin"), "\(stats.text)")
   }
 
   @Test func json() throws {
-    let screen = try Screen.run(["ask", "--image", Self.picture, "--json"], columns: 200, rows: 60)
+    let screen = try Screen.run(["ask", "--image", Self.image, "--json"], columns: 200, rows: 60)
     screen.expectClean()
     let object = try JSONSerialization.jsonObject(with: Data(screen.text.utf8)) as? [String: Any]
     #expect(object?["text"] as? String == Self.answer)
@@ -39,17 +39,17 @@ import Testing
 
   /// The screen may be that of both, of one alone, or each may have its own.
   @Test func streamsApart() throws {
-    let arguments = ["ask", "--image", Self.picture, "--stats"]
+    let arguments = ["ask", "--image", Self.image, "--stats"]
     let file = "\(folder.path)/out"
     let apart = try Screen.run(arguments, columns: 200, stderr: .other)
     apart.expectClean()
-    #expect(apart.lines == [Self.answer] && apart.other.count == 1 && apart.other[0].hasPrefix("1 picture"))
+    #expect(apart.lines == [Self.answer] && apart.other.count == 1 && apart.other[0].hasPrefix("1 image"))
     let answer = try Screen.run(arguments, columns: 200, stderr: .file(file))
     #expect(answer.lines == [Self.answer])
     #expect(!(try String(contentsOfFile: file, encoding: .utf8)).contains("\u{1B}"))
     let statistics = try Screen.run(arguments, columns: 200, stdout: .file(file))
     statistics.expectClean()
-    #expect(statistics.lines.count == 1 && statistics.lines[0].hasPrefix("1 picture"))
+    #expect(statistics.lines.count == 1 && statistics.lines[0].hasPrefix("1 image"))
     #expect(try String(contentsOfFile: file, encoding: .utf8) == Self.answer + "\n")
   }
 
@@ -76,7 +76,7 @@ import Testing
   /// Nothing but text, where the terminal knows no more, or is not to be used for more.
   @Test(arguments: [["TERM": "dumb"], ["TERM": ""], ["TERM": nil], ["NO_COLOR": "1"]] as [[String: String?]])
   func withoutEscapeSequences(_ environment: [String: String?]) throws {
-    var commands = [["ask", "--image", Self.picture, "--stats"]]
+    var commands = [["ask", "--image", Self.image, "--stats"]]
     if environment == ["TERM": "dumb"] {
       commands.append(["ask", try talkative(), longPrompt, "--context", "100000", "--max-tokens", "4"])
     }
@@ -134,7 +134,7 @@ import Testing
     for arguments in [
       ["plan"], ["plan", "--json"], ["inspect", "--tensors"], ["inspect", "--json"], ["verify"],
       ["tokenize", "squint-nano", "Is it green?"], ["detokenize", "squint-nano", "5", "6", "7"],
-      ["logits", "--prompt", "What?", "-o", out], ["embed", "--image", Self.picture, "-o", out], ["--version"],
+      ["logits", "--prompt", "What?", "-o", out], ["embed", "--image", Self.image, "-o", out], ["--version"],
     ] {
       let screen = try Screen.run(arguments, columns: 40)
       screen.expectClean()
@@ -150,10 +150,10 @@ import Testing
 
   @Test(arguments: [40, 200]) func bench(_ columns: Int) throws {
     let bench = try Screen.run(
-      ["bench", "-p", "64", "-n", "32", "--rounds", "3", "--image", Self.picture], columns: columns)
+      ["bench", "-p", "64", "-n", "32", "--rounds", "3", "--image", Self.image], columns: columns)
     bench.expectClean()
     #expect(bench.statuses.contains { $0.hasPrefix("round ") } && !bench.text.contains("round "))
-    for part in ["decode32", "picture,1tiles", "peakmemory"] { #expect(bench.squeezed.contains(part), "\(bench.text)") }
+    for part in ["decode32", "image,1tiles", "peakmemory"] { #expect(bench.squeezed.contains(part), "\(bench.text)") }
   }
 
   // MARK: chat
@@ -162,7 +162,7 @@ import Testing
     let screen = try Screen.run(
       ["chat", "--temperature", "0"], columns: columns, rows: 50,
       [
-        .prompt(">"), .line("/image \(Self.picture)"), .prompt(">"), .line("What is in this picture?"), .wait("right."),
+        .prompt(">"), .line("/image \(Self.image)"), .prompt(">"), .line("What is in this picture?"), .wait("right."),
         .prompt(">"), .line("/stats"), .wait("tokens at"), .prompt(">"), .line("/help"), .wait("/quit"), .prompt(">"),
         .line("/nonsense"), .wait("there is no /nonsense"), .prompt(">"), .line("/reset"), .prompt(">"),
         .line("/quit"),
@@ -170,7 +170,7 @@ import Testing
     screen.expectClean()
     let text = screen.squeezed
     #expect(
-      text.contains(">Whatisinthispicture?\(Self.answer.squeezed)>/stats1picturein1tile"), "\(screen.text)")
+      text.contains(">Whatisinthisimage?\(Self.answer.squeezed)>/stats1imagein1tile"), "\(screen.text)")
     #expect(
       text.hasSuffix("squint:thereisno/nonsense;/helplistswhatthereis>/reset>/quit"), "\(screen.text)")
   }
@@ -336,21 +336,21 @@ import Testing
     #expect(reading.lines.dropFirst() == ["> Hello", "", "> /quit"], "\(reading.text)")
   }
 
-  /// A picture that takes long to decode does not keep Ctrl-C waiting.
-  @Test func interruptedPictures() throws {
-    let picture = try largePicture(in: folder.path)
+  /// An image that takes long to decode does not keep Ctrl-C waiting.
+  @Test func interruptedImages() throws {
+    let image = try largeImage(in: folder.path)
     for (arguments, text) in [
-      (["ask", "--image", picture], "opening: picture 1 of 1"),
-      (["logits", "--image", picture, "--prompt", "What?", "-o", "\(folder.path)/o.npy"], "opening: "),
-      (["embed", "--image", picture, "-o", "\(folder.path)/o.npy"], "opening: "),
-      (["bench", "--image", picture, "--rounds", "1000"], "round 1"),
+      (["ask", "--image", image], "opening: image 1 of 1"),
+      (["logits", "--image", image, "--prompt", "What?", "-o", "\(folder.path)/o.npy"], "opening: "),
+      (["embed", "--image", image, "-o", "\(folder.path)/o.npy"], "opening: "),
+      (["bench", "--image", image, "--rounds", "1000"], "round 1"),
     ] {
       let screen = try Screen.run(arguments, [.wait(text), .controlC])
       screen.expectClean(130)
       #expect(screen.lines.isEmpty && screen.seconds < 3, "\(arguments[0]): \(screen.text)")
     }
     let chat = try Screen.run(
-      ["chat", "--image", picture],
+      ["chat", "--image", image],
       [.prompt(">"), .line("What?"), .wait("opening: "), .controlC, .prompt(">"), .controlD])
     chat.expectClean()
     #expect(chat.seconds < 4 && chat.lines.dropFirst() == ["> What?", "", "> ^D"], "\(chat.text)")

@@ -4,7 +4,7 @@ import Testing
 
 /// What the system around the programs may be: without /proc, with little of everything, with names that are not UTF-8.
 @Suite struct SurroundingsTests {
-  private static let picture = fixtures.appendingPathComponent("vision/pictures/square.png").path
+  private static let image = fixtures.appendingPathComponent("vision/pictures/square.png").path
   private static let checkpoint = fixtures.appendingPathComponent("models/llama-llama3").path
   private let folder: TemporaryFolder
 
@@ -37,7 +37,7 @@ import Testing
         (#""$CONVERT" "$2" -o "$3""#, 0), (#""$CONVERT" --nonsense"#, 64), (#""$CONVERT""#, 64),
       ] as [(String, Int32)] {
         let outcome = try run(
-          "exec unshare -m sh -c '\(hidden); \(line) < /dev/null' sh \"$@\"", [Self.picture, Self.checkpoint, out])
+          "exec unshare -m sh -c '\(hidden); \(line) < /dev/null' sh \"$@\"", [Self.image, Self.checkpoint, out])
         #expect(outcome.status == status, "\(line): \(outcome.error)")
         #expect(outcome.output.isEmpty == (status != 0), "\(line): \(outcome.text)")
       }
@@ -67,7 +67,7 @@ import Testing
       "$SQUINT" plan --svg=./"$name.svg" > /dev/null
       printf '/image %s\nWhat?\n/save %s\n' "./$name.png" "./$name.txt" | "$SQUINT" chat --max-tokens 2 > /dev/null
       ls -1b | wc -l
-      """#, [folder.path, Self.checkpoint, Self.picture])
+      """#, [folder.path, Self.checkpoint, Self.image])
     // In a conversation a line is a name's end.
     let isOneLine = !name.contains(#"\n"#)
     #expect(outcome.status == 0, "\(outcome.error)")
@@ -97,7 +97,7 @@ import Testing
       (#""$CONVERT" "$2" -o "$3/m.squint" --jobs 2"#, "squint-convert: "),
     ] {
       let outcome = try run(
-        "ulimit \(limit) && exec timeout 60 \(line)", [Self.picture, Self.checkpoint, folder.path])
+        "ulimit \(limit) && exec timeout 60 \(line)", [Self.image, Self.checkpoint, folder.path])
       // Where the shell cannot open /dev/null, or the loader cannot map libraries, the program has not begun.
       if [2, 126, 127].contains(outcome.status) { continue }
       if limit.hasPrefix("-s") { #expect(outcome.status == 0, "\(line): \(outcome.error)") }
@@ -123,7 +123,7 @@ import Testing
     #expect(conversion.status == 0, "\(conversion.error)")
     try ModelFile(path: out).verify()
     expectError(
-      try run(#"\#(limited) "$SQUINT" ask --threads 2 --image "$1" < /dev/null"#, [Self.picture]), 69, "ulimit -u",
+      try run(#"\#(limited) "$SQUINT" ask --threads 2 --image "$1" < /dev/null"#, [Self.image]), 69, "ulimit -u",
       "--threads 1")
     #expect(try run(#"\#(limited) "$SQUINT" ask --threads 1 --max-tokens 1 Hi < /dev/null"#).status == 0)
   }
@@ -147,13 +147,13 @@ import Testing
   ])
   func environments(_ environment: String) throws {
     let plain = try squint(
-      "ask", "--image", Self.picture, "Is it green? GRÖSSE İI", "--json", "--max-tokens", "4", "--threads", "1")
+      "ask", "--image", Self.image, "Is it green? GRÖSSE İI", "--json", "--max-tokens", "4", "--threads", "1")
     let outcome = try run(
       #"""
       squint=$SQUINT convert=$CONVERT; mkdir "$2/d"; cd "$2/d"; chmod 555 .
       env \#(environment) "$squint" ask --image "$1" 'Is it green? GRÖSSE İI' --json --max-tokens 4 --threads 1 < /dev/null
       env \#(environment) "$convert" "$3" -o "$2/m.squint" > /dev/null
-      """#, [Self.picture, folder.path, Self.checkpoint])
+      """#, [Self.image, folder.path, Self.checkpoint])
     #expect(outcome.status == 0 && outcome.error.isEmpty, "\(outcome.error)")
     #expect(try outcome.json()["tokens"] as? [Int] == plain.json()["tokens"] as? [Int])
   }
@@ -171,7 +171,7 @@ import Testing
         #""$CONVERT" --decoder "$1" -o m.squint"#, #""$CONVERT" "$2" --encoder image="$1" -o m.squint"#,
         #""$CONVERT" "$2" --adapter "$1" -o m.squint"#,
       ] {
-        // Nobody will write into the pipe: a picture there is waited for some seconds, once here.
+        // Nobody will write into the pipe: an image there is waited for some seconds, once here.
         if name == "pipe", line.contains("embed") { continue }
         let outcome = try run("cd '\(folder.path)'; exec timeout 20 \(line) < /dev/null", [name, Self.checkpoint])
         #expect([65, 66].contains(outcome.status), "\(line) \(name.prefix(20)): \(outcome.status) \(outcome.error)")
@@ -193,7 +193,7 @@ import Testing
         #""$SQUINT" plan --svg "$1""#,
         #""$CONVERT" "$3" -o "$1""#,
       ] {
-        let outcome = try run("cd '\(folder.path)'; exec timeout 20 \(line)", [name, Self.picture, Self.checkpoint])
+        let outcome = try run("cd '\(folder.path)'; exec timeout 20 \(line)", [name, Self.image, Self.checkpoint])
         #expect(outcome.status == 73, "\(line) \(name.prefix(20)): \(outcome.status) \(outcome.error)")
         #expect(outcome.error.filter { $0 == "\n" }.count == 1 && outcome.output.isEmpty, "\(outcome.error)")
       }

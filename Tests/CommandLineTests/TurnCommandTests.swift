@@ -30,15 +30,15 @@ import Testing
       try promptTokens("Hi", "--system", "<|im_end|>")
         > promptTokens("Hi", "--system", "<|im_end|>", "--allow-control-tokens"))
     // A marker is a place, behind a backslash a word, and the model's own token a word always.
-    let picture = ["--image", Self.square]
-    let seen = try promptTokens("Hi", picture[0], picture[1])
-    #expect(try promptTokens("<image>Hi", picture[0], picture[1]) == seen)
-    #expect(try promptTokens("\\<image>Hi", picture[0], picture[1]) > seen)
+    let image = ["--image", Self.square]
+    let seen = try promptTokens("Hi", image[0], image[1])
+    #expect(try promptTokens("<image>Hi", image[0], image[1]) == seen)
+    #expect(try promptTokens("\\<image>Hi", image[0], image[1]) > seen)
     #expect(try promptTokens("\\<image>Hi") > promptTokens("Hi"))
     expectError(try squint("ask", model, "<image>Hi", input: ""), 64, "1 place", "\\<image>")
   }
 
-  @Test func aRefusedQuestionTakesItsPicturesWithIt() throws {
+  @Test func aRefusedQuestionTakesItsImagesWithIt() throws {
     let long = String(repeating: "a very long question ", count: 200)
     let outcome = try squint(
       "chat", model, "--temperature", "0", "--max-tokens", "2", "--context", "500", "--stats",
@@ -48,9 +48,9 @@ import Testing
     let refused = lines.filter { $0.contains("not shown any more: \(Self.square)") }
     #expect(refused.count == 2, "\(outcome.error)")
     #expect(refused.first?.contains("/reset") == true && refused.last?.contains("2 places") == true)
-    // Two answers, neither about a picture.
+    // Two answers, neither about an image.
     #expect(outcome.text.filter { $0 == "\n" }.count >= 2)
-    #expect(lines.allSatisfy { !$0.contains("picture in ") }, "\(outcome.error)")
+    #expect(lines.allSatisfy { !$0.contains("image in ") }, "\(outcome.error)")
   }
 
   @Test func aFullContextIsSaidOnce() throws {

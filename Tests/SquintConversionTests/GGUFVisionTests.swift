@@ -29,7 +29,7 @@ import Testing
     return switch name {
     // The converter writes no max_image_size.
     case "smolvlm": always.union(["encoder.image.architecture", "image.tile"])
-    // Nothing in the file says that pictures are cut and not padded.
+    // Nothing in the file says that images are cut and not padded.
     case "llava-clip":
       always.union(["image.pad_to_square", "image.background", "image.mean", "image.std"])
     case "llava-siglip": always.union(["image.pad_to_square", "image.background"])

@@ -3,27 +3,27 @@ import SquintConversion
 import SquintFile
 import Testing
 
-/// How pictures that are no squares become some.
+/// How images that are no squares become some.
 @Suite struct ImageFitTests {
-  private func pictures(_ json: String) throws -> PictureConfiguration {
-    try PictureConfiguration(huggingFace: JSONValue(parsing: json, name: "test"), place: "test")
+  private func images(_ json: String) throws -> ImageConfiguration {
+    try ImageConfiguration(huggingFace: JSONValue(parsing: json, name: "test"), place: "test")
   }
 
-  /// Stretched, DINOv2's and SigLIP's usual pictures are what a file with a plain resize says (with transformers' classes:
+  /// Stretched, DINOv2's and SigLIP's usual images are what a file with a plain resize says (with transformers' classes:
   /// BitImageProcessor cuts 224 × 224 pixels out unless it is told not to).
   @Test func stretchedIsAPlainResize() throws {
     for (processor, more) in [("BitImageProcessor", ", \"do_center_crop\": false"), ("SiglipImageProcessor", "")] {
       let name = "\"image_processor_type\": \"\(processor)\""
-      var cut = try pictures("{\(name), \"size\": {\"height\": 224, \"width\": 224}}")
+      var cut = try images("{\(name), \"size\": {\"height\": 224, \"width\": 224}}")
       #expect((cut.crop != nil) == (processor == "BitImageProcessor"))
       for side in [224, 98] {
-        let plain = try pictures("{\(name), \"size\": {\"height\": \(side), \"width\": \(side)}\(more)}")
+        let plain = try images("{\(name), \"size\": {\"height\": \(side), \"width\": \(side)}\(more)}")
         try cut.resize(toSide: side)
         var stretched = cut
         try stretched.fit(.stretch)
         #expect(stretched == plain)
         #expect(plain.resize == .exact(height: side, width: side) && plain.crop == nil)
-        #expect(plain.tileSize == PictureConfiguration.Size(height: side, width: side))
+        #expect(plain.tileSize == ImageConfiguration.Size(height: side, width: side))
       }
     }
   }
@@ -38,19 +38,19 @@ import Testing
         100, 100
       ),
     ] {
-      var stretched = try pictures(json)
+      var stretched = try images(json)
       let before = stretched
       try stretched.fit(.stretch)
       #expect(stretched.resize == .exact(height: height, width: width), "\(json)")
       #expect(stretched.crop == nil && stretched.squareBackground == nil)
       #expect(stretched.mean == before.mean && stretched.std == before.std && stretched.filter == before.filter)
     }
-    var asItIs = try pictures(#"{"do_resize": false, "do_center_crop": false}"#)
+    var asItIs = try images(#"{"do_resize": false, "do_center_crop": false}"#)
     #expect(squintError { try asItIs.fit(.stretch) }?.message.contains("--image-size") == true)
     try asItIs.resize(toSide: 64)
     try asItIs.fit(.stretch)
     #expect(asItIs.resize == .exact(height: 64, width: 64))
-    var tiles = try pictures(#"{"image_processor_type": "SmolVLMImageProcessor"}"#)
+    var tiles = try images(#"{"image_processor_type": "SmolVLMImageProcessor"}"#)
     for fit in ConversionOptions.ImageFit.allCases {
       #expect(squintError { try tiles.fit(fit) }?.kind == .usage)
     }
@@ -58,7 +58,7 @@ import Testing
     #expect(squintError { try asItIs.fit(.crop) }?.kind == .usage)
   }
 
-  /// Pictures that are taken as they are have a square as soon as a size is given.
+  /// Images that are taken as they are have a square as soon as a size is given.
   @Test func theSizeIsKnownBeforeTheFit() throws {
     try withFolder { folder in
       var vision = SyntheticVision()
@@ -72,7 +72,7 @@ import Testing
     }
   }
 
-  /// An ONNX file has no settings of pictures: DINOv2's mean and deviation stay.
+  /// An ONNX file has no settings of images: DINOv2's mean and deviation stay.
   @Test(arguments: [nil, 20]) func anONNXFile(side: Int?) throws {
     try withFolder { folder in
       var options = ConversionOptions()

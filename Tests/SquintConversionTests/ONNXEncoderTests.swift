@@ -67,8 +67,8 @@ import Testing
     #expect(configuration.normEpsilon == (name == "clip" ? 1e-5 : 1e-6))
     #expect(configuration.activation == (name == "clip" ? .quickGELU : name == "siglip" ? .geluTanh : .gelu))
     #expect(configuration.positions == (isDINO ? .bicubic : .fixed))
-    #expect(encoder.usualPictures.tileSize == PictureConfiguration.Size(height: 12, width: 12))
-    #expect(encoder.usualPictures.mean[0] == (name == "clip" ? 0.48145466 : name == "siglip" ? 0.5 : 0.485))
+    #expect(encoder.usualImages.tileSize == ImageConfiguration.Size(height: 12, width: 12))
+    #expect(encoder.usualImages.mean[0] == (name == "clip" ? 0.48145466 : name == "siglip" ? 0.5 : 0.485))
     #expect(
       encoder.notes
         == (name == "original"
@@ -137,7 +137,7 @@ import Testing
       return error?.message ?? ""
     }
     #expect(try message("storage.onnx", [("storage.data", "/torage.data")]).contains("not below the model's folder"))
-    #expect(try message("dynamo.onnx", [("Conv", "Conw")]).contains("no convolution that cuts a picture"))
+    #expect(try message("dynamo.onnx", [("Conv", "Conw")]).contains("no convolution that cuts an image"))
     #expect(try message("dynamo.onnx", [("Softmax", "Softmin")]).contains("plain attention"))
     #expect(try message("dynamo.onnx", [("Gelu", "Selu")]).contains("an activation"))
     #expect(try message("original.onnx", [("Erf", "Exp")]).contains("an activation"))

@@ -63,7 +63,7 @@ import Testing
     }
   }
 
-  /// decoder.gguf, encoder.onnx, and a file of pictures, which an ONNX file has not.
+  /// decoder.gguf, encoder.onnx, and a file of images, which an ONNX file has not.
   @Test func filesAsParts() throws {
     try withFolder { folder in
       let model = "\(folder)/model"
@@ -82,7 +82,7 @@ import Testing
       try Data(
         #"{"do_center_crop": false, "size": {"height": 16, "width": 20}, "image_mean": [0.1, 0.2, 0.3]}"#.utf8
       ).write(to: URL(fileURLWithPath: "\(model)/preprocessor_config.json"))
-      options.pictures = ["image": "\(model)/preprocessor_config.json"]
+      options.images = ["image": "\(model)/preprocessor_config.json"]
       try expectSame(ConversionSources(model), options, in: model)
       let metadata = try ModelFile(path: "\(model)/first.squint").metadata
       #expect(metadata["image.resize"] == .string("exact"))
@@ -93,13 +93,13 @@ import Testing
     }
   }
 
-  @Test func theFileOfPicturesReplacesTheEncoders() throws {
+  @Test func theFileOfImagesReplacesTheEncoders() throws {
     try withParts { model in
       try Data(#"{"image_mean": [0.1, 0.2, 0.3]}"#.utf8)
         .write(to: URL(fileURLWithPath: "\(model)/preprocessor_config.json"))
       // SigLIP's class assumes 224 pixels, which this tower does not take.
       let error = squintError { _ = try planConversion(ConversionSources(model)) }
-      #expect(error?.message.contains("pictures of 224 × 224 pixels") == true)
+      #expect(error?.message.contains("images of 224 × 224 pixels") == true)
       // An encoder that is given brings its own.
       #expect(
         squintError {

@@ -29,18 +29,18 @@ import Testing
     }
   }
 
-  @Test func picturesAreWhatTransformersMakesOfThem() throws {
+  @Test func imagesAreWhatTransformersMakesOfThem() throws {
     let cases = try cases("pictures")
     #expect(cases.count == 21)
     for item in cases {
       let name = try #require(item["name"]?.string)
-      let config = try PictureConfiguration(huggingFace: try #require(item["config"]), place: name)
-      func size(_ key: String) -> PictureConfiguration.Size? {
+      let config = try ImageConfiguration(huggingFace: try #require(item["config"]), place: name)
+      func size(_ key: String) -> ImageConfiguration.Size? {
         guard let height = item[key]?["height"]?.int, let width = item[key]?["width"]?.int else { return nil }
-        return PictureConfiguration.Size(height: height, width: width)
+        return ImageConfiguration.Size(height: height, width: width)
       }
       let edges = item["size"]
-      let resize: PictureConfiguration.Resize =
+      let resize: ImageConfiguration.Resize =
         if item["do_resize"]?.bool == false {
           .none
         } else if let exact = size("size") {
@@ -52,7 +52,7 @@ import Testing
         }
       #expect(config.resize == resize, "\(name)")
       #expect(config.crop == (item["do_center_crop"]?.bool == true ? size("crop_size") : nil), "\(name)")
-      #expect(config.filter == item["resample"]?.int.flatMap(PictureConfiguration.Filter.init(pillow:)), "\(name)")
+      #expect(config.filter == item["resample"]?.int.flatMap(ImageConfiguration.Filter.init(pillow:)), "\(name)")
       #expect(config.rescale == (item["do_rescale"]?.bool == true ? item["rescale_factor"]?.double : 1), "\(name)")
       let normalizes = item["do_normalize"]?.bool == true
       #expect(config.mean == (normalizes ? item["mean"]?.array?.compactMap(\.double) : [0, 0, 0]), "\(name)")
@@ -189,7 +189,7 @@ import Testing
       })
   }
 
-  @Test func picturesThatHaveNoWord() throws {
+  @Test func imagesThatHaveNoWord() throws {
     for (json, message) in [
       (
         #"{"image_processor_type": "PixtralImageProcessor"}"#,
@@ -226,24 +226,24 @@ import Testing
       ),
     ] {
       let error = squintError {
-        try PictureConfiguration(huggingFace: JSONValue(parsing: json, name: "p.json"), place: "p.json")
+        try ImageConfiguration(huggingFace: JSONValue(parsing: json, name: "p.json"), place: "p.json")
       }
       #expect(error?.kind == .badData)
       #expect(error?.message.contains(message) == true, "\(error?.message ?? "accepted"), not \(message)")
     }
   }
 
-  @Test func picturesThatTheEncoderDoesNotTake() throws {
-    func pictures(_ json: String) -> (inout SyntheticVision) -> Void {
+  @Test func imagesThatTheEncoderDoesNotTake() throws {
+    func images(_ json: String) -> (inout SyntheticVision) -> Void {
       { $0.checkpoint.files["preprocessor_config.json"] = json }
     }
     try refuses(
-      "pictures of 42 × 42 pixels are 3 × 3 patches, but the encoder's positions are for 2 × 2",
-      pictures(#"{"size": 42, "crop_size": 42}"#))
+      "images of 42 × 42 pixels are 3 × 3 patches, but the encoder's positions are for 2 × 2",
+      images(#"{"size": 42, "crop_size": 42}"#))
     try refuses(
-      "pictures of 7 × 7 pixels are smaller than a patch of 14", pictures(#"{"size": 7, "crop_size": 7}"#))
-    try refuses("pictures keep their aspect", pictures(#"{"size": 28, "do_center_crop": false}"#))
-    #expect(try failure(pictures(#"{"size": 56, "crop_size": 30}"#)) == nil)
+      "images of 7 × 7 pixels are smaller than a patch of 14", images(#"{"size": 7, "crop_size": 7}"#))
+    try refuses("images keep their aspect", images(#"{"size": 28, "do_center_crop": false}"#))
+    #expect(try failure(images(#"{"size": 56, "crop_size": 30}"#)) == nil)
   }
 
   @Test func aWrongNumberThatNothingReadsIsANote() throws {
@@ -261,7 +261,7 @@ import Testing
     }
   }
 
-  @Test func anEncoderWithoutAFileOfPicturesHasThoseOfTheModel() throws {
+  @Test func anEncoderWithoutAFileOfImagesHasThoseOfTheModel() throws {
     try withFolder { folder in
       let tower = "\(folder)/tower"
       try FileManager.default.copyItem(atPath: "\(VisionFixture.folder)/parts/tower", toPath: tower)
@@ -281,7 +281,7 @@ import Testing
     }
   }
 
-  @Test func withoutAFileOfPicturesTheyAreTheUsualOnes() throws {
+  @Test func withoutAFileOfImagesTheyAreTheUsualOnes() throws {
     try withFolder { folder in
       var vision = SyntheticVision()
       vision.checkpoint.files = [:]
@@ -290,7 +290,7 @@ import Testing
         let report = try convert(source: folder, to: "\(output)/m.squint")
         #expect(
           report.notes.contains {
-            $0.contains("no preprocessor_config.json; pictures are processed as is usual for clip")
+            $0.contains("no preprocessor_config.json; images are processed as is usual for clip")
           })
         let metadata = try ModelFile(path: "\(output)/m.squint").metadata
         #expect(metadata["image.size"] == .ints([28]))

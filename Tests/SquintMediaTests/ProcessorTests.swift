@@ -16,15 +16,15 @@ func clipMetadata() -> Metadata {
   return metadata
 }
 
-private func tiles(_ longest: Int, side: Int, split: Bool = true) throws -> PictureProcessor {
-  try PictureProcessor(
+private func tiles(_ longest: Int, side: Int, split: Bool = true) throws -> ImageProcessor {
+  try ImageProcessor(
     cutting: .tiles(side: side, split: split), resize: .longestEdge(longest), filter: .lanczos,
     mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5])
 }
 
 @Suite struct ProcessorTests {
   @Test func metadataIsRead() throws {
-    let processor = try PictureProcessor(clipMetadata())
+    let processor = try ImageProcessor(clipMetadata())
     #expect(processor.cutting == .whole(background: nil, crop: .init(height: 224, width: 224)))
     #expect(processor.resize == .shortestEdge(224))
     #expect(processor.filter == .bicubic)
@@ -50,7 +50,7 @@ private func tiles(_ longest: Int, side: Int, split: Bool = true) throws -> Pict
     } else {
       metadata["image." + key] = value
     }
-    #expect(throws: SquintError.self) { try PictureProcessor(metadata) }
+    #expect(throws: SquintError.self) { try ImageProcessor(metadata) }
   }
 
   /// Against transformers 5.24: `Idefics3ImageProcessorPil.get_number_of_image_patches` where it is right, and its
@@ -65,13 +65,13 @@ private func tiles(_ longest: Int, side: Int, split: Bool = true) throws -> Pict
     #expect(layout.count == rows * columns + 1)
   }
 
-  @Test func aPictureOfOneTileHasNoOverview() throws {
+  @Test func aImageOfOneTileHasNoOverview() throws {
     let one = TileLayout(rows: 1, columns: 1, hasOverview: false, height: 512, width: 512)
     #expect(try tiles(512, side: 512).layout(width: 100, height: 70) == one)
     #expect(try tiles(2048, side: 512, split: false).layout(width: 100, height: 70) == one)
   }
 
-  /// A square picture of an odd side becomes one pixel higher than wide, and so is cut as a tall one.
+  /// A square image of an odd side becomes one pixel higher than wide, and so is cut as a tall one.
   @Test func anOddSide() throws {
     #expect(try tiles(365, side: 365).layout(width: 400, height: 400).rows == 2)
     #expect(try tiles(365, side: 365).largestLayout()?.rows == 2)
@@ -88,7 +88,7 @@ private func tiles(_ longest: Int, side: Int, split: Bool = true) throws -> Pict
   }
 
   @Test func largeTilesAreRefused() throws {
-    let processor = try PictureProcessor(
+    let processor = try ImageProcessor(
       cutting: .whole(background: nil, crop: nil), resize: .shortestEdge(16384), filter: .box, mean: [0, 0, 0],
       std: [1, 1, 1])
     #expect(processor.largestLayout() == nil)
@@ -99,7 +99,7 @@ private func tiles(_ longest: Int, side: Int, split: Bool = true) throws -> Pict
   }
 
   @Test func levelsAreThoseOfTransformers() throws {
-    let levels = try PictureProcessor(clipMetadata()).levels
+    let levels = try ImageProcessor(clipMetadata()).levels
     #expect(levels.count == 768)
     // numpy: ((p * (1 / 255)) as f32 - f32(mean)) / f32(std)
     #expect(levels[0].bitPattern == 0xBFE5_68DC)

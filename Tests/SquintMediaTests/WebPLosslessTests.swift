@@ -2,13 +2,13 @@ import Foundation
 import SquintMedia
 import Testing
 
-/// What the groups of prefix codes of lossless WebP take is known before libwebp makes them (tools/fixtures/pictures_codes.py).
+/// What the groups of prefix codes of lossless WebP take is known before libwebp makes them (tools/fixtures/images_codes.py).
 @Suite struct WebPLosslessTests {
-  private func header(_ file: String) throws -> PictureHeader {
-    try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path)
+  private func header(_ file: String) throws -> ImageHeader {
+    try ImageHeader.read(path: imagesFolder.appendingPathComponent(file).path)
   }
 
-  /// 8,192 groups: libwebp holds 46 MB for them, whether they are a picture, an alpha channel, or a frame.
+  /// 8,192 groups: libwebp holds 46 MB for them, whether they are an image, an alpha channel, or a frame.
   @Test(arguments: ["codes-lossless.webp", "codes-alpha.webp", "codes-animated.webp"])
   func everyGroupCounts(_ file: String) throws {
     let header = try header(file)

@@ -163,7 +163,7 @@ struct TinyVision {
   }
 }
 
-/// A picture's pixels and what they mean.
+/// An image's pixels and what they mean.
 struct Tile {
   let height: Int
   let width: Int

@@ -20,7 +20,7 @@ import Testing
     return all
   }
 
-  /// The logits behind the first token, with all pictures looked at again.
+  /// The logits behind the first token, with all images looked at again.
   private func continued(_ session: Session, _ prompt: Prompt) throws -> [Float] {
     session.truncate(to: 1)
     try session.replace(with: prompt)
@@ -95,11 +95,11 @@ import Testing
 
   /// The same for what is seen: some tiles at a time, and more than one layer of the encoder's features.
   @Test(arguments: ["smolvlm", "idefics3", "llava-clip-layers", "llava-dinov2"], [ElementType.f32, .int8])
-  func picturesAreTheSame(_ name: String, _ type: ElementType) throws {
+  func imagesAreTheSame(_ name: String, _ type: ElementType) throws {
     let model = try VisionFixture.named(name).model(type)
-    let pictures = try ["wide.png", "square.png"].map { try model.picture(VisionFixture.picture($0)) }
-    let prompt = try model.prompt(text: "a <image> b <image> c", pictures: pictures)
-    let options = SessionOptions(threads: 2, vision: .once(pictures.map(\.size)))
+    let images = try ["wide.png", "square.png"].map { try model.image(VisionFixture.image($0)) }
+    let prompt = try model.prompt(text: "a <image> b <image> c", images: images)
+    let options = SessionOptions(threads: 2, vision: .once(images.map(\.size)))
     let expected = try logits(Session(model, options), prompt)
     for (bytes, tiles) in [(0, 1), (0, 3), (20_000, 2), (0, 64)] {
       let session = try streamed(model, options, keeping: bytes, rows: 128, tiles: tiles)
@@ -260,16 +260,16 @@ import Testing
 
   @Test func asManyTilesAsFit() throws {
     let model = try VisionFixture.named("smolvlm").model(.int8)
-    let wide = VisionFixture.picture("wide.png")
-    let most = try model.picture(wide).size.layout.count
+    let wide = VisionFixture.image("wide.png")
+    let most = try model.image(wide).size.layout.count
     for tiles in 1...most {
-      let picture = try model.picture(wide, maximumTiles: tiles)
-      #expect(picture.size.layout.count <= tiles)
+      let image = try model.image(wide, maximumTiles: tiles)
+      #expect(image.size.layout.count <= tiles)
     }
-    #expect(caught { _ = try model.picture(wide, maximumTiles: 0) }?.kind == .usage)
+    #expect(caught { _ = try model.image(wide, maximumTiles: 0) }?.kind == .usage)
     var options = SessionOptions(memory: 1 << 40)
-    #expect(try model.pictures([wide], fitting: options)[0].size.layout.count == most)
+    #expect(try model.images([wide], fitting: options)[0].size.layout.count == most)
     options.memory = 1 << 20
-    #expect(try model.pictures([wide], fitting: options)[0].size.layout.count == 1)
+    #expect(try model.images([wide], fitting: options)[0].size.layout.count == 1)
   }
 }

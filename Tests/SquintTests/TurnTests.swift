@@ -9,38 +9,38 @@ import Testing
 @Suite struct TurnTests {
   // MARK: Control tokens in what people say
 
-  private static let pictureModels = [
+  private static let imageModels = [
     "llava-clip", "llava-dinov2", "smolvlm", "idefics3", "original-linear", "original-mlp3x", "nanovlm",
   ]
   private static func opened(_ name: String) throws -> Model {
-    try pictureModels.contains(name) ? VisionFixture.named(name).model(.f32) : model(name, .f32)
+    try imageModels.contains(name) ? VisionFixture.named(name).model(.f32) : model(name, .f32)
   }
 
-  private static let square = VisionFixture.picture("square.png")
+  private static let square = VisionFixture.image("square.png")
 
   /// Every token that controls the model, spelled by the user, by the system text and by an earlier answer, in all positions: the
   /// prompt has no other control tokens than without it.
-  @Test(arguments: ["llama-llama3", "qwen2-tied"] + pictureModels) func nobodyWritesControlTokens(_ name: String) throws
+  @Test(arguments: ["llama-llama3", "qwen2-tied"] + imageModels) func nobodyWritesControlTokens(_ name: String) throws
   {
     let model = try Self.opened(name)
     let tokenizer = try #require(model.tokenizer)
     let controls = Set(tokenizer.addedTokens.map(\.id))
-    let pictures = model.sees ? [try model.picture(Self.square)] : []
+    let images = model.acceptsImages ? [try model.image(Self.square)] : []
     func found(_ text: String, _ role: String, allowing: Bool = false) throws -> [Int32] {
       let question = role == "user" ? text : "What?"
       let messages = [
         ChatMessage(role: "system", role == "system" ? text : "Be brief."),
-        try ChatMessage(role: "user", question, pictures: pictures.count),
+        try ChatMessage(role: "user", question, images: images.count),
         ChatMessage(role: "assistant", role == "assistant" ? text : "A cat."),
         ChatMessage(role: "user", question.replacingOccurrences(of: "\\<image>", with: "<image>")),
       ]
-      return try model.prompt(messages, pictures: pictures, allowsControlTokens: allowing).tokens
+      return try model.prompt(messages, images: images, allowsControlTokens: allowing).tokens
         .filter { controls.contains($0) || $0 == Prompt.featureToken }
     }
     let honest = try found("x", "user")
     #expect(honest.count > 6)
     for token in tokenizer.addedTokens {
-      // The marker is a picture's place; behind a backslash it is a word.
+      // The marker is an image's place; behind a backslash it is a word.
       let word = token.content == "<image>" ? "\\<image>" : token.content
       for role in ["system", "user", "assistant"] {
         for text in [
@@ -74,27 +74,27 @@ import Testing
 
   @Test func markersAreCountedWhereTheyAreMeant() throws {
     let model = try VisionFixture.named("smolvlm").model(.f32)
-    let picture = try model.picture(Self.square)
+    let image = try model.image(Self.square)
     func rows(_ text: String, _ count: Int) throws -> Int {
-      let pictures = [Picture](repeating: picture, count: count)
-      return try model.prompt([ChatMessage(role: "user", text, pictures: count)], pictures: pictures).tokens
+      let images = [Image](repeating: image, count: count)
+      return try model.prompt([ChatMessage(role: "user", text, images: count)], images: images).tokens
         .count { $0 == Prompt.featureToken }
     }
-    #expect(try rows("What?", 1) == picture.rows)
-    #expect(try rows("\\<image> <image> \\<image>", 1) == picture.rows)
+    #expect(try rows("What?", 1) == image.rows)
+    #expect(try rows("\\<image> <image> \\<image>", 1) == image.rows)
     #expect(try rows("What is \\<image>?", 0) == 0)
-    #expect(try rows("<fake_token_around_image><global-img>", 1) == picture.rows)
+    #expect(try rows("<fake_token_around_image><global-img>", 1) == image.rows)
     #expect(throws: SquintError.self) { try rows("<image>", 0) }
     #expect(throws: SquintError.self) { try rows("<image> <image>", 1) }
-    #expect(try model.prompt(text: "a \\<image> <image>", pictures: [picture]).pictures.count == 1)
+    #expect(try model.prompt(text: "a \\<image> <image>", images: [image]).images.count == 1)
     // The word is there, as its letters.
     let tokenizer = try #require(model.tokenizer)
-    let word = try model.prompt([ChatMessage(role: "user", "a\\<image>b", pictures: 0)]).tokens
+    let word = try model.prompt([ChatMessage(role: "user", "a\\<image>b", images: 0)]).tokens
     #expect(tokenizer.decode(word, skipSpecialTokens: true).contains("a<image>b"))
     // To a model that takes text alone the marker is a word with and without a backslash.
     let blind = try Self.opened("llama-llama3")
     let words = try ["a <image>b", "a \\<image>b"].map {
-      try blind.prompt([ChatMessage(role: "user", $0, pictures: 0)]).tokens
+      try blind.prompt([ChatMessage(role: "user", $0, images: 0)]).tokens
     }
     #expect(words[0] == words[1])
     #expect(try #require(blind.tokenizer).decode(words[0], skipSpecialTokens: true).contains("a <image>b"))
@@ -169,7 +169,7 @@ import Testing
     let tokenizer = try tokenizer(tokens, isSpecial: false)
     let template = "{{ '<think>' }}  word{{ messages[0].content }}"
     let format = ChatFormat(
-      source: template, tokenizer: tokenizer, stopTokens: [tokenizer.id(of: "<pad>")!], pictures: (nil, "<v><x>"))
+      source: template, tokenizer: tokenizer, stopTokens: [tokenizer.id(of: "<pad>")!], images: (nil, "<v><x>"))
     let names = Set(format.controls.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) })
     #expect(names == ["<e>", "<think>", "<|tool|>", "<pad>", "<v>"])
   }

@@ -3,7 +3,7 @@ import Squint
 import SquintConversion
 import Testing
 
-/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py, from the picture
+/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py, from the image
 /// files.
 @Suite struct VisionParityTests {
   @Test func allArchitecturesAreThere() {
@@ -12,14 +12,14 @@ import Testing
     }
   }
 
-  /// What the encoder sees, to the last bit of the picture: a level is 1/255, and its normalized form differs by more than
+  /// What the encoder sees, to the last bit of the image: a level is 1/255, and its normalized form differs by more than
   /// 1e-2.
   @Test(arguments: VisionFixture.all) func pixels(_ fixture: VisionFixture) throws {
     let (path, folder) = try fixture.convert(.f32)
     defer { withExtendedLifetime(folder) {} }
     for test in fixture.cases {
       let expected = try numpyNumbers(fixture.file(test, "pixels.npy"))
-      let ours = try test.pictures.flatMap { try embed(path, $0, .pixels) }
+      let ours = try test.images.flatMap { try embed(path, $0, .pixels) }
       #expect(ours.count == expected.count)
       #expect(largestDifference(ours, expected) < 1e-5, "\(test.name)")
     }
@@ -31,27 +31,27 @@ import Testing
     defer { withExtendedLifetime(folder) {} }
     for test in fixture.cases {
       let expected = try numpyNumbers(fixture.file(test, "features.npy"))
-      let ours = try test.pictures.flatMap { try embed(path, $0, .projector) }
+      let ours = try test.images.flatMap { try embed(path, $0, .projector) }
       #expect(ours.count == expected.count)
       #expect(largestDifference(ours, expected) < 1e-4, "\(test.name)")
     }
   }
 
-  /// From the picture files to the logits of every position; the mirrored picture moves them by more than 2.
+  /// From the image files to the logits of every position; the mirrored image moves them by more than 2.
   @Test(arguments: VisionFixture.all) func f32(_ fixture: VisionFixture) throws {
     let model = try fixture.model(.f32)
     for test in fixture.cases {
-      let pictures = try test.pictures.map { try model.picture(VisionFixture.picture($0)) }
-      let prompt = try model.prompt(text: fixture.text(test), pictures: pictures)
+      let images = try test.images.map { try model.image(VisionFixture.image($0)) }
+      let prompt = try model.prompt(text: fixture.text(test), images: images)
       let ids = try fixture.ids(test)
       #expect(prompt.count == ids.count)
-      // Where a row of a picture stands, the processor has its image token, or none.
+      // Where a row of an image stands, the processor has its image token, or none.
       for (ours, theirs) in zip(prompt.tokens, ids) {
         #expect(ours == theirs || ours == Prompt.featureToken && (theirs == -1 || theirs == model.imageToken))
       }
       let expected = try numpyRows(fixture.file(test, "logits.npy").path)
       for (chunk, vision) in [
-        (128, SessionOptions.VisionUse.once(pictures.map(\.size))), (7, .always), (1, .always),
+        (128, SessionOptions.VisionUse.once(images.map(\.size))), (7, .always), (1, .always),
       ] {
         let options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, vision: vision)
         let ours = try logits(model, prompt, options)
@@ -60,7 +60,7 @@ import Testing
           largestDifference(ours.flatMap { $0 }, expected.flatMap { $0 }) < 1e-4, "\(test.name), chunks of \(chunk)")
       }
       guard !ids.contains(-1) else { continue }
-      #expect(try model.prompt(tokens: ids, pictures: pictures).tokens == prompt.tokens)
+      #expect(try model.prompt(tokens: ids, images: images).tokens == prompt.tokens)
     }
   }
 
@@ -83,13 +83,13 @@ import Testing
       options: options)
     let model = try Model(path: path)
     let reference = try VisionFixture.named(name).model(.f32)
-    // LLaVA's mmproj does not say whether pictures are padded or cut to a square; this one is a square.
-    let pictures = name.hasPrefix("llava") ? ["square.png"] : ["wide.png", "square.png"]
+    // LLaVA's mmproj does not say whether images are padded or cut to a square; this one is a square.
+    let images = name.hasPrefix("llava") ? ["square.png"] : ["wide.png", "square.png"]
     func logits(_ model: Model) throws -> [[Float]] {
-      let pictures = try pictures.map { try model.picture(VisionFixture.picture($0)) }
-      let prompt = try model.prompt(text: "The quick brown fox is", pictures: pictures)
+      let images = try images.map { try model.image(VisionFixture.image($0)) }
+      let prompt = try model.prompt(text: "The quick brown fox is", images: images)
       return try SquintTests.logits(
-        model, prompt, SessionOptions(kvType: .f32, threads: 1, vision: .once(pictures.map(\.size))))
+        model, prompt, SessionOptions(kvType: .f32, threads: 1, vision: .once(images.map(\.size))))
     }
     let (ours, expected) = (try logits(model), try logits(reference))
     #expect(ours.count == expected.count)
@@ -107,11 +107,11 @@ import Testing
     for fixture in VisionFixture.all {
       let model = try fixture.model(.int8)
       for test in fixture.cases {
-        let pictures = try test.pictures.map { try model.picture(VisionFixture.picture($0)) }
-        let prompt = try model.prompt(text: fixture.text(test), pictures: pictures)
+        let images = try test.images.map { try model.image(VisionFixture.image($0)) }
+        let prompt = try model.prompt(text: fixture.text(test), images: images)
         let expected = try numpyRows(fixture.file(test, "logits.npy").path)
         let ours = try logits(
-          model, prompt, SessionOptions(threads: 2, vision: .once(pictures.map(\.size))))
+          model, prompt, SessionOptions(threads: 2, vision: .once(images.map(\.size))))
         means.append(zip(ours, expected).map(cosine).reduce(0, +) / Double(expected.count))
         #expect(means.last! > 0.997, "\(fixture.name), \(test.name)")
       }
@@ -119,10 +119,10 @@ import Testing
     #expect(means.reduce(0, +) / Double(means.count) > 0.999)
   }
 
-  private func embed(_ model: String, _ picture: String, _ stage: Embedder.Stage) throws -> [Float] {
+  private func embed(_ model: String, _ image: String, _ stage: Embedder.Stage) throws -> [Float] {
     var numbers: [Float] = []
     var shape: [Int] = []
-    try Embedder(path: model, stage: stage, threads: 2).embed(VisionFixture.picture(picture)) {
+    try Embedder(path: model, stage: stage, threads: 2).embed(VisionFixture.image(image)) {
       shape = $0
     } visit: {
       (_, _, part) throws(SquintError) in
@@ -145,7 +145,7 @@ struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
 
   struct Case: Decodable, Sendable {
     let name: String
-    let pictures: [String]
+    let images: [String]
   }
 
   let convert: Conversion
@@ -167,7 +167,7 @@ struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
     }
 
   static func named(_ name: String) -> VisionFixture { all.first { $0.name == name }! }
-  static func picture(_ name: String) -> String { root.appendingPathComponent("pictures/\(name)").path }
+  static func image(_ name: String) -> String { root.appendingPathComponent("pictures/\(name)").path }
 
   func file(_ test: Case, _ name: String) -> URL {
     Self.root.appendingPathComponent("\(self.name)/\(test.name)/\(name)")

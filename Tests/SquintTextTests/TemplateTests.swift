@@ -155,8 +155,8 @@ extension TemplateTests {
     #expect(
       try prompt("vicuna", Self.conversation)
         == "<s>Be brief. USER: Hi ASSISTANT: Hello!</s>USER:  Why?  ASSISTANT:")
-    let picture = ChatMessage(role: "user", content: .parts([.text("What is this?"), .image]))
-    #expect(try prompt("vicuna", [picture]).hasSuffix("questions. USER: <image>\nWhat is this? ASSISTANT:"))
+    let image = ChatMessage(role: "user", content: .parts([.text("What is this?"), .image]))
+    #expect(try prompt("vicuna", [image]).hasSuffix("questions. USER: <image>\nWhat is this? ASSISTANT:"))
     #expect(ChatTemplate.names.allSatisfy { ChatTemplate.named($0) != nil })
     #expect(ChatTemplate.named("nosuch") == nil)
   }

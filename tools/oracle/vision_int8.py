@@ -3,7 +3,7 @@
     python tools/oracle/vision_int8.py [--squint .build/release/squint] [--convert .build/release/squint-convert]
 
 Takes the configurations and processors of Tests/Fixtures/vision, makes new weights, and prints for each model and type the mean
-and the least cosine between Squint's logits and transformers' in float32, over all positions of a prompt with two pictures.
+and the least cosine between Squint's logits and transformers' in float32, over all positions of a prompt with two images.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--squint", default=".build/release/squint")
     parser.add_argument("--convert", default=".build/release/squint-convert")
     arguments = parser.parse_args()
-    pictures = [VISION / "pictures" / "wide.png", VISION / "pictures" / "square.png"]
+    images = [VISION / "pictures" / "wide.png", VISION / "pictures" / "square.png"]
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
@@ -42,14 +42,14 @@ def main():
             model.save_pretrained(folder / "model")
             processor = transformers.AutoProcessor.from_pretrained(folder / "model")
             processor.image_processor = transformers.AutoImageProcessor.from_pretrained(folder / "model", backend="pil")
-            inputs = processor(text=PROMPT, images=[Image.open(path) for path in pictures], return_tensors="pt")
+            inputs = processor(text=PROMPT, images=[Image.open(path) for path in images], return_tensors="pt")
             with torch.no_grad():
                 wanted = model(**inputs).logits[0].numpy()
             for kind in ["f32", "int8", "int4"]:
                 file, logits = folder / f"{kind}.squint", folder / "logits.npy"
                 subprocess.run([arguments.convert, folder / "model", "--type", kind, "-o", file], check=True,
                                capture_output=True)
-                images = [word for path in pictures for word in ("--image", path)]
+                images = [word for path in images for word in ("--image", path)]
                 cache = ["--kv", "f32"] if kind == "f32" else []
                 subprocess.run([arguments.squint, "logits", file, *images, "--prompt", PROMPT, "-o", logits, *cache],
                                check=True)

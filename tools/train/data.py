@@ -3,7 +3,7 @@
     python data.py nano|mini [--out FOLDER] [--jobs N]
 
 Interrupted, it goes on where it was. A file holds
-- pictures [scenes, size, size, 3] uint8; patches [scenes, rows, rows] uint8: 0 nothing, else 1 + which thing is there;
+- images [scenes, size, size, 3] uint8; patches [scenes, rows, rows] uint8: 0 nothing, else 1 + which thing is there;
 - shown: of each scene its things in order (name, kind, colour, place), as JSON;
 - for mini, in a file of its own: features [scenes, rows · rows, 384] float16, DINOv2's behind its last norm, no class token.
 """
@@ -35,16 +35,16 @@ def make(job):
     if maker is None:
         maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
     rows = profile.size // profile.grain
-    pictures = numpy.empty((count, profile.size, profile.size, 3), numpy.uint8)
+    images = numpy.empty((count, profile.size, profile.size, 3), numpy.uint8)
     patches = numpy.zeros((count, rows, rows), numpy.uint8)
     shown = []
     for index in range(count):
         image, things, coverage = maker(first + index, SPLITS[split])
-        pictures[index] = numpy.asarray(image)
+        images[index] = numpy.asarray(image)
         covered = numpy.concatenate([numpy.full((1, rows, rows), 0.3), coverage])
         patches[index] = covered.argmax(0)
         shown.append([[one.name, one.kind, one.colour, one.place] for one in things])
-    write(path, lambda file: numpy.savez(file, pictures=pictures, patches=patches, shown=json.dumps(shown)))
+    write(path, lambda file: numpy.savez(file, images=images, patches=patches, shown=json.dumps(shown)))
     return path.name
 
 
@@ -65,11 +65,11 @@ def features(profile, files, encoder_path):
         target = path.with_suffix(".features.npy")
         if target.exists():
             continue
-        pictures = numpy.load(path)["pictures"]
+        images = numpy.load(path)["pictures"]
         rows = []
         with torch.inference_mode():
-            for start in range(0, len(pictures), 20):
-                pixels = normalized(torch.from_numpy(pictures[start:start + 20]), profile)
+            for start in range(0, len(images), 20):
+                pixels = normalized(torch.from_numpy(images[start:start + 20]), profile)
                 out = encoder(pixels.to(torch.bfloat16)).last_hidden_state[:, 1:]
                 rows.append(out.to(torch.float16).numpy())
         write(target, lambda file: numpy.save(file, numpy.concatenate(rows)))

@@ -1,8 +1,8 @@
-"""How well a model answers about scenes that it never saw: in PyTorch (f32), and in Squint as f32, int8 and int4, on the same pictures.
+"""How well a model answers about scenes that it never saw: in PyTorch (f32), and in Squint as f32, int8 and int4, on the same images.
 
     tools/train/evaluate nano|mini [--scenes N] [--types f32,int8,int4,all-int4] [--data FOLDER] [--work FOLDER]
 
-Prints a table of exact match, for all questions and for each kind of question, and how many of the things in the pictures were named in the
+Prints a table of exact match, for all questions and for each kind of question, and how many of the things in the images were named in the
 answer to "What is in this picture?" — for compositions never seen, and for cut-outs never seen.
 The answers go to WORK/answers-*.json.
 """
@@ -34,7 +34,7 @@ TYPES = {  # what squint-convert is told; by default the decoder is int4 and the
 
 
 def examples(profile, split, count, folder):
-    """Pictures on disk, and what is asked about them: (file, things, type, question, answer)."""
+    """Images on disk, and what is asked about them: (file, things, type, question, answer)."""
     maker = Scenes(profile.size, profile.grain, profile.shapes, profile.name == "nano")
     folder.mkdir(parents=True, exist_ok=True)
     found = []

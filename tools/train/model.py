@@ -1,4 +1,4 @@
-"""LLaVA's architecture (arXiv 2304.08485) from transformers' parts: picture → encoder → projector → rows among the text's → decoder."""
+"""LLaVA's architecture (arXiv 2304.08485) from transformers' parts: image → encoder → projector → rows among the text's → decoder."""
 
 import functools
 import pathlib
@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def normalized(pictures, profile):
-    """Pixels [pictures, 3, size, size] of pictures [pictures, size, size, 3] uint8."""
+def normalized(images, profile):
+    """Pixels [images, 3, size, size] of images [images, size, size, 3] uint8."""
     mean, std = (torch.tensor(values) * 255 for values in (profile.mean, profile.std))
-    return ((pictures.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
+    return ((images.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def package_file(package, pattern):
@@ -70,7 +70,7 @@ def whiten_patches(encoder, pixels):
     """Sets a new encoder's patch embedding to the main components of patches, scaled to vary alike: edges would otherwise be
     learned late, since brightness is most of what patches vary by.
 
-    - pixels: [pictures, 3, size, size]
+    - pixels: [images, 3, size, size]
     """
     layer = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
     patches = F.unfold(pixels, layer.kernel_size, stride=layer.stride).transpose(1, 2).flatten(0, 1)
@@ -88,7 +88,7 @@ def whiten_patches(encoder, pixels):
 class Projector(nn.Module):
     """Squares of shuffle × shuffle patches side by side, and a linear layer, GELU, a linear layer.
 
-    features [pictures, rows · rows, width] → rows of the decoder [pictures, (rows / shuffle)², decoder width]
+    features [images, rows · rows, width] → rows of the decoder [images, (rows / shuffle)², decoder width]
 
     A few directions hold most of what DINOv2's features vary by, and what tells things apart is small beside them. So a layer is trained on
     features that vary alike in all directions (`whiten`); `folded` puts that into the first layer's weights.
@@ -246,18 +246,18 @@ class VisionLanguageModel(nn.Module):
         self.head = None  # of the stages without a decoder
 
     def features(self, pixels):
-        """[pictures, patches, width], without a class token."""
+        """[images, patches, width], without a class token."""
         features = self.encoder(pixels).last_hidden_state
         return features[:, 1:] if self.profile.frozen_encoder else features
 
     def answers(self, seen, batch):
         """The decoder's logits [answer tokens, vocabulary] at the places of `Batch.targets`.
 
-        - seen: the projector's rows [pictures, tokens, decoder width].
+        - seen: the projector's rows [images, tokens, decoder width].
         """
         embedded = self.decoder.get_input_embeddings()(batch.tokens)
-        rows = torch.where(batch.is_picture[..., None], 0, embedded)
-        start = batch.picture_start
+        rows = torch.where(batch.is_image[..., None], 0, embedded)
+        start = batch.image_start
         rows = torch.cat([rows[:, :start], seen.to(rows.dtype), rows[:, start + seen.shape[1]:]], 1)
         hidden = self.decoder.model(
             inputs_embeds=rows, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False).last_hidden_state
@@ -265,24 +265,24 @@ class VisionLanguageModel(nn.Module):
 
 
 class Batch:
-    """Pictures with their questions, side by side: each question sees the picture and itself, not the others, and stands at the
+    """Images with their questions, side by side: each question sees the image and itself, not the others, and stands at the
     positions at which it would be alone.
 
-    tokens, is_picture, predicts, positions: [pictures, length]; mask: [pictures, 1, length, length] of what is added to scores;
-    targets: the token behind each place of `predicts`, in order; question: to which (picture, question) it belongs.
+    tokens, is_image, predicts, positions: [images, length]; mask: [images, 1, length, length] of what is added to scores;
+    targets: the token behind each place of `predicts`, in order; question: to which (image, question) it belongs.
     """
 
-    def __init__(self, chat, asked, picture_tokens):
-        """asked: of each picture its (type, question, answer)."""
-        self.picture_start = len(chat.before)
-        prefix = self.picture_start + picture_tokens
+    def __init__(self, chat, asked, image_tokens):
+        """asked: of each image its (type, question, answer)."""
+        self.image_start = len(chat.before)
+        prefix = self.image_start + image_tokens
         lengths = [prefix + sum(len(chat.tokens(q, a)[0]) for _, q, a in questions) for questions in asked]
         shape = len(asked), (max(lengths) + 7) // 8 * 8
         tokens, positions = numpy.zeros(shape, numpy.int64), numpy.zeros(shape, numpy.int64)
         block = numpy.full(shape, -1)  # 0: what comes before; of padding: -1, which sees itself only
         predicts, following = numpy.zeros(shape, bool), numpy.zeros(shape, numpy.int64)
         of_question = numpy.zeros((*shape, 2), numpy.int64)
-        tokens[:, :self.picture_start] = chat.before
+        tokens[:, :self.image_start] = chat.before
         positions[:, :prefix] = numpy.arange(prefix)
         block[:, :prefix] = 0
         for row, questions in enumerate(asked):
@@ -299,21 +299,21 @@ class Batch:
         same = block[:, :, None] == block[:, None, :]
         sees = (same | (block[:, None, :] == 0) & (block[:, :, None] > 0)) & numpy.tri(shape[1], dtype=bool)
         self.tokens, self.positions = torch.from_numpy(tokens), torch.from_numpy(positions)
-        self.is_picture = torch.zeros(shape, dtype=torch.bool)
-        self.is_picture[:, self.picture_start:prefix] = True
+        self.is_image = torch.zeros(shape, dtype=torch.bool)
+        self.is_image[:, self.image_start:prefix] = True
         self.mask = torch.zeros(len(asked), 1, shape[1], shape[1]).masked_fill_(~torch.from_numpy(sees)[:, None], -1e9)
         self.predicts = torch.from_numpy(predicts)
         self.targets = torch.from_numpy(following)[self.predicts]
         self.question = of_question[predicts]
 
     def to(self, device):
-        for name in ("tokens", "positions", "is_picture", "mask", "predicts", "targets"):
+        for name in ("tokens", "positions", "is_image", "mask", "predicts", "targets"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
 
 class Chat:
-    """Questions as the runtime puts them: the chat template around a line of its own for the picture, and the question."""
+    """Questions as the runtime puts them: the chat template around a line of its own for the image, and the question."""
 
     def __init__(self, tokenizer):
         self.tokenizer, self.known = tokenizer, {}
@@ -324,7 +324,7 @@ class Chat:
         self.behind = behind
 
     def tokens(self, question, answer):
-        """The tokens behind the picture with the answer, and how many of them are the question."""
+        """The tokens behind the image with the answer, and how many of them are the question."""
         if (question, answer) not in self.known:
             asking = self.tokenizer(self.behind.replace("<question>", question), add_special_tokens=False).input_ids
             answering = self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]

@@ -19,14 +19,14 @@ class Stage:
     rate: float
     noise: float = 0.0
     quantize_aware: float = 1.0
-    asked: int = 6  # the most questions about a picture; with more, where each thing is
+    asked: int = 6  # the most questions about an image; with more, where each thing is
     cells: float = 0.0  # with "answers": the weight of the loss of "cells" beside theirs
 
 
 @dataclass(frozen=True)
 class Profile:
     name: str
-    size: int  # of a picture, pixels
+    size: int  # of an image, pixels
     patch: int
     grain: int  # of the labels that say where things are, pixels
     shuffle: int  # squares of shuffle × shuffle patches are a token

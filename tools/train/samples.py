@@ -1,4 +1,4 @@
-"""Draws the sample pictures of docs/samples: scenes that no model was trained on, three times (nano) or twice (mini) as large as models see them.
+"""Draws the sample images of docs/samples: scenes that no model was trained on, three times (nano) or twice (mini) as large as models see them.
 
     python samples.py FOLDER
 """

@@ -28,7 +28,7 @@ PLURAL = {"scissors", "pants", "pliers", "binoculars", "grapes"}
 
 @dataclass(frozen=True)
 class Thing:
-    """A name, and the pictures of it that are trained on and that are not."""
+    """A name, and the images of it that are trained on and that are not."""
     name: str
     seen: tuple
     unseen: tuple
@@ -85,7 +85,7 @@ def colour_name(rgb):
 
 
 class CutOut:
-    """A picture with transparency, cut to what is there, at most 256 pixels long, and its colour's name where one prevails."""
+    """An image with transparency, cut to what is there, at most 256 pixels long, and its colour's name where one prevails."""
 
     def __init__(self, path):
         image = Image.open(path).convert("RGBA")
@@ -170,9 +170,9 @@ def background(size, rng, simple):
     return Image.fromarray(numpy.clip(pixels, 0, 255).astype(numpy.uint8))
 
 
-def stands_out(picture, behind):
+def stands_out(image, behind):
     """Whether a cut-out differs enough from what it will cover to be seen."""
-    pixels = numpy.asarray(picture, dtype=numpy.float32)
+    pixels = numpy.asarray(image, dtype=numpy.float32)
     alpha = pixels[..., 3:] / 255
     difference = (numpy.abs(pixels[..., :3] - numpy.asarray(behind, dtype=numpy.float32)) * alpha).sum((0, 1)) / max(alpha.sum(), 1)
     return difference.max() > 40
@@ -196,7 +196,7 @@ class Shown:
 class Scenes:
     """Makes scenes of `size` pixels, with the kinds `kinds` and the cut-outs that are (not) trained on.
 
-    - size: the side of a picture in pixels; grain: the side of the squares whose coverage is told.
+    - size: the side of an image in pixels; grain: the side of the squares whose coverage is told.
     - shapes: the share of things that are drawn shapes.
     """
 
@@ -227,7 +227,7 @@ class Scenes:
 
         - split: "train"; "held out" (compositions never seen); "unseen" (cut-outs never seen).
         - count: how many things; None: one to three.
-        Returns the picture, the things in order, and coverage [things, rows, columns]: the share of each square.
+        Returns the image, the things in order, and coverage [things, rows, columns]: the share of each square.
         """
         rng = random.Random(f"{split} {seed}")
         count = count or rng.choice([1, 1, 2, 2, 2, 3, 3])
@@ -248,21 +248,21 @@ class Scenes:
         coverage = numpy.zeros((count, rows, rows), numpy.float32)
         for index, one in enumerate(shown):
             one.place = places[index]
-            picture = self.cut_out(one.file).image if one.file else shape(one.kind, one.colour, rng)
+            image = self.cut_out(one.file).image if one.file else shape(one.kind, one.colour, rng)
             if one.file:
                 if rng.random() < 0.5 and one.name != "clock":
-                    picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-                picture = picture.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC, expand=True)
+                    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                image = image.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC, expand=True)
                 light = rng.uniform(0.82, 1.15)
-                picture = Image.merge("RGBA", [
-                    *(channel.point(lambda value: min(255, int(value * light))) for channel in picture.split()[:3]), picture.getchannel("A")])
+                image = Image.merge("RGBA", [
+                    *(channel.point(lambda value: min(255, int(value * light))) for channel in image.split()[:3]), image.getchannel("A")])
             longest = size * {1: rng.uniform(0.42, 0.85), 2: rng.uniform(0.38, 0.49), 3: rng.uniform(0.29, 0.345)}[count]
             # A thin thing is seen as well as a round one of the same area.
-            slim = (min(picture.size) / max(picture.size)) ** 0.5
+            slim = (min(image.size) / max(image.size)) ** 0.5
             longest = min(longest * (1.25 - 0.25 * slim), size * {1: 0.9, 2: 0.5, 3: 0.36}[count])
-            scale = longest / max(picture.size)
-            width, height = (max(4, round(side * scale)) for side in picture.size)
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+            scale = longest / max(image.size)
+            width, height = (max(4, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
             slot = size / count
             free = lambda length, extent: rng.uniform(0, max(0, length - extent))
             if count == 1:
@@ -272,16 +272,16 @@ class Scenes:
             else:
                 left, top = slot * index + free(slot, width), free(size, height)
             left, top = int(max(0, min(left, size - width))), int(max(0, min(top, size - height)))
-            if not stands_out(picture, image.crop((left, top, left + width, top + height))):
+            if not stands_out(image, image.crop((left, top, left + width, top + height))):
                 return self(f"{seed}'", split, count)
             if rng.random() < 0.25:
                 shadow = Image.new("L", (size, size))
-                shadow.paste(picture.getchannel("A").point(lambda alpha: alpha * 0.4), (left + size // 60, top + size // 60))
+                shadow.paste(image.getchannel("A").point(lambda alpha: alpha * 0.4), (left + size // 60, top + size // 60))
                 shadow = shadow.filter(ImageFilter.GaussianBlur(size / 100))
                 image.paste((0, 0, 0), (0, 0), shadow)
-            image.paste(picture, (left, top), picture)
+            image.paste(image, (left, top), image)
             alpha = numpy.zeros((size, size), numpy.float32)
-            alpha[top:top + height, left:left + width] = numpy.asarray(picture.getchannel("A"))[:size - top, :size - left]
+            alpha[top:top + height, left:left + width] = numpy.asarray(image.getchannel("A"))[:size - top, :size - left]
             coverage[index] = alpha[:rows * self.grain, :rows * self.grain].reshape(rows, self.grain, rows, self.grain).mean((1, 3)) / 255
         return image, shown, coverage
 
@@ -330,9 +330,9 @@ class Scenes:
 
 
 CAPTION_QUESTIONS = [
-    "What is in this picture?", "What is in the picture?", "What do you see?", "Describe this picture.", "Describe the picture.",
+    "What is in this picture?", "What is in the picture?", "What do you see?", "Describe this image.", "Describe the image.",
     "Describe this image.", "What is in this image?", "What is this?", "What can you see in this picture?",
-    "What is this a picture of?",
+    "What is this an image of?",
 ]
 COUNT_QUESTIONS = [
     "How many things are there?", "How many objects are there?", "How many things are in this picture?",

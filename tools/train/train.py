@@ -2,7 +2,7 @@
 
     python train.py nano|mini [--data FOLDER] [--threads N] [--until STAGE]
 
-Each step's pictures and questions follow from the seed and the step's number alone, and the weights and the optimizer's state are saved every
+Each step's images and questions follow from the seed and the step's number alone, and the weights and the optimizer's state are saved every
 minute, so that a run which was interrupted at any moment goes on as if it had not been. Ctrl-C saves, too. Prints the trainable parameters
 of each stage and, in between, its loss; draws the curves into losses.png. Uses a CUDA device where there is one.
 """
@@ -40,16 +40,16 @@ class TrainingScenes:
         loaded = [numpy.load(file) for file in files]
         self.shown = [scene for file in loaded for scene in json.loads(str(file["shown"]))]
         self.patches = numpy.concatenate([file["patches"] for file in loaded])
-        self.features = self.pictures = None
+        self.features = self.images = None
         if profile.frozen_encoder:
             self.features = [numpy.load(file.with_suffix(".features.npy"), mmap_mode="r") for file in files]
         else:
-            self.pictures = numpy.concatenate([file["pictures"] for file in loaded])
+            self.images = numpy.concatenate([file["pictures"] for file in loaded])
 
     def __len__(self):
         return len(self.shown)
 
-    def picture_features(self, indices):
+    def image_features(self, indices):
         return torch.from_numpy(numpy.stack([self.features[index // data.SHARD][index % data.SHARD] for index in indices]))
 
     def things(self, index):
@@ -125,7 +125,7 @@ class Trainer:
     def train(self, number, stage):
         parameters = self.parameters(stage)
         print(f"stage {number}, {stage.name}: trains {sum(p.numel() for p in parameters):,} parameters "
-              f"({', '.join(stage.trained)}), {stage.steps} steps of {stage.batch} pictures", flush=True)
+              f"({', '.join(stage.trained)}), {stage.steps} steps of {stage.batch} images", flush=True)
         optimizers = self.optimizers(stage)
         first = 0
         partial = f"{number}-{stage.name}-partial"
@@ -188,9 +188,9 @@ class Trainer:
         """What is trained first gets inputs that vary alike in all directions: the projector of a frozen encoder, the patches of another."""
         sample = range(0, len(self.scenes), max(1, len(self.scenes) // 300))
         if self.profile.frozen_encoder:
-            self.model.projector.whiten(self.scenes.picture_features(sample).flatten(0, 1).float().to(self.device))
+            self.model.projector.whiten(self.scenes.image_features(sample).flatten(0, 1).float().to(self.device))
         else:
-            parts.whiten_patches(self.model.encoder, parts.normalized(torch.from_numpy(self.scenes.pictures[sample]), self.profile))
+            parts.whiten_patches(self.model.encoder, parts.normalized(torch.from_numpy(self.scenes.images[sample]), self.profile))
 
     def loss(self, stage, number, step):
         rng = numpy.random.default_rng((SEED, number, step))
@@ -198,12 +198,12 @@ class Trainer:
         # In a mirrored scene the same things are in mirrored cells; but left is right.
         mirrored = stage.loss == "cells" and not self.profile.frozen_encoder and step % 2 == 1
         if self.profile.frozen_encoder:
-            features = self.scenes.picture_features(indices).to(self.device).float()
+            features = self.scenes.image_features(indices).to(self.device).float()
         else:
-            pictures = self.scenes.pictures[indices]
+            images = self.scenes.images[indices]
             if mirrored:
-                pictures = pictures[:, :, ::-1].copy()
-            pixels = parts.normalized(torch.from_numpy(pictures), self.profile).to(self.device)
+                images = images[:, :, ::-1].copy()
+            pixels = parts.normalized(torch.from_numpy(images), self.profile).to(self.device)
             with torch.set_grad_enabled("encoder" in stage.trained):
                 features = self.model.features(pixels)
         torch.manual_seed(int(rng.integers(1 << 31)))
@@ -265,7 +265,7 @@ class Head(torch.nn.Module):
             patches = patches.flip(2)
         rows = patches.shape[1] // s
         cells = patches.reshape(-1, rows, s, rows, s).transpose(2, 3).reshape(len(indices), rows * rows, s * s)
-        # [pictures, cells, 1 + most things]: the share of each thing; of nothing, what is left of a quarter.
+        # [images, cells, 1 + most things]: the share of each thing; of nothing, what is left of a quarter.
         shares = F.one_hot(cells, 4).float().mean(2)
         shares[..., 0] = (0.25 - shares[..., 1:].sum(-1)).clamp(min=0)
         shares = shares / shares.sum(-1, keepdim=True)

@@ -54,7 +54,7 @@ extension NameMap {
         ("encoder.layer.*.layer_scale1.lambda1", "*.attention.scale"),
         ("encoder.layer.*.layer_scale2.lambda1", "*.ffn.scale"),
       ],
-      // What pictures were masked with in training, and what classified them.
+      // What images were masked with in training, and what classified them.
       ignored: ["embeddings.mask_token", "classifier.weight", "classifier.bias"],
       prefixes: towerPrefixes)
   }

@@ -444,10 +444,10 @@ extension TransformerDecoder {
   ///
   /// - Parameters:
   ///   - projects: whether `project` comes next.
-  ///   - goesOn: asked before each layer.
+  ///   - shouldContinue: asked before each layer.
   /// - Returns: whether it was finished.
   @discardableResult public func forward(
-    count: Int, _ placement: Placement, projects: Bool = true, while goesOn: (_ layer: Int) -> Bool = { _ in true }
+    count: Int, _ placement: Placement, projects: Bool = true, while shouldContinue: (_ layer: Int) -> Bool = { _ in true }
   ) -> Bool {
     let c = configuration
     angles.fill(placement, count: count, frequencies: frequencies, magnitude: c.ropeMagnitude)
@@ -455,7 +455,7 @@ extension TransformerDecoder {
     defer { stream.end() }
     var fineLayers = 0
     for index in 0..<c.layers {
-      guard goesOn(index) else { return false }
+      guard shouldContinue(index) else { return false }
       // Each cache holds its layers one after the other.
       let isFine = fineCache != nil && parts.needsFineKeys[index]
       let cache = isFine ? fineCache! : cache

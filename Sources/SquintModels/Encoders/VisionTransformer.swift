@@ -1,7 +1,7 @@
 import SquintCompute
 import SquintFile
 
-/// The vision transformers of CLIP, SigLIP, DINOv2, Idefics3 and SmolVLM: a picture's patches as the rows of a pre-norm
+/// The vision transformers of CLIP, SigLIP, DINOv2, Idefics3 and SmolVLM: an image's patches as the rows of a pre-norm
 /// transformer in which every row sees all rows. What distinguishes the families is in `Configuration`
 /// (formats/vision.md).
 ///
@@ -52,7 +52,7 @@ public struct VisionTransformer {
     public let activation: Activation
     /// After how many layers features are taken, ascending.
     public let featureLayers: [Int]
-    /// Whether a row that stands for the whole picture goes before the patches.
+    /// Whether a row that stands for the whole image goes before the patches.
     public let hasClass: Bool
     public let dropsClass: Bool
     /// Where the matrices are quantized, attention is as well.
@@ -322,12 +322,12 @@ extension VisionTransformer {
   ///   - pixels: RGB, [count, height, width, 3].
   ///   - count: at most `tiles`.
   ///   - levels: [3, 256]: what each level of each channel is for the model.
-  ///   - goesOn: asked before each layer.
+  ///   - shouldContinue: asked before each layer.
   ///   - visit: called with each tile in turn and its features, which are valid until it returns.
   /// - Returns: whether it was finished.
   public func encode(
     pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int, levels: UnsafePointer<Float>,
-    while goesOn: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
+    while shouldContinue: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
   ) throws(SquintError) -> Bool {
     let c = configuration
     let grid = Grid(rows: height / c.patch, columns: width / c.patch)
@@ -344,7 +344,7 @@ extension VisionTransformer {
       if last > 0 { take(x, after: 0, count: count, tile: tile) }
     }
     for index in 0..<last {
-      guard goesOn() else { return false }
+      guard shouldContinue() else { return false }
       let layer = weights.layers[index].moved(by: stream.use(index))
       for tile in 0..<tiles {
         let x = x.from(tile * count)
@@ -398,9 +398,9 @@ extension VisionTransformer {
       patchRows = x.from(1)
       table += c.width
     }
-    let picture = Picture(pixels: tile, width: width, levels: levels)
+    let image = Image(pixels: tile, width: width, levels: levels)
     forEachChunk(of: grid.count) { first, rows in
-      compute.gatherPatches(picture, side: c.patch, columns: grid.columns, first: first, count: rows, into: pixels)
+      compute.gatherPatches(image, side: c.patch, columns: grid.columns, first: first, count: rows, into: pixels)
       compute.multiply(pixels, count: rows, scratch: quantized, .init(weights.patch, into: patchRows.from(first)))
     }
     let positions = PositionTable(rows: table, width: c.width, side: c.grid, use: c.positions)
@@ -427,7 +427,7 @@ extension VisionTransformer {
 // MARK: Patches
 
 /// A tile as it comes: RGB, [height, width, 3], and what each level of each channel means, [3, 256].
-private struct Picture {
+private struct Image {
   let pixels: UnsafePointer<UInt8>
   let width: Int
   let levels: UnsafePointer<Float>
@@ -437,10 +437,10 @@ extension Compute {
   /// patches[patch, channel · row · column] = the pixels of `count` patches from patch `first` on: what a convolution whose
   /// stride is its size multiplies with its weights.
   fileprivate func gatherPatches(
-    _ picture: Picture, side: Int, columns: Int, first: Int, count: Int, into patches: Rows
+    _ image: Image, side: Int, columns: Int, first: Int, count: Int, into patches: Rows
   ) {
     struct Job {
-      let picture: Picture
+      let image: Image
       let side: Int
       let columns: Int
       let first: Int
@@ -450,16 +450,16 @@ extension Compute {
         let (top, left) = ((first + row) / columns * side, (first + row) % columns * side)
         let output = patches[row]
         for y in 0..<side {
-          let line = picture.pixels + 3 * ((top + y) * picture.width + left)
+          let line = image.pixels + 3 * ((top + y) * image.width + left)
           for channel in 0..<3 {
-            let levels = picture.levels + 256 * channel
+            let levels = image.levels + 256 * channel
             let to = output + (channel * side + y) * side
             for x in 0..<side { to[x] = levels[Int(line[3 * x + channel])] }
           }
         }
       }
     }
-    var job = Job(picture: picture, side: side, columns: columns, first: first, patches: patches)
+    var job = Job(image: image, side: side, columns: columns, first: first, patches: patches)
     workers.run(&job, pieces: count) { job, row, _ in job.assumingMemoryBound(to: Job.self).pointee.run(row) }
   }
 }

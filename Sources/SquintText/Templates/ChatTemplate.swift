@@ -5,7 +5,7 @@ public struct ChatMessage: Sendable, Equatable {
   /// A piece of a message that mixes text and media.
   public enum Part: Sendable, Equatable {
     case text(String)
-    /// A picture, whose place the template marks in its own way.
+    /// An image, whose place the template marks in its own way.
     case image
     case video
     case audio
@@ -26,7 +26,7 @@ public struct ChatMessage: Sendable, Equatable {
   public enum Content: Sendable, Equatable {
     case text(String)
     case parts([Part])
-    /// A text in which something is the program's own, such as what stands for a picture.
+    /// A text in which something is the program's own, such as what stands for an image.
     case marked(PromptText)
     /// No content, as in an assistant's message that only calls tools.
     case none
@@ -163,7 +163,7 @@ public struct ChatTemplate: Sendable {
   ///
   /// - `chatml`: messages between `<|im_start|>` and `<|im_end|>`.
   /// - `llama2`: turns in `[INST]`, the system message in `<<SYS>>`.
-  /// - `vicuna`: `USER:` and `ASSISTANT:`, also the format of LLaVA 1.5, with `<image>` where a picture goes.
+  /// - `vicuna`: `USER:` and `ASSISTANT:`, also the format of LLaVA 1.5, with `<image>` where an image goes.
   public static func named(_ name: String) -> ChatTemplate? {
     let body: String
     switch name {

@@ -1,8 +1,8 @@
 import SquintFile
 
-/// What stands around a picture's features in a prompt (formats/vision.md, "In the prompt").
-package struct PicturePrompt: Equatable, Sendable {
-  /// What stands for a picture in a rendered prompt.
+/// What stands around an image's features in a prompt (formats/vision.md, "In the prompt").
+package struct ImagePrompt: Equatable, Sendable {
+  /// What stands for an image in a rendered prompt.
   package var marker = "<image>"
   /// The token whose places the features take, and its text; nil: the text around features is tokenized for itself.
   package var token: Int?

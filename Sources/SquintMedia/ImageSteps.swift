@@ -1,11 +1,11 @@
 import SquintFile
 
-/// Everything that is done with one picture, in the space of its stored rows, and what it takes.
+/// Everything that is done with one image, in the space of its stored rows, and what it takes.
 ///
-/// Rows are decoded, padded, resized and written to the tiles one at a time: no picture is held on the way but the tiles.
-struct PictureSteps {
-  let header: PictureHeader
-  let geometry: PictureGeometry
+/// Rows are decoded, padded, resized and written to the tiles one at a time: no image is held on the way but the tiles.
+struct ImageSteps {
+  let header: ImageHeader
+  let geometry: ImageGeometry
   /// The padding before and behind the stored rows and columns.
   private(set) var alongPadding = (before: 0, after: 0)
   private(set) var acrossPadding = (before: 0, after: 0)
@@ -14,15 +14,15 @@ struct PictureSteps {
   /// From the tiles to the overview behind them.
   private(set) var overview: ResizeStep?
 
-  init(_ processor: PictureProcessor, _ header: PictureHeader) throws(SquintError) {
+  init(_ processor: ImageProcessor, _ header: ImageHeader) throws(SquintError) {
     self.header = header
     geometry = try processor.geometry(width: header.width, height: header.height)
-    var size = PictureProcessor.Size(height: header.decodedHeight, width: header.decodedWidth)
+    var size = ImageProcessor.Size(height: header.decodedHeight, width: header.decodedWidth)
     let isReduced = header.decodedWidth != header.width || header.decodedHeight != header.height
     if isReduced, processor.resize == .none {
       throw SquintError(
         .badData,
-        "the model takes pictures as they are, and \(header.format.name) pictures of \(grouped(header.width)) × \(grouped(header.height)) pixels are decoded reduced; convert the picture to JPEG or PNG"
+        "the model takes images as they are, and \(header.format.name) images of \(grouped(header.width)) × \(grouped(header.height)) pixels are decoded reduced; convert the image to JPEG or PNG"
       )
     }
     if case .whole(let background?, _) = processor.cutting { size = pad(size, background) }
@@ -52,8 +52,8 @@ struct PictureSteps {
     }
   }
 
-  /// Pads to a square with the picture in the middle (`pad_to_square` of image_processing_pil_llava.py).
-  private mutating func pad(_ size: PictureProcessor.Size, _ background: [UInt8]) -> PictureProcessor.Size {
+  /// Pads to a square with the image in the middle (`pad_to_square` of image_processing_pil_llava.py).
+  private mutating func pad(_ size: ImageProcessor.Size, _ background: [UInt8]) -> ImageProcessor.Size {
     let side = max(size.width, size.height)
     func padding(_ count: Int, isFlipped: Bool) -> (before: Int, after: Int) {
       let (before, after) = ((side - count) / 2, side - count - (side - count) / 2)
@@ -63,14 +63,14 @@ struct PictureSteps {
     let vertical = padding(size.height, isFlipped: header.orientation.flipsY)
     (alongPadding, acrossPadding) = header.orientation.swapsAxes ? (vertical, horizontal) : (horizontal, vertical)
     self.background = background
-    return PictureProcessor.Size(height: side, width: side)
+    return ImageProcessor.Size(height: side, width: side)
   }
 
   private var storedWidth: Int { header.orientation.swapsAxes ? header.decodedHeight : header.decodedWidth }
   private var storedHeight: Int { header.orientation.swapsAxes ? header.decodedWidth : header.decodedHeight }
   private var rowWidth: Int { alongPadding.before + storedWidth + alongPadding.after }
 
-  /// At most what the process holds while the picture is processed, in bytes.
+  /// At most what the process holds while the image is processed, in bytes.
   var byteCount: Int {
     let layout = geometry.layout
     var bytes = header.decoderBytes + layout.byteCount + 4 * rowWidth + resizes.reduce(0) { $0 + $1.byteCount }
@@ -83,12 +83,12 @@ struct PictureSteps {
     return bytes + 1_048_576
   }
 
-  /// Decodes the picture and fills `pixels`, [tile, height, width, 3], which are zero.
+  /// Decodes the image and fills `pixels`, [tile, height, width, 3], which are zero.
   ///
-  /// - Parameter goesOn: asked before each row.
+  /// - Parameter shouldContinue: asked before each row.
   /// - Returns: whether it was finished.
   func run(
-    _ decoder: any PictureDecoder, into pixels: UnsafeMutablePointer<UInt8>, while goesOn: () -> Bool
+    _ decoder: any ImageDecoder, into pixels: UnsafeMutablePointer<UInt8>, while shouldContinue: () -> Bool
   ) throws(SquintError) -> Bool {
     let layout = geometry.layout
     var receiver: any RowReceiver = TileWriter(
@@ -105,7 +105,7 @@ struct PictureSteps {
     for _ in 0..<acrossPadding.before { receiver.take(row) }
     try decoder.start()
     for _ in 0..<storedHeight {
-      guard goesOn() else { return false }
+      guard shouldContinue() else { return false }
       try decoder.readRow(into: row + 4 * alongPadding.before)
       receiver.take(row)
     }
@@ -115,7 +115,7 @@ struct PictureSteps {
     return true
   }
 
-  /// Resizes the picture that lies in the tiles to the tile behind them.
+  /// Resizes the image that lies in the tiles to the tile behind them.
   private func makeOverview(_ step: ResizeStep, _ layout: TileLayout, _ pixels: UnsafeMutablePointer<UInt8>) {
     let tile = TileLayout(rows: 1, columns: 1, hasOverview: false, height: layout.height, width: layout.width)
     let writer = TileWriter(
@@ -134,26 +134,26 @@ struct PictureSteps {
   }
 }
 
-extension PictureProcessor {
-  /// Decodes the picture at `path`, turns it as its EXIF orientation says, lays its transparency over white, and makes the
+extension ImageProcessor {
+  /// Decodes the image at `path`, turns it as its EXIF orientation says, lays its transparency over white, and makes the
   /// tiles of it.
   ///
-  /// - Throws: `noInput` where there is no file, `badData` where it is no picture of a known format, is damaged or truncated,
+  /// - Throws: `noInput` where there is no file, `badData` where it is no image of a known format, is damaged or truncated,
   ///   or is of a size that is refused.
-  public func process(path: String) throws(SquintError) -> TiledPicture { try process(PictureFile(path: path)) }
+  public func process(path: String) throws(SquintError) -> TiledImage { try process(ImageFile(path: path)) }
 
   /// The same of a file that is open.
-  public func process(_ file: PictureFile) throws(SquintError) -> TiledPicture {
+  public func process(_ file: ImageFile) throws(SquintError) -> TiledImage {
     guard let tiles = try process(file, while: { true }) else { preconditionFailure("nobody cancelled it") }
     return tiles
   }
 
-  /// The same; nil where `goesOn`, which is asked before each row, said no.
-  public func process(_ file: PictureFile, while goesOn: () -> Bool) throws(SquintError) -> TiledPicture? {
-    let decoder = try openPicture(file)
-    let steps: PictureSteps
+  /// The same; nil where `shouldContinue`, which is asked before each row, said no.
+  public func process(_ file: ImageFile, while shouldContinue: () -> Bool) throws(SquintError) -> TiledImage? {
+    let decoder = try openImage(file)
+    let steps: ImageSteps
     do throws(SquintError) {
-      steps = try PictureSteps(self, decoder.header)
+      steps = try ImageSteps(self, decoder.header)
     } catch {
       throw SquintError(error.kind, "\(file.path): \(error.message)")
     }
@@ -162,19 +162,19 @@ extension PictureProcessor {
     var failure: SquintError?
     pixels.withUnsafeMutableBufferPointer { buffer in
       do throws(SquintError) {
-        isFinished = try steps.run(decoder, into: buffer.baseAddress!, while: goesOn)
+        isFinished = try steps.run(decoder, into: buffer.baseAddress!, while: shouldContinue)
       } catch {
         failure = error
       }
     }
     if let failure { throw failure }
-    return isFinished ? TiledPicture(layout: steps.geometry.layout, pixels: pixels) : nil
+    return isFinished ? TiledImage(layout: steps.geometry.layout, pixels: pixels) : nil
   }
 
-  /// At most what `process(path:)` holds at a time for a picture with this header, in bytes: the codec, the rows that are
-  /// resized, and the tiles. 0 beside the codec where the picture is one that `process(path:)` refuses.
-  public func peakBytes(for header: PictureHeader) -> Int {
-    guard let steps = try? PictureSteps(self, header) else { return header.decoderBytes }
+  /// At most what `process(path:)` holds at a time for an image with this header, in bytes: the codec, the rows that are
+  /// resized, and the tiles. 0 beside the codec where the image is one that `process(path:)` refuses.
+  public func peakBytes(for header: ImageHeader) -> Int {
+    guard let steps = try? ImageSteps(self, header) else { return header.decoderBytes }
     return steps.byteCount
   }
 }

@@ -1,10 +1,10 @@
 import SquintFile
 
-/// What a checkpoint does with a picture before its encoder (formats/vision.md, "From the picture to tiles").
+/// What a checkpoint does with an image before its encoder (formats/vision.md, "From the image to tiles").
 ///
 /// The numbers are those of transformers' Pillow-backed image processors, such as `CLIPImageProcessorPil`,
 /// `LlavaImageProcessorPil` and `Idefics3ImageProcessorPil`.
-public struct PictureProcessor: Sendable, Equatable {
+public struct ImageProcessor: Sendable, Equatable {
   public struct Size: Sendable, Equatable, Hashable {
     public var height: Int
     public var width: Int
@@ -25,7 +25,7 @@ public struct PictureProcessor: Sendable, Equatable {
   }
 
   public enum Cutting: Sendable, Equatable {
-    /// One tile: the picture, padded to a square with a background [3], where there is one, before it is resized, and cut
+    /// One tile: the image, padded to a square with a background [3], where there is one, before it is resized, and cut
     /// to `crop` around the middle, where there is one, afterwards.
     case whole(background: [UInt8]?, crop: Size?)
     /// Squares of `side` and an overview or, without `split`, one square.
@@ -53,42 +53,42 @@ public struct PictureProcessor: Sendable, Equatable {
     try check()
   }
 
-  /// Reads the keys `image.*` that say how a picture becomes tiles.
+  /// Reads the keys `image.*` that say how an image becomes tiles.
   ///
   /// - Throws: `badData` where one is missing, of another kind, or of a value that makes no sense.
   public init(_ metadata: Metadata) throws(SquintError) {
     switch try metadata.string("image.layout") {
     case "whole":
       let isPadded = try metadata.bool("image.pad_to_square", default: false)
-      let crop = try PictureProcessor.sides(metadata, "image.crop", count: 2)
+      let crop = try ImageProcessor.sides(metadata, "image.crop", count: 2)
       cutting = .whole(
-        background: isPadded ? try PictureProcessor.background(metadata) : nil,
+        background: isPadded ? try ImageProcessor.background(metadata) : nil,
         crop: crop.map { Size(height: $0[0], width: $0[1]) })
     case "tiles":
       for key in ["image.pad_to_square", "image.crop"] where metadata[key] != nil && metadata[key] != .bool(false) {
-        throw PictureProcessor.bad("\(key) does not go with an image.layout of tiles")
+        throw ImageProcessor.bad("\(key) does not go with an image.layout of tiles")
       }
       cutting = .tiles(
-        side: try metadata.int("image.tile", in: PictureProcessor.side),
+        side: try metadata.int("image.tile", in: ImageProcessor.side),
         split: try metadata.bool("image.split", default: true))
-    case let other: throw PictureProcessor.bad("image.layout is \(other), which is neither whole nor tiles")
+    case let other: throw ImageProcessor.bad("image.layout is \(other), which is neither whole nor tiles")
     }
 
     let kind = try metadata.string("image.resize")
-    let size = try PictureProcessor.sides(metadata, "image.size", count: kind == "exact" ? 2 : 1)
+    let size = try ImageProcessor.sides(metadata, "image.size", count: kind == "exact" ? 2 : 1)
     switch (kind, size) {
     case ("none", _): resize = .none
     case ("exact", let size?): resize = .exact(Size(height: size[0], width: size[1]))
     case ("shortest_edge", let size?): resize = .shortestEdge(size[0])
     case ("longest_edge", let size?): resize = .longestEdge(size[0])
     case ("exact", nil), ("shortest_edge", nil), ("longest_edge", nil):
-      throw PictureProcessor.bad("image.size is missing, which goes with an image.resize of \(kind)")
-    default: throw PictureProcessor.bad("image.resize is \(kind), which is not known")
+      throw ImageProcessor.bad("image.size is missing, which goes with an image.resize of \(kind)")
+    default: throw ImageProcessor.bad("image.resize is \(kind), which is not known")
     }
 
     let filterName = try metadata.string("image.filter")
     guard let filter = ResamplingFilter(rawValue: filterName) else {
-      throw PictureProcessor.bad("image.filter is \(filterName), which is not known")
+      throw ImageProcessor.bad("image.filter is \(filterName), which is not known")
     }
     self.filter = filter
     rescale = try metadata.float("image.rescale")
@@ -125,7 +125,7 @@ public struct PictureProcessor: Sendable, Equatable {
     var sides: [Int] = []
     switch cutting {
     case .whole(let background, let crop):
-      guard background?.count ?? 3 == 3 else { throw PictureProcessor.bad("image.background is not of 3 levels") }
+      guard background?.count ?? 3 == 3 else { throw ImageProcessor.bad("image.background is not of 3 levels") }
       if let crop { sides += [crop.height, crop.width] }
     case .tiles(let side, _): sides.append(side)
     }
@@ -134,21 +134,21 @@ public struct PictureProcessor: Sendable, Equatable {
     case .exact(let size): sides += [size.height, size.width]
     case .shortestEdge(let side), .longestEdge(let side): sides.append(side)
     }
-    guard sides.allSatisfy({ PictureProcessor.side.contains($0) }) else {
-      throw PictureProcessor.bad(
-        "image.size, image.crop or image.tile is outside 1…\(grouped(PictureProcessor.side.upperBound))")
+    guard sides.allSatisfy({ ImageProcessor.side.contains($0) }) else {
+      throw ImageProcessor.bad(
+        "image.size, image.crop or image.tile is outside 1…\(grouped(ImageProcessor.side.upperBound))")
     }
     if case .tiles = cutting {
       switch resize {
       case .none, .longestEdge: break
-      default: throw PictureProcessor.bad("image.resize does not go with an image.layout of tiles")
+      default: throw ImageProcessor.bad("image.resize does not go with an image.layout of tiles")
       }
     }
     guard mean.count == 3, std.count == 3 else {
-      throw PictureProcessor.bad("image.mean or image.std has not 3 numbers")
+      throw ImageProcessor.bad("image.mean or image.std has not 3 numbers")
     }
     guard levels.allSatisfy({ $0.isFinite }) else {
-      throw PictureProcessor.bad("image.rescale, image.mean and image.std give no finite numbers")
+      throw ImageProcessor.bad("image.rescale, image.mean and image.std give no finite numbers")
     }
   }
 

@@ -1,10 +1,10 @@
 import CSystem
 import SquintFile
 
-/// A picture file that is read by position: in pieces, since the pages of a mapped file would count as our memory.
+/// An image file that is read by position: in pieces, since the pages of a mapped file would count as our memory.
 ///
 /// A pipe is read to its end first, into memory that has a descriptor as files have.
-public final class PictureFile: Sendable {
+public final class ImageFile: Sendable {
   /// What messages call it.
   public let path: String
   let descriptor: Int32
@@ -48,7 +48,7 @@ public final class PictureFile: Sendable {
     default:
       let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : isatty(descriptor) == 1 ? "a terminal" : "a device"
       close(descriptor)
-      throw SquintError(.noInput, "\(name): this is \(kind); give the file of a picture")
+      throw SquintError(.noInput, "\(name): this is \(kind); give the file of an image")
     }
   }
 
@@ -96,13 +96,13 @@ public final class PictureFile: Sendable {
   func error(_ message: String) -> SquintError { .badData(path, message) }
 
   var truncated: SquintError {
-    error("the picture is truncated: its data ends before its last row; copy or download it again")
+    error("the image is truncated: its data ends before its last row; copy or download it again")
   }
 
   func noMemory(_ byteCount: Int) -> SquintError {
     SquintError(
       .doesNotFit,
-      "\(path): there is no memory for the \(grouped(byteCount)) bytes that decoding takes; use a smaller picture")
+      "\(path): there is no memory for the \(grouped(byteCount)) bytes that decoding takes; use a smaller image")
   }
 }
 
@@ -154,7 +154,7 @@ private struct PipeReader {
       hasWriter = true
       guard total + count <= Self.mostBytes else {
         throw .badData(
-          name, "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save the picture as a file")
+          name, "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save the image as a file")
       }
       try append(buffer[..<count], to: file, at: total)
       total += count
@@ -169,7 +169,7 @@ private struct PipeReader {
       }
       if count < 0 && errno == EINTR { continue }
       guard count > 0 else {
-        throw SquintError(.doesNotFit, "\(name): there is no memory for the picture: \(systemMessage(errno))")
+        throw SquintError(.doesNotFit, "\(name): there is no memory for the image: \(systemMessage(errno))")
       }
       done += count
     }

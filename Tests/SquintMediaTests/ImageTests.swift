@@ -3,22 +3,22 @@ import SquintFile
 import SquintMedia
 import Testing
 
-@Suite struct PictureTests {
+@Suite struct ImageTests {
   @Test func theFixturesAreThere() {
-    #expect(PictureCase.all.count == 367)
-    #expect(RefusedPicture.all.count == 42)
+    #expect(ImageCase.all.count == 367)
+    #expect(RefusedImage.all.count == 42)
   }
 
   /// To the bit for what is stored without loss. The libraries that decode the rest may round a few levels otherwise in
   /// other versions.
-  @Test("pixels of Pillow and transformers", arguments: PictureCase.all)
-  func pixels(_ picture: PictureCase) throws {
-    let processor = try picture.processor
-    let header = try PictureHeader.read(path: picture.path)
-    let tiled = try processor.process(path: picture.path)
-    #expect(tiled.layout == picture.tileLayout)
+  @Test("pixels of Pillow and transformers", arguments: ImageCase.all)
+  func pixels(_ image: ImageCase) throws {
+    let processor = try image.processor
+    let header = try ImageHeader.read(path: image.path)
+    let tiled = try processor.process(path: image.path)
+    #expect(tiled.layout == image.tileLayout)
     #expect(try processor.layout(width: header.width, height: header.height) == tiled.layout)
-    let expected = picture.expected
+    let expected = image.expected
     try #require(tiled.pixels.count == expected.count)
     let differences = zip(tiled.pixels, expected).map { abs(Int($0) - Int($1)) }
     let largest = differences.max() ?? 0
@@ -30,31 +30,31 @@ import Testing
 
   @Test(
     arguments: [
-      ("jpeg-baseline.jpg", PictureFormat.jpeg, 45, 33), ("png-named.jpg", .png, 45, 33),
+      ("jpeg-baseline.jpg", ImageFormat.jpeg, 45, 33), ("png-named.jpg", .png, 45, 33),
       ("webp-animated.webp", .webp, 45, 33), ("orientation-5.jpg", .jpeg, 33, 45),
       ("orientation-6.webp", .webp, 33, 45),
       ("orientation-2.png", .png, 45, 33), ("orientation-behind.png", .png, 33, 45),
       ("gif-offset.gif", .gif, 60, 50), ("gif-larger.gif", .gif, 48, 50), ("bmp-top-down.bmp", .bmp, 45, 33),
     ])
-  func header(_ file: String, _ format: PictureFormat, _ width: Int, _ height: Int) throws {
-    let header = try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path)
+  func header(_ file: String, _ format: ImageFormat, _ width: Int, _ height: Int) throws {
+    let header = try ImageHeader.read(path: imagesFolder.appendingPathComponent(file).path)
     #expect(header.format == format && header.width == width && header.height == height)
   }
 
   /// It is decoded reduced, which a model that does not resize must not see.
   @Test func aLargeWebP() throws {
-    let path = picturesFolder.appendingPathComponent("webp-large.webp").path
-    let header = try PictureHeader.read(path: path)
+    let path = imagesFolder.appendingPathComponent("webp-large.webp").path
+    let header = try ImageHeader.read(path: path)
     #expect(header.width == 4100 && header.height == 4000)
     #expect(header.decoderBytes < 150_000_000)
     let error = caught { _ = try asItIs().process(path: path) }
     #expect(error?.kind == .badData && error?.message.contains("reduced") == true)
   }
 
-  /// A picture that is held as a whole costs its pixels, one that is not does not.
+  /// An image that is held as a whole costs its pixels, one that is not does not.
   @Test func whatDecodingTakes() throws {
     func bytes(_ file: String) throws -> Int {
-      try PictureHeader.read(path: picturesFolder.appendingPathComponent(file).path).decoderBytes
+      try ImageHeader.read(path: imagesFolder.appendingPathComponent(file).path).decoderBytes
     }
     #expect(try bytes("jpeg-progressive.jpg") >= bytes("jpeg-baseline.jpg") + 45 * 33 * 3)
     #expect(try bytes("png-rgba-interlaced.png") >= bytes("png-rgba.png") + 45 * 32 * 4)
@@ -64,55 +64,55 @@ import Testing
   }
 }
 
-@Suite struct RefusedPictureTests {
-  @Test("what is no picture, or a bad one, is refused at once", arguments: RefusedPicture.all)
-  func refused(_ picture: RefusedPicture) throws {
+@Suite struct RefusedImageTests {
+  @Test("what is no image, or a bad one, is refused at once", arguments: RefusedImage.all)
+  func refused(_ image: RefusedImage) throws {
     let clock = ContinuousClock()
     let processor = try asItIs()
     let time = clock.measure {
-      let error = caught { _ = try processor.process(path: picture.path) }
+      let error = caught { _ = try processor.process(path: image.path) }
       #expect(error?.kind == .badData)
-      #expect(error?.message.hasPrefix(picture.path + ": ") == true)
+      #expect(error?.message.hasPrefix(image.path + ": ") == true)
       #expect(
-        error?.message.dropFirst(picture.path.count).contains(picture.word) == true, "\(error?.message ?? "no error")")
+        error?.message.dropFirst(image.path.count).contains(image.word) == true, "\(error?.message ?? "no error")")
       #expect(error?.message.contains("\n") == false)
     }
     #expect(time < .seconds(1))
   }
 
   @Test func noFile() throws {
-    for path in ["/nowhere/picture.jpg", picturesFolder.path, "/dev/null", "/dev/zero", "/dev/fd/999"] {
-      let error = caught { _ = try PictureHeader.read(path: path) }
+    for path in ["/nowhere/image.jpg", imagesFolder.path, "/dev/null", "/dev/zero", "/dev/fd/999"] {
+      let error = caught { _ = try ImageHeader.read(path: path) }
       #expect(error?.kind == .noInput, "\(path): \(error?.message ?? "no error")")
     }
   }
 
-  /// A named pipe is a picture where someone writes one; where nobody does, it is not waited for without end.
+  /// A named pipe is an image where someone writes one; where nobody does, it is not waited for without end.
   @Test func namedPipes() throws {
-    let source = picturesFolder.appendingPathComponent("gif-noise.gif")
+    let source = imagesFolder.appendingPathComponent("gif-noise.gif")
     let bytes = try Data(contentsOf: source)
     let processor = try asItIs()
     let expected = try processor.process(path: source.path)
     try withTemporaryFile([]) { path in
       unlink(path)
       mkfifo(path, 0o600)
-      #expect(caught { _ = try PictureHeader.read(path: path) }?.kind == .noInput)
+      #expect(caught { _ = try ImageHeader.read(path: path) }?.kind == .noInput)
       let writer = Thread {
         let pipe = fopen(path, "w")
         bytes.withUnsafeBytes { _ = fwrite($0.baseAddress, 1, $0.count, pipe) }
         fclose(pipe)
       }
       writer.start()
-      let file = try PictureFile(path: path)
+      let file = try ImageFile(path: path)
       #expect(file.isReadOnce && file.heldBytes == bytes.count)
-      #expect(try PictureHeader.read(file).format == .gif)
+      #expect(try ImageHeader.read(file).format == .gif)
       for _ in 0..<2 { #expect(try processor.process(file).pixels == expected.pixels) }
     }
   }
 
   /// Descriptors that a caller hands over: pipes, sockets, files; also where /proc does not show them.
   @Test func inheritedDescriptors() throws {
-    let source = picturesFolder.appendingPathComponent("bmp-24-40.bmp").path
+    let source = imagesFolder.appendingPathComponent("bmp-24-40.bmp").path
     let bytes = try Data(contentsOf: URL(fileURLWithPath: source))
     let processor = try asItIs()
     let expected = try processor.process(path: source).pixels
@@ -131,7 +131,7 @@ import Testing
 
   /// A few bytes of GIF stand for many pixels: they are decoded row by row, and what is planned is what is taken.
   @Test func manyPixelsInFewBytes() throws {
-    let header = try PictureHeader.read(path: picturesFolder.appendingPathComponent("gif-plain.gif").path)
+    let header = try ImageHeader.read(path: imagesFolder.appendingPathComponent("gif-plain.gif").path)
     #expect(header.decoderBytes < 200_000)
   }
 
@@ -142,9 +142,9 @@ import Testing
     "gif-offset-interlaced.gif", "bmp-24-40.bmp", "bmp-masks-bgra-56.bmp", "bmp-4.bmp", "bmp-rle8.bmp", "bmp-rle4.bmp",
   ]
 
-  @Test("wherever a picture is cut off, it is refused", arguments: whole)
+  @Test("wherever an image is cut off, it is refused", arguments: whole)
   func truncated(_ file: String) throws {
-    let bytes = [UInt8](try Data(contentsOf: picturesFolder.appendingPathComponent(file)))
+    let bytes = [UInt8](try Data(contentsOf: imagesFolder.appendingPathComponent(file)))
     let processor = try asItIs()
     // What follows the data: the end marker, IEND, EXIF, other frames.
     let end = file.contains("animated") ? bytes.count / 4 : bytes.count - 17
@@ -160,11 +160,11 @@ import Testing
     }
   }
 
-  /// Nothing but a picture or an error of bad data, whatever the bytes are.
-  @Test("damaged pictures do no harm", arguments: whole)
+  /// Nothing but an image or an error of bad data, whatever the bytes are.
+  @Test("damaged images do no harm", arguments: whole)
   func damaged(_ file: String) throws {
-    let bytes = [UInt8](try Data(contentsOf: picturesFolder.appendingPathComponent(file)))
-    let processor = try PictureProcessor(
+    let bytes = [UInt8](try Data(contentsOf: imagesFolder.appendingPathComponent(file)))
+    let processor = try ImageProcessor(
       cutting: .tiles(side: 16, split: true), resize: .longestEdge(48), filter: .bicubic, mean: [0, 0, 0],
       std: [1, 1, 1])
     var random = SystemRandomNumberGenerator()
@@ -174,8 +174,8 @@ import Testing
         changed[Int.random(in: 2..<changed.count, using: &random)] = .random(in: 0...255, using: &random)
       }
       try withTemporaryFile(changed) { path in
-        // A header that claims a large picture is believed; its memory is the caller's to refuse.
-        if let header = try? PictureHeader.read(path: path), processor.peakBytes(for: header) > 100_000_000 { return }
+        // A header that claims a large image is believed; its memory is the caller's to refuse.
+        if let header = try? ImageHeader.read(path: path), processor.peakBytes(for: header) > 100_000_000 { return }
         let error = caught { _ = try processor.process(path: path) }
         #expect(error == nil || error?.kind == .badData, "\(error?.message ?? "")")
       }

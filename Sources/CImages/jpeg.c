@@ -1,6 +1,6 @@
 #define _POSIX_C_SOURCE 200809L // pread
 
-#include "pictures.h"
+#include "images.h"
 #include "source.h"
 #include <setjmp.h>
 #include <stdio.h>
@@ -9,8 +9,8 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
-// Encoders write a dozen scans. Each costs a pass over the whole picture, however few its bytes: a file of a few
-// kilobytes could keep a board busy for hours. So the larger a picture is, the fewer it may have.
+// Encoders write a dozen scans. Each costs a pass over the whole image, however few its bytes: a file of a few
+// kilobytes could keep a board busy for hours. So the larger an image is, the fewer it may have.
 enum { LEAST_SCANS = 16, MAXIMUM_SCANS = 100, SCANNED_PIXELS = 320000000 };
 
 struct squint_jpeg {
@@ -20,13 +20,13 @@ struct squint_jpeg {
   struct jpeg_progress_mgr progress;
   struct source source;
   jmp_buf place;
-  enum squint_picture_status status;
+  enum squint_image_status status;
   char message[JMSG_LENGTH_MAX];
 };
 
 static struct squint_jpeg *jpeg_of(j_common_ptr codec) { return codec->client_data; }
 
-static _Noreturn void fail(struct squint_jpeg *jpeg, enum squint_picture_status status, const char *message) {
+static _Noreturn void fail(struct squint_jpeg *jpeg, enum squint_image_status status, const char *message) {
   jpeg->status = status;
   snprintf(jpeg->message, sizeof jpeg->message, "%s", message);
   longjmp(jpeg->place, 1);
@@ -51,9 +51,9 @@ static void warn(j_common_ptr codec, int level) {
   case JWRN_JFIF_MAJOR:
   case JWRN_NOT_SEQUENTIAL:
   case JWRN_TOO_MUCH_DATA:
-    codec->err->num_warnings++; // the picture is whole
+    codec->err->num_warnings++; // the image is whole
     return;
-  case JWRN_HIT_MARKER: // a segment of the picture ends too early
+  case JWRN_HIT_MARKER: // a segment of the image ends too early
     fail(jpeg_of(codec), SQUINT_PICTURE_TRUNCATED, "");
   default:
     report(codec);
@@ -135,7 +135,7 @@ struct squint_jpeg *squint_jpeg_open(int file) {
 static uint64_t rounded_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // At most what libjpeg allocates: tables and pools; of each component a strip of sample rows (jdmainct.c: ten row
-// groups, two more stand for the lists of pointers to them) and rows at full size (jdsample.c); and where the picture
+// groups, two more stand for the lists of pointers to them) and rows at full size (jdsample.c); and where the image
 // comes in several scans, all coefficients, of two bytes each (jdcoefct.c).
 static uint64_t codec_bytes(const struct jpeg_decompress_struct *codec) {
   uint64_t bytes = sizeof(struct squint_jpeg) + 262144 + 8 * (uint64_t)codec->image_width;
@@ -152,7 +152,7 @@ static uint64_t codec_bytes(const struct jpeg_decompress_struct *codec) {
   return bytes;
 }
 
-enum squint_picture_status squint_jpeg_read_header(struct squint_jpeg *jpeg, struct squint_picture_header *header) {
+enum squint_image_status squint_jpeg_read_header(struct squint_jpeg *jpeg, struct squint_image_header *header) {
   if (setjmp(jpeg->place))
     return jpeg->status;
   struct jpeg_decompress_struct *codec = &jpeg->codec;
@@ -169,14 +169,14 @@ enum squint_picture_status squint_jpeg_read_header(struct squint_jpeg *jpeg, str
   return SQUINT_PICTURE_OK;
 }
 
-enum squint_picture_status squint_jpeg_start(struct squint_jpeg *jpeg) {
+enum squint_image_status squint_jpeg_start(struct squint_jpeg *jpeg) {
   if (setjmp(jpeg->place))
     return jpeg->status;
   jpeg_start_decompress(&jpeg->codec);
   return SQUINT_PICTURE_OK;
 }
 
-enum squint_picture_status squint_jpeg_read_row(struct squint_jpeg *jpeg, uint8_t *row) {
+enum squint_image_status squint_jpeg_read_row(struct squint_jpeg *jpeg, uint8_t *row) {
   if (setjmp(jpeg->place))
     return jpeg->status;
   jpeg_read_scanlines(&jpeg->codec, &row, 1);

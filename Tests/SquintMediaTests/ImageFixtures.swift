@@ -3,12 +3,12 @@ import SquintFile
 import SquintMedia
 import Testing
 
-/// The folder that tools/fixtures/pictures.py writes.
-let picturesFolder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+/// The folder that tools/fixtures/images.py writes.
+let imagesFolder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .appendingPathComponent("Fixtures/pictures")
 
-/// A picture and the pixels that Pillow and transformers make of it.
-struct PictureCase: Decodable, Sendable, CustomTestStringConvertible {
+/// An image and the pixels that Pillow and transformers make of it.
+struct ImageCase: Decodable, Sendable, CustomTestStringConvertible {
   struct Keys: Decodable, Sendable {
     let layout: String
     let resize: String
@@ -33,7 +33,7 @@ struct PictureCase: Decodable, Sendable, CustomTestStringConvertible {
   let layout: [Int]
   let offset: Int
 
-  var path: String { picturesFolder.appendingPathComponent(file).path }
+  var path: String { imagesFolder.appendingPathComponent(file).path }
   var testDescription: String { name }
 
   var tileLayout: TileLayout {
@@ -42,7 +42,7 @@ struct PictureCase: Decodable, Sendable, CustomTestStringConvertible {
 
   var expected: ArraySlice<UInt8> { Self.pixels[offset..<offset + tileLayout.byteCount] }
 
-  var processor: PictureProcessor {
+  var processor: ImageProcessor {
     get throws {
       var values = Metadata()
       values["image.layout"] = .string(metadata.layout)
@@ -57,28 +57,28 @@ struct PictureCase: Decodable, Sendable, CustomTestStringConvertible {
       values["image.rescale"] = .float(1.0 / 255)
       values["image.mean"] = .floats([0.5, 0.5, 0.5])
       values["image.std"] = .floats([0.5, 0.5, 0.5])
-      return try PictureProcessor(values)
+      return try ImageProcessor(values)
     }
   }
 
-  static let all: [PictureCase] = decoded("cases.json")
+  static let all: [ImageCase] = decoded("cases.json")
   private static let pixels = [UInt8](
-    (try? Data(contentsOf: picturesFolder.appendingPathComponent("expected.bin"))) ?? Data())
+    (try? Data(contentsOf: imagesFolder.appendingPathComponent("expected.bin"))) ?? Data())
 }
 
 /// A file that is refused, and a word that the message has.
-struct RefusedPicture: Decodable, Sendable, CustomTestStringConvertible {
+struct RefusedImage: Decodable, Sendable, CustomTestStringConvertible {
   let file: String
   let word: String
 
-  var path: String { picturesFolder.appendingPathComponent(file).path }
+  var path: String { imagesFolder.appendingPathComponent(file).path }
   var testDescription: String { file }
 
-  static let all: [RefusedPicture] = decoded("refused.json")
+  static let all: [RefusedImage] = decoded("refused.json")
 }
 
 private func decoded<T: Decodable>(_ file: String) -> [T] {
-  guard let data = try? Data(contentsOf: picturesFolder.appendingPathComponent(file)) else { return [] }
+  guard let data = try? Data(contentsOf: imagesFolder.appendingPathComponent(file)) else { return [] }
   return (try? JSONDecoder().decode([T].self, from: data)) ?? []
 }
 
@@ -90,8 +90,8 @@ func caught(_ body: () throws -> Void) -> SquintError? {
   } catch { return error as? SquintError }
 }
 
-/// A processor that leaves the picture as it is.
-func asItIs() throws -> PictureProcessor {
-  try PictureProcessor(
+/// A processor that leaves the image as it is.
+func asItIs() throws -> ImageProcessor {
+  try ImageProcessor(
     cutting: .whole(background: nil, crop: nil), resize: .none, filter: .bicubic, mean: [0, 0, 0], std: [1, 1, 1])
 }

@@ -1,9 +1,9 @@
 import SquintFile
 
-/// The sizes that a picture takes on its way to the tiles, as it is displayed.
-struct PictureGeometry: Equatable {
-  /// The resizes, in order; the first is from the (padded) picture. None changes nothing.
-  var resizes: [PictureProcessor.Size]
+/// The sizes that an image takes on its way to the tiles, as it is displayed.
+struct ImageGeometry: Equatable {
+  /// The resizes, in order; the first is from the (padded) image. None changes nothing.
+  var resizes: [ImageProcessor.Size]
   /// The part of the last size that is kept.
   var columns: Range<Int>
   var rows: Range<Int>
@@ -13,20 +13,20 @@ struct PictureGeometry: Equatable {
   var layout: TileLayout
 }
 
-extension PictureProcessor {
-  /// How the tiles of a picture of this size, as it is displayed, are laid out.
+extension ImageProcessor {
+  /// How the tiles of an image of this size, as it is displayed, are laid out.
   ///
-  /// - Throws: `badData` where the picture is of a size that is refused, or the model makes tiles of it that no board holds.
+  /// - Throws: `badData` where the image is of a size that is refused, or the model makes tiles of it that no board holds.
   public func layout(width: Int, height: Int) throws(SquintError) -> TileLayout {
     try geometry(width: width, height: height).layout
   }
 
-  /// The layout with most tiles that a picture can have, whatever its shape; nil where a tile can be of any size, since
-  /// pictures are not, or only in proportion, resized.
+  /// The layout with most tiles that an image can have, whatever its shape; nil where a tile can be of any size, since
+  /// images are not, or only in proportion, resized.
   public func largestLayout() -> TileLayout? { layouts().last }
 
-  func geometry(width: Int, height: Int) throws(SquintError) -> PictureGeometry {
-    if let objection = PictureLimits.objection(width: width, height: height) { throw SquintError(.badData, objection) }
+  func geometry(width: Int, height: Int) throws(SquintError) -> ImageGeometry {
+    if let objection = ImageLimits.objection(width: width, height: height) { throw SquintError(.badData, objection) }
     let geometry =
       switch cutting {
       case .whole(let background, let crop):
@@ -39,32 +39,32 @@ extension PictureProcessor {
     guard geometry.layout.count <= Self.mostTiles else {
       throw SquintError(
         .badData,
-        "the model cuts a picture of \(grouped(width)) × \(grouped(height)) pixels into \(grouped(geometry.layout.count)) "
-          + "tiles; \(grouped(Self.mostTiles)) at most, give a smaller picture or convert the model again")
+        "the model cuts an image of \(grouped(width)) × \(grouped(height)) pixels into \(grouped(geometry.layout.count)) "
+          + "tiles; \(grouped(Self.mostTiles)) at most, give a smaller image or convert the model again")
     }
     let area = geometry.layout.count * geometry.layout.height * geometry.layout.width
-    guard area <= PictureLimits.pixels else {
+    guard area <= ImageLimits.pixels else {
       throw SquintError(
         .badData,
-        "the model makes \(grouped(area)) pixels of a picture of \(grouped(width)) × \(grouped(height)); give a smaller or less narrow one"
+        "the model makes \(grouped(area)) pixels of an image of \(grouped(width)) × \(grouped(height)); give a smaller or less narrow one"
       )
     }
     return geometry
   }
 
-  /// Models cut a picture into dozens of tiles. Each is planned for, and has its text in the prompt.
+  /// Models cut an image into dozens of tiles. Each is planned for, and has its text in the prompt.
   static let mostTiles = 1025
 
   static func oneTile(_ size: Size) -> TileLayout {
     TileLayout(rows: 1, columns: 1, hasOverview: false, height: size.height, width: size.width)
   }
 
-  private func wholeGeometry(_ size: Size, crop: Size?) -> PictureGeometry {
+  private func wholeGeometry(_ size: Size, crop: Size?) -> ImageGeometry {
     let resized = resized(size)
     let tile = crop ?? resized
     let (columns, left) = Self.centered(resized.width, in: tile.width)
     let (rows, top) = Self.centered(resized.height, in: tile.height)
-    return PictureGeometry(
+    return ImageGeometry(
       resizes: [resized], columns: columns, rows: rows, left: left, top: top, layout: Self.oneTile(tile))
   }
 
@@ -75,17 +75,17 @@ extension PictureProcessor {
   }
 
   /// As `Idefics3ImageProcessorPil` does it (image_processing_pil_idefics3.py).
-  private func tilesGeometry(_ size: Size, side: Int, split: Bool) -> PictureGeometry {
+  private func tilesGeometry(_ size: Size, side: Int, split: Bool) -> ImageGeometry {
     let first = resized(size)
     let whole = split ? Self.multiples(first, of: side) : Size(height: side, width: side)
     let (rows, columns) = (whole.height / side, whole.width / side)
-    return PictureGeometry(
+    return ImageGeometry(
       resizes: [first, whole], columns: 0..<whole.width, rows: 0..<whole.height,
       layout: TileLayout(rows: rows, columns: columns, hasOverview: rows * columns > 1, height: side, width: side))
   }
 
   /// `resize_for_vision_encoder`: the longer side to the next multiple of `side`, the shorter one in proportion to that and
-  /// to its next multiple. A picture so narrow that nothing would be left keeps one row of tiles (transformers fails).
+  /// to its next multiple. An image so narrow that nothing would be left keeps one row of tiles (transformers fails).
   private static func multiples(_ size: Size, of side: Int) -> Size {
     func multiple(_ value: Int) -> Int { max(1, (value + side - 1) / side) * side }
     let aspect = Double(size.width) / Double(size.height)

@@ -1,7 +1,7 @@
 import SquintFile
 
-/// How a picture becomes tiles of numbers (formats/vision.md, "From the picture to tiles").
-package struct PictureConfiguration: Equatable, Sendable {
+/// How an image becomes tiles of numbers (formats/vision.md, "From the image to tiles").
+package struct ImageConfiguration: Equatable, Sendable {
   package enum Layout: String, Sendable { case whole, tiles }
 
   package enum Resize: Equatable, Sendable {
@@ -33,7 +33,7 @@ package struct PictureConfiguration: Equatable, Sendable {
   }
 
   package var layout = Layout.whole
-  /// The colour, 0 to 255, with which a picture is padded to a square; nil: it is not.
+  /// The colour, 0 to 255, with which an image is padded to a square; nil: it is not.
   package var squareBackground: [Int]?
   package var resize = Resize.none
   package var filter = Filter.bicubic
@@ -41,7 +41,7 @@ package struct PictureConfiguration: Equatable, Sendable {
   package var crop: Size?
   /// The side of a tile, with `tiles`.
   package var tile: Int?
-  /// Whether the picture is cut into tiles, with `tiles`.
+  /// Whether the image is cut into tiles, with `tiles`.
   package var splits = false
   package var rescale = 1.0 / 255
   package var mean: [Double] = [0, 0, 0]
@@ -49,12 +49,12 @@ package struct PictureConfiguration: Equatable, Sendable {
 
   package init() {}
 
-  /// A bound on sides that no picture processor comes near.
+  /// A bound on sides that no image processor comes near.
   package static let largestSide = 1 << 16
 
-  /// Makes pictures squares of `side` pixels: the picture in more or less detail.
+  /// Makes images squares of `side` pixels: the image in more or less detail.
   ///
-  /// - Throws: `SquintError.usage` where pictures are cut into tiles, whose side is the encoder's.
+  /// - Throws: `SquintError.usage` where images are cut into tiles, whose side is the encoder's.
   package mutating func resize(toSide side: Int) throws(SquintError) {
     guard layout == .whole else {
       throw SquintError(.usage, "the size of this model's tiles cannot be chosen; leave --image-size out")
@@ -66,13 +66,13 @@ package struct PictureConfiguration: Equatable, Sendable {
     crop = crop.map { _ in Size(height: side, width: side) }
   }
 
-  /// Chooses how pictures become squares.
+  /// Chooses how images become squares.
   ///
-  /// - Throws: `SquintError.usage` where pictures are cut into tiles, where they are stretched and shall not be, or where
+  /// - Throws: `SquintError.usage` where images are cut into tiles, where they are stretched and shall not be, or where
   ///   nothing says how large the square is.
   package mutating func fit(_ fit: ConversionOptions.ImageFit) throws(SquintError) {
     guard layout == .whole, crop != nil || fit == .stretch else {
-      throw SquintError(.usage, "this model's pictures are neither cut nor padded; leave --image-fit out")
+      throw SquintError(.usage, "this model's images are neither cut nor padded; leave --image-fit out")
     }
     switch fit {
     case .crop: squareBackground = nil
@@ -81,20 +81,20 @@ package struct PictureConfiguration: Equatable, Sendable {
     }
   }
 
-  /// Resizes pictures to what is cut out of them now.
+  /// Resizes images to what is cut out of them now.
   private mutating func stretch() throws(SquintError) {
     switch (crop, resize) {
     case (let crop?, _): resize = .exact(height: crop.height, width: crop.width)
     case (nil, .exact): break
     case (nil, .shortestEdge(let side)), (nil, .longestEdge(let side)): resize = .exact(height: side, width: side)
     case (nil, .none):
-      throw SquintError(.usage, "this model's pictures stay as they are; say with --image-size how large they become")
+      throw SquintError(.usage, "this model's images stay as they are; say with --image-size how large they become")
     }
     crop = nil
     squareBackground = nil
   }
 
-  /// The size of the tiles; nil where it depends on the picture.
+  /// The size of the tiles; nil where it depends on the image.
   package var tileSize: Size? {
     if layout == .tiles { return tile.map { Size(height: $0, width: $0) } }
     if let crop { return crop }

@@ -1,6 +1,6 @@
 #define _POSIX_C_SOURCE 200809L // pread
 
-#include "pictures.h"
+#include "images.h"
 #include "source.h"
 #include <setjmp.h>
 #include <stdio.h>
@@ -14,11 +14,11 @@ struct squint_png {
   struct source source;
   size_t used, filled; // of source.bytes
   jmp_buf place;
-  enum squint_picture_status status;
+  enum squint_image_status status;
   char message[200];
 };
 
-static _Noreturn void fail(struct squint_png *png, enum squint_picture_status status, const char *message) {
+static _Noreturn void fail(struct squint_png *png, enum squint_image_status status, const char *message) {
   png->status = status;
   snprintf(png->message, sizeof png->message, "%s", message);
   longjmp(png->place, 1);
@@ -77,7 +77,7 @@ struct squint_png *squint_png_open(int file) {
   return png;
 }
 
-enum squint_picture_status squint_png_read_header(struct squint_png *png, struct squint_picture_header *header) {
+enum squint_image_status squint_png_read_header(struct squint_png *png, struct squint_image_header *header) {
   if (setjmp(png->place))
     return png->status;
   png_read_info(png->codec, png->info);
@@ -94,7 +94,7 @@ enum squint_picture_status squint_png_read_header(struct squint_png *png, struct
   return SQUINT_PICTURE_OK;
 }
 
-enum squint_picture_status squint_png_start(struct squint_png *png) {
+enum squint_image_status squint_png_start(struct squint_png *png) {
   if (setjmp(png->place))
     return png->status;
   png_set_expand(png->codec); // palettes to colours, 1, 2 and 4 bits to 8, a transparent colour to alpha
@@ -104,7 +104,7 @@ enum squint_picture_status squint_png_start(struct squint_png *png) {
   return SQUINT_PICTURE_OK;
 }
 
-enum squint_picture_status squint_png_read_row(struct squint_png *png, uint8_t *row) {
+enum squint_image_status squint_png_read_row(struct squint_png *png, uint8_t *row) {
   if (setjmp(png->place))
     return png->status;
   png_read_row(png->codec, row, NULL);

@@ -3,8 +3,8 @@ import SquintConversion
 import SquintFile
 import Testing
 
-/// Pictures on the command line: what is written, and what is refused.
-@Suite struct PictureCommandTests {
+/// Images on the command line: what is written, and what is refused.
+@Suite struct ImageCommandTests {
   private static let vision = fixtures.appendingPathComponent("vision")
   private static let square = vision.appendingPathComponent("pictures/square.png").path
   private static let wide = vision.appendingPathComponent("pictures/wide.png").path
@@ -31,7 +31,7 @@ import Testing
     #expect(memory["peak"]! <= memory["planned"]!)
 
     let stats = try squint("ask", model, "--image", Self.square, "What?", "--max-tokens", "2", "--stats")
-    #expect(stats.error.contains("1 picture in "))
+    #expect(stats.error.contains("1 image in "))
   }
 
   @Test func chat() throws {
@@ -41,14 +41,14 @@ import Testing
         "What is it?\nAnd now?\n/image \(Self.wide)\nThis one?\n/save \(folder.path)/said.txt\n/image nothing.jpg\n")
     #expect(conversation.status == 0)
     let statistics = conversation.error.split(separator: "\n").filter { $0.contains("prompt tokens") }
-    #expect(statistics.map { $0.contains("1 picture in ") } == [true, false, true])
+    #expect(statistics.map { $0.contains("1 image in ") } == [true, false, true])
     #expect(conversation.error.contains("nothing.jpg: No such file"))
     let said = try String(contentsOfFile: "\(folder.path)/said.txt", encoding: .utf8)
     #expect(said.contains("[picture \(Self.square)] What is it?") && said.contains("[picture \(Self.wide)] This one?"))
   }
 
   /// Fewer tiles take fewer places, and `--fit` takes what there is and says so.
-  @Test func picturesCanBeMadeCheaper() throws {
+  @Test func imagesCanBeMadeCheaper() throws {
     func tiles(_ options: String...) throws -> Int? {
       let outcome = try squint(
         ["ask", model, "--image", Self.wide, "What?", "--max-tokens", "1", "--json"] + options)
@@ -68,7 +68,7 @@ import Testing
     #expect(fitted.status == 0)
     #expect(fitted.error.hasPrefix("fit: a context of ") && fitted.error.contains("KV cache int8"))
     let conversation = try squint("plan", model, "--chat", "--memory", "64M")
-    #expect(conversation.text.contains("pictures at any time"))
+    #expect(conversation.text.contains("images at any time"))
   }
 
   @Test(arguments: ["pixels", "encoder", "projector"]) func embed(_ stage: String) throws {
@@ -80,21 +80,21 @@ import Testing
     #expect(header.contains(stage == "pixels" ? ", 3, " : "32)") || stage == "encoder")
   }
 
-  @Test func planSaysWhatAPictureCosts() throws {
+  @Test func planSaysWhatAImageCosts() throws {
     let plan = try squint("plan", model, "--json").json()
-    let pictures = try #require(plan["pictures"] as? [[String: Int]])
-    #expect(pictures.count > 1 && pictures.map { $0["tiles"]! } == pictures.map { $0["tiles"]! }.sorted())
-    #expect(pictures.allSatisfy { $0["tokens"]! > 0 && $0["bytes"]! > 0 && $0["peak"]! > 0 })
+    let images = try #require(plan["pictures"] as? [[String: Int]])
+    #expect(images.count > 1 && images.map { $0["tiles"]! } == images.map { $0["tiles"]! }.sorted())
+    #expect(images.allSatisfy { $0["tokens"]! > 0 && $0["bytes"]! > 0 && $0["peak"]! > 0 })
     #expect((plan["phases"] as? [[String: Any]])?.contains { $0["name"] as? String == "encode" } == true)
-    #expect(try squint("plan", model).text.contains("a picture of"))
+    #expect(try squint("plan", model).text.contains("an image of"))
     #expect(try squint("plan", model, "--image", Self.square).status == 0)
   }
 
   @Test func bench() throws {
     let outcome = try squint(
       "bench", model, "-p", "8", "-n", "2", "--rounds", "1", "--image", Self.square, "--json")
-    let picture = try #require(try outcome.json()["picture"] as? [String: Any])
-    #expect(picture["encode_ms"] as? Double ?? 0 > 0)
+    let image = try #require(try outcome.json()["picture"] as? [String: Any])
+    #expect(image["encode_ms"] as? Double ?? 0 > 0)
   }
 
   /// An encoder without a decoder is a file of its own, of which `embed` alone can make something.
@@ -110,7 +110,7 @@ import Testing
     expectError(try squint("ask", file, "--image", Self.wide, "What?"), 65, "no text decoder")
   }
 
-  /// What the converter is told of the size and the fit of pictures is what the model does, and `embed --size` too.
+  /// What the converter is told of the size and the fit of images is what the model does, and `embed --size` too.
   @Test func sizesAndFits() throws {
     func pixels(_ model: String, _ arguments: String...) throws -> Data {
       let out = "\(folder.path)/out.npy"
@@ -154,8 +154,8 @@ import Testing
     let text = try folder.model("llama-llama3")
     expectError(try squint("ask", text, "--image", Self.square, "What?"), 64, "takes text alone")
     expectError(try squint("embed", text, "--image", Self.square, "-o", "\(folder.path)/o.npy"), 64, "text alone")
-    expectError(try squint("ask", model, "--image", Self.square, "<image> or <image>?"), 64, "2 places", "1 picture")
-    expectError(try squint("ask", model, "What is <image>?"), 64, "1 place", "0 pictures")
+    expectError(try squint("ask", model, "--image", Self.square, "<image> or <image>?"), 64, "2 places", "1 image")
+    expectError(try squint("ask", model, "What is <image>?"), 64, "1 place", "0 images")
     expectError(try squint("embed", model, "-o", "\(folder.path)/o.npy"), 64, "--image")
     expectError(
       try squint("embed", model, "--image", Self.square, "--size", "64", "-o", "\(folder.path)/o.npy"), 64, "tiles")
@@ -165,8 +165,8 @@ import Testing
     #expect(!folder.contents.contains { $0.hasPrefix("o.npy") })
   }
 
-  /// What is no picture is refused in a moment, with its name and the reason, whoever asks; nothing is left behind.
-  @Test func whatIsNoPicture() throws {
+  /// What is no image is refused in a moment, with its name and the reason, whoever asks; nothing is left behind.
+  @Test func whatIsNoImage() throws {
     let png = [UInt8](try Data(contentsOf: URL(fileURLWithPath: Self.wide)))
     let jpeg = [UInt8](
       try Data(contentsOf: Self.vision.appendingPathComponent("pictures/photo.jpg")))

@@ -1,71 +1,71 @@
 import SquintFile
 
 /// What an image processor class of transformers assumes where its file is silent.
-package struct HuggingFacePictureFamily: Sendable {
+package struct HuggingFaceImageFamily: Sendable {
   /// Without the endings that name an implementation: Fast, Pil.
   let className: String
-  var size: PictureConfiguration.Resize
+  var size: ImageConfiguration.Resize
   /// Whether a size of one number is a square; otherwise the shortest edge.
   var isSquareByDefault = false
-  var crop: PictureConfiguration.Size?
+  var crop: ImageConfiguration.Size?
   var centerCrops = false
-  var filter = PictureConfiguration.Filter.bicubic
+  var filter = ImageConfiguration.Filter.bicubic
   var mean = [0.5, 0.5, 0.5]
   var std = [0.5, 0.5, 0.5]
-  /// The side of a tile, where pictures are cut.
+  /// The side of a tile, where images are cut.
   var tile: Int?
-  /// Whether do_pad means a square with the mean colour; otherwise it is for batches of pictures of several sizes.
+  /// Whether do_pad means a square with the mean colour; otherwise it is for batches of images of several sizes.
   var padsToSquare = false
 
   /// OPENAI_CLIP_MEAN and OPENAI_CLIP_STD (image_utils.py)
   private static let clipMean = [0.48145466, 0.4578275, 0.40821073]
   private static let clipStd = [0.26862954, 0.26130258, 0.27577711]
-  private static let side224 = PictureConfiguration.Size(height: 224, width: 224)
+  private static let side224 = ImageConfiguration.Size(height: 224, width: 224)
 
   /// image_processing_clip.py and its siblings
-  package static let clip = HuggingFacePictureFamily(
+  package static let clip = HuggingFaceImageFamily(
     className: "CLIPImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd)
-  static let bit = HuggingFacePictureFamily(
+  static let bit = HuggingFaceImageFamily(
     className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd)
-  static let llava = HuggingFacePictureFamily(
+  static let llava = HuggingFaceImageFamily(
     className: "LlavaImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
     std: clipStd, padsToSquare: true)
-  static let siglip = HuggingFacePictureFamily(
+  static let siglip = HuggingFaceImageFamily(
     className: "SiglipImageProcessor", size: .exact(height: 224, width: 224))
-  static let vit = HuggingFacePictureFamily(
+  static let vit = HuggingFaceImageFamily(
     className: "ViTImageProcessor", size: .exact(height: 224, width: 224), isSquareByDefault: true, filter: .bilinear)
-  static let idefics3 = HuggingFacePictureFamily(
+  static let idefics3 = HuggingFaceImageFamily(
     className: "Idefics3ImageProcessor", size: .longestEdge(4 * 364), filter: .lanczos, tile: 364)
-  static let smolvlm = HuggingFacePictureFamily(
+  static let smolvlm = HuggingFaceImageFamily(
     className: "SmolVLMImageProcessor", size: .longestEdge(4 * 364), filter: .lanczos, tile: 364)
 
   static let all = [clip, llava, siglip, vit, bit, idefics3, smolvlm]
 
-  /// The pictures that an encoder of this family takes where no file says so: its square.
-  func pictures(side: Int) -> PictureConfiguration {
-    var pictures = PictureConfiguration()
+  /// The images that an encoder of this family takes where no file says so: its square.
+  func images(side: Int) -> ImageConfiguration {
+    var images = ImageConfiguration()
     switch size {
-    case .exact: pictures.resize = .exact(height: side, width: side)
-    case .longestEdge: pictures.resize = .longestEdge(min(4 * side, PictureConfiguration.largestTiledSide))
-    case .shortestEdge, .none: pictures.resize = .shortestEdge(side)
+    case .exact: images.resize = .exact(height: side, width: side)
+    case .longestEdge: images.resize = .longestEdge(min(4 * side, ImageConfiguration.largestTiledSide))
+    case .shortestEdge, .none: images.resize = .shortestEdge(side)
     }
-    pictures.crop = centerCrops ? PictureConfiguration.Size(height: side, width: side) : nil
-    pictures.filter = filter
-    pictures.mean = mean
-    pictures.std = std
+    images.crop = centerCrops ? ImageConfiguration.Size(height: side, width: side) : nil
+    images.filter = filter
+    images.mean = mean
+    images.std = std
     if tile != nil {
-      pictures.layout = .tiles
-      pictures.tile = side
-      pictures.splits = true
+      images.layout = .tiles
+      images.tile = side
+      images.splits = true
     }
-    return pictures
+    return images
   }
 }
 
-extension PictureConfiguration {
-  /// The longest side of a picture that is cut into tiles (image_processing_idefics3.py, `MAX_IMAGE_SIZE`).
+extension ImageConfiguration {
+  /// The longest side of an image that is cut into tiles (image_processing_idefics3.py, `MAX_IMAGE_SIZE`).
   static let largestTiledSide = 4096
 
   /// Reads preprocessor_config.json, or `image_processor` of processor_config.json.
@@ -75,7 +75,7 @@ extension PictureConfiguration {
   ///   - place: the file, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong, or asks for what the model file has no word for.
   package init(
-    huggingFace json: JSONValue, fallback: HuggingFacePictureFamily = .clip, place: String
+    huggingFace json: JSONValue, fallback: HuggingFaceImageFamily = .clip, place: String
   ) throws(SquintError) {
     let reader = ConfigurationReader(json: json, place: place)
     let family = try Self.family(reader, fallback: fallback)
@@ -107,16 +107,16 @@ extension PictureConfiguration {
   }
 
   private static func family(
-    _ reader: ConfigurationReader, fallback: HuggingFacePictureFamily
-  ) throws(SquintError) -> HuggingFacePictureFamily {
+    _ reader: ConfigurationReader, fallback: HuggingFaceImageFamily
+  ) throws(SquintError) -> HuggingFaceImageFamily {
     guard
       let given = either(try reader.text("image_processor_type"), try reader.text("feature_extractor_type"))
     else { return fallback }
     var name = given
     for ending in ["Fast", "Pil"] where name.hasSuffix(ending) { name.removeLast(ending.count) }
     if name.hasSuffix("FeatureExtractor") { name = name.dropLast("FeatureExtractor".count) + "ImageProcessor" }
-    guard let family = HuggingFacePictureFamily.all.first(where: { $0.className == name }) else {
-      let known = HuggingFacePictureFamily.all.map(\.className).joined(separator: ", ")
+    guard let family = HuggingFaceImageFamily.all.first(where: { $0.className == name }) else {
+      let known = HuggingFaceImageFamily.all.map(\.className).joined(separator: ", ")
       throw .badData(
         reader.place, "image_processor_type \"\(printable(given))\" is not supported; known are \(known)")
     }
@@ -126,7 +126,7 @@ extension PictureConfiguration {
   // MARK: One tile
 
   private mutating func readWhole(
-    _ reader: ConfigurationReader, family: HuggingFacePictureFamily, resizes: Bool
+    _ reader: ConfigurationReader, family: HuggingFaceImageFamily, resizes: Bool
   ) throws(SquintError) {
     if resizes { resize = try Self.resize(reader, family: family) }
     if try Self.does("do_center_crop", reader, default: family.centerCrops) {
@@ -143,13 +143,13 @@ extension PictureConfiguration {
     }
   }
 
-  /// Pads pictures to a square with the mean colour, as LLaVA does it.
+  /// Pads images to a square with the mean colour, as LLaVA does it.
   mutating func padToSquare() {
     squareBackground = mean.map { max(0, min(255, Int(max(0, min($0, 1)) * 255))) }
   }
 
   private static func resize(
-    _ reader: ConfigurationReader, family: HuggingFacePictureFamily
+    _ reader: ConfigurationReader, family: HuggingFaceImageFamily
   ) throws(SquintError) -> Resize {
     guard let value = reader.json["size"] else {
       return try needed(reader, "size", nil, default: family.size)
@@ -196,7 +196,7 @@ extension PictureConfiguration {
   // MARK: Tiles
 
   private mutating func readTiles(
-    _ reader: ConfigurationReader, family: HuggingFacePictureFamily, resizes: Bool
+    _ reader: ConfigurationReader, family: HuggingFaceImageFamily, resizes: Bool
   ) throws(SquintError) {
     layout = .tiles
     func longestEdge(_ key: String, atMost most: Int) throws(SquintError) -> Int? {

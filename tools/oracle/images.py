@@ -1,11 +1,11 @@
-"""How far the pixels of `squint embed --stage pixels` are from those of transformers, for random pictures.
+"""How far the pixels of `squint embed --stage pixels` are from those of transformers, for random images.
 
-    python tools/oracle/pictures.py MODEL.squint CHECKPOINT [--count 200] [--largest 4000x3000] [--seed 0]
+    python tools/oracle/images.py MODEL.squint CHECKPOINT [--count 200] [--largest 4000x3000] [--seed 0]
 
 CHECKPOINT is the folder that MODEL.squint was converted from: its processor, in the Pillow-backed form, is the reference.
-The pictures (noise, gradients and shapes, from 8 × 8 pixels on) are JPEG of random quality, subsampling, scans and
+The images (noise, gradients and shapes, from 8 × 8 pixels on) are JPEG of random quality, subsampling, scans and
 orientation, and PNG of random modes, in turn. Differences are in levels: 1 is 1/255 before normalization. Prints a line
-for each picture that differs at all, and a summary; fails where a difference is above --tolerance.
+for each image that differs at all, and a summary; fails where a difference is above --tolerance.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageOps
 from transformers import AutoImageProcessor
 
 
-def picture(width, height, seed):
+def image(width, height, seed):
     generator = numpy.random.default_rng(seed)
     y, x = numpy.mgrid[0:height, 0:width]
     ramps = [x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x + 2 * y) % 256]
@@ -84,7 +84,7 @@ def main():
                 width = round(8 * (width_limit / 8) ** chance.random())
                 height = round(8 * (height_limit / 8) ** chance.random())
             path = pathlib.Path(folder) / f"{index}{'.jpg' if index % 2 == 0 else '.png'}"
-            settings = save(picture(width, height, arguments.seed * 100_003 + index), path, chance)
+            settings = save(image(width, height, arguments.seed * 100_003 + index), path, chance)
             output = path.with_suffix(".npy")
             command = [arguments.squint, "embed", arguments.model, "--image", path, "--stage", "pixels", "-o", output]
             run = subprocess.run(command, capture_output=True, text=True)
@@ -104,7 +104,7 @@ def main():
                 print(f"{width} × {height} {settings}: differs by up to {difference:.6f} levels", flush=True)
             path.unlink()
             output.unlink()
-    print(f"{arguments.count} pictures, {same} the same to the bit, largest difference {largest:.6f} levels")
+    print(f"{arguments.count} images, {same} the same to the bit, largest difference {largest:.6f} levels")
     if largest > arguments.tolerance:
         sys.exit("above the tolerance")
 

@@ -1,0 +1,188 @@
+/// The graphs of text decoders that there are: what `decoder.graph` may say (formats/decoder.md).
+package enum DecoderGraph: String, CaseIterable, Sendable {
+  /// Llama, Mistral, Qwen2, Qwen3.
+  case llama
+  /// Gemma 3's text part.
+  case gemma3
+
+  /// The graph that a file names; without the key it is Llama's.
+  ///
+  /// - Throws: `badData` naming a graph that is not known.
+  package init(_ metadata: Metadata) throws(SquintError) {
+    let name = try metadata.string("decoder.graph", default: Self.llama.rawValue)
+    guard let graph = Self(rawValue: name) else {
+      let known = Self.allCases.map(\.rawValue).joined(separator: ", ")
+      throw SquintError(
+        .badData,
+        "metadata decoder.graph is \"\(name)\", which this version cannot compute (it knows \(known)); update squint")
+    }
+    self = graph
+  }
+}
+
+/// The sizes and settings of a decoder: the keys `decoder.*` of its graph, and the tensors that follow from them. Each key and each
+/// shape is declared here, once; the converter writes them, the runtime reads them.
+package protocol DecoderBlueprint: Equatable, Sendable {
+  static var graph: DecoderGraph { get }
+  /// The family in the checkpoint's words; for people, nothing depends on it.
+  var architecture: String { get set }
+  /// The rows of the embedding.
+  var vocabulary: Int { get set }
+  /// The positions that the model was trained for.
+  var context: Int { get set }
+  var layers: Int { get set }
+  var width: Int { get set }
+  /// How the rotary frequencies were made; for people.
+  var ropeScaling: String { get set }
+
+  /// All sizes are zero.
+  init()
+
+  /// Goes through the keys in the order in which they are written.
+  mutating func code(_ coder: inout some KeyCoder) throws(SquintError)
+
+  /// Checks what no key tells alone.
+  ///
+  /// - Throws: `badData` naming the key.
+  func check() throws(SquintError)
+
+  /// All tensors that the module `decoder` has or may have, in the order in which they are written.
+  var tensors: [TensorSpecification] { get }
+}
+
+extension DecoderBlueprint {
+  /// Reads the keys `decoder.*`.
+  ///
+  /// - Throws: `badData` where one is missing or impossible.
+  package init(_ metadata: Metadata) throws(SquintError) {
+    self.init()
+    var reader = KeyReader(metadata)
+    try code(&reader)
+    try check()
+  }
+
+  /// Writes the keys `decoder.*`.
+  package func write(to metadata: inout Metadata) {
+    metadata["decoder.graph"] = .string(Self.graph.rawValue)
+    var writer = KeyWriter(metadata)
+    var copy = self
+    // Writing throws nothing.
+    try? copy.code(&writer)
+    metadata = writer.metadata
+  }
+
+  /// The names of the keys.
+  package static var keys: Set<String> {
+    var lister = KeyLister()
+    var none = Self()
+    try? none.code(&lister)
+    return lister.keys.union(["decoder.graph"])
+  }
+
+  /// The keys that all decoders begin with.
+  package mutating func codeSizes(_ coder: inout some KeyCoder) throws(SquintError) {
+    let size = 1...1 << 24
+    try coder.text("decoder.architecture", &architecture)
+    try coder.int("decoder.vocabulary", &vocabulary, in: size)
+    try coder.int("decoder.context", &context, in: 1...1 << 30)
+    try coder.int("decoder.layers", &layers, in: 1...4096)
+    try coder.int("decoder.width", &width, in: size)
+  }
+
+  /// The table of token embeddings.
+  package var embedding: MatrixSpecification {
+    MatrixSpecification(
+      "decoder.embedding", rows: vocabulary, columns: width, role: .embedding, mayHaveBias: false)
+  }
+
+  /// The matrix that computes the logits; the embedding where there is none.
+  package var head: MatrixSpecification {
+    MatrixSpecification(
+      "decoder.head", rows: vocabulary, columns: width, role: .head, mayHaveBias: false, isOptional: true)
+  }
+
+  /// The norm before the head.
+  package var norm: TensorSpecification { .vector("decoder.norm", width) }
+}
+
+/// The widest head that attention takes.
+package let widestHead = 512
+
+/// The heads of attention.
+package struct AttentionBlueprint: Equatable, Sendable {
+  package var heads = 0
+  /// Each serves heads / kvHeads query heads.
+  package var kvHeads = 0
+  package var headWidth = 0
+
+  package init() {}
+
+  package var queryWidth: Int { heads * headWidth }
+  package var keyWidth: Int { kvHeads * headWidth }
+
+  package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {
+    try coder.int("decoder.heads", &heads, in: 1...4096)
+    try coder.int("decoder.kv_heads", &kvHeads, in: 1...4096)
+    try coder.int("decoder.head_width", &headWidth, in: 2...widestHead)
+  }
+
+  package func check() throws(SquintError) {
+    guard kvHeads <= heads, heads % kvHeads == 0 else {
+      throw SquintError(.badData, "metadata decoder.kv_heads is \(kvHeads), which does not divide \(heads) heads")
+    }
+  }
+
+  /// Checks the rotary frequencies under `key`.
+  package func check(frequencies: [Float], key: String) throws(SquintError) {
+    guard (1...max(headWidth / 2, 1)).contains(frequencies.count), frequencies.allSatisfy(\.isFinite) else {
+      throw SquintError(
+        .badData,
+        "metadata \(key) must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); convert the model again")
+    }
+  }
+}
+
+/// Checks a norm's epsilon under `key`: what is added to a mean square.
+package func checkEpsilon(_ value: Double, key: String) throws(SquintError) {
+  guard value >= 0 else {
+    throw SquintError(.badData, "metadata \(key) is \(value), and a mean square is never negative")
+  }
+}
+
+/// The layers of `layers` that `chosen` names, as a mask; all where it is nil.
+package func layerMask(_ chosen: [Int]?, layers: Int) -> [Bool] {
+  guard let chosen else { return Array(repeating: true, count: layers) }
+  let set = Set(chosen)
+  return (0..<layers).map(set.contains)
+}
+
+/// The tensors of attention in one layer, behind `prefix`.
+package struct AttentionTensors: Sendable {
+  package let q, k, v, o: MatrixSpecification
+  package let qNorm, kNorm: TensorSpecification
+
+  /// - Parameter isHeadNormOptional: whether files may be without the norms of queries and keys.
+  package init(_ prefix: String, width: Int, _ c: AttentionBlueprint, isHeadNormOptional: Bool) {
+    q = MatrixSpecification("\(prefix).q", rows: c.queryWidth, columns: width)
+    k = MatrixSpecification("\(prefix).k", rows: c.keyWidth, columns: width)
+    v = MatrixSpecification("\(prefix).v", rows: c.keyWidth, columns: width)
+    o = MatrixSpecification("\(prefix).o", rows: width, columns: c.queryWidth)
+    qNorm = .vector("\(prefix).q_norm", c.headWidth, isOptional: isHeadNormOptional)
+    kNorm = .vector("\(prefix).k_norm", c.headWidth, isOptional: isHeadNormOptional)
+  }
+
+  package var tensors: [TensorSpecification] { q.tensors + k.tensors + v.tensors + [qNorm, kNorm] + o.tensors }
+}
+
+/// The tensors of a gated feed-forward network in one layer, behind `prefix`.
+package struct GatedFFNTensors: Sendable {
+  package let gate, up, down: MatrixSpecification
+
+  package init(_ prefix: String, width: Int, innerWidth: Int) {
+    gate = MatrixSpecification("\(prefix).gate", rows: innerWidth, columns: width)
+    up = MatrixSpecification("\(prefix).up", rows: innerWidth, columns: width)
+    down = MatrixSpecification("\(prefix).down", rows: width, columns: innerWidth)
+  }
+
+  package var tensors: [TensorSpecification] { gate.tensors + up.tensors + down.tensors }
+}
