@@ -47,7 +47,7 @@ public final class Embedder {
     self.threads = threads ?? Machine().processors
     do throws(SquintError) {
       let width =
-        file.module("decoder") == nil ? nil : try TransformerDecoder.Configuration(file.metadata).width
+        file.module("decoder") == nil ? nil : try decoderBlueprint(of: file).width
       guard let vision = try Vision(file, decoderWidth: width, projects: stage == .projector, side: side) else {
         throw SquintError(.usage, "this model takes text alone; convert one with an encoder")
       }
@@ -82,7 +82,9 @@ public final class Embedder {
       try begin([layout.count, 3, layout.height, layout.width])
       for tile in 0..<layout.count {
         let planes = Self.planes(tiles, tile: tile, levels: vision.processor.levels)
-        let shouldContinue = try planes.withElements { (planes) throws(SquintError) in try visit(tile, layout.count, planes) }
+        let shouldContinue = try planes.withElements { (planes) throws(SquintError) in
+          try visit(tile, layout.count, planes)
+        }
         guard shouldContinue else { return }
       }
       return
@@ -143,9 +145,9 @@ public final class Embedder {
     let budget = memory ?? machine.availableBytes
     var found = try plan(Residency(keeping: parts))
     if found.bytes > budget {
-      found = try plan(Residency(parts: parts, keepingAtMost: 0))
+      found = try plan(Residency(units: parts, keepingAtMost: 0))
       let spare = budget - found.bytes
-      if spare > 0 { found = try plan(Residency(parts: parts, keepingAtMost: spare)) }
+      if spare > 0 { found = try plan(Residency(units: parts, keepingAtMost: spare)) }
     }
     guard found.bytes <= budget else {
       throw SquintError(

@@ -11,7 +11,7 @@ public final class Model: Sendable {
   public let file: ModelFile
   /// Reads weights that do not stay in memory.
   package let reader: DirectReader
-  package let configuration: TransformerDecoder.Configuration
+  package let decoder: any DecoderModel
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   public let tokenizer: Tokenizer?
   /// How a conversation becomes a prompt.
@@ -25,7 +25,6 @@ public final class Model: Sendable {
   let tokenizerBytes: Int
   /// At most what was held beside it while it was made, in bytes.
   let openingBytes: Int
-  let weights: TransformerDecoder.Weights
   /// nil for a model that takes text alone.
   let vision: Vision?
   let markup: ImageMarkup
@@ -50,9 +49,8 @@ public final class Model: Sendable {
       guard file.module("decoder") != nil else {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
       }
-      configuration = try TransformerDecoder.Configuration(metadata)
-      weights = try TransformerDecoder.Weights(file, configuration)
-      vision = try Vision(file, decoderWidth: configuration.width)
+      decoder = try decoderModel(of: file)
+      vision = try Vision(file, decoderWidth: decoder.blueprint.width)
       markup = try ImageMarkup(metadata)
       let template = try metadata.string("chat.template", default: "")
       let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
@@ -62,7 +60,7 @@ public final class Model: Sendable {
       chat = ChatFormat(
         source: template, tokenizer: tokenizer, stopTokens: named, images: (markup.token, markup.texts))
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
-      let vocabulary = configuration.vocabulary
+      let vocabulary = decoder.blueprint.vocabulary
       stopTokens = named.union(chat.ends).filter { $0 >= 0 && $0 < vocabulary }
       sampling = SamplingOptions(
         temperature: Float(try metadata.float("generation.temperature", default: 0)),
@@ -114,10 +112,10 @@ public final class Model: Sendable {
   }
 
   /// The tokens that there are: 0 ..< vocabularySize.
-  public var vocabularySize: Int { configuration.vocabulary }
+  public var vocabularySize: Int { decoder.blueprint.vocabulary }
 
   /// The positions that the decoder was trained for: a context may be longer, and answers in it poorer.
-  public var trainedContext: Int { configuration.context }
+  public var trainedContext: Int { decoder.blueprint.context }
 
   /// The tokens of `text` as the decoder takes them.
   ///
@@ -134,10 +132,10 @@ public final class Model: Sendable {
   }
 
   func checkVocabulary(_ tokens: [Int32]) throws(SquintError) {
-    if let stranger = tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= configuration.vocabulary) }) {
+    if let stranger = tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= vocabularySize) }) {
       throw .badData(
         file.path,
-        "the tokenizer gives token \(stranger), and the decoder has \(configuration.vocabulary); convert it again")
+        "the tokenizer gives token \(stranger), and the decoder has \(vocabularySize); convert it again")
     }
   }
 

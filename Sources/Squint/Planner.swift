@@ -10,7 +10,7 @@ struct Planner {
   struct Conditions {
     let machine: Machine
     let budget: Int
-    let parts: TransformerDecoder.Parts
+    let units: DecoderUnits
     let images: (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)?
   }
 
@@ -25,7 +25,7 @@ struct Planner {
       model, options,
       Conditions(
         machine: machine, budget: options.memory ?? machine.availableBytes,
-        parts: TransformerDecoder.Parts(model.weights), images: try Self.images(options, model)))
+        units: model.decoder.units, images: try Self.images(options, model)))
   }
 
   /// The same for other options: what is known of the machine and the model is not asked again.
@@ -33,7 +33,7 @@ struct Planner {
     Planner(
       model, options,
       Conditions(
-        machine: conditions.machine, budget: conditions.budget, parts: conditions.parts,
+        machine: conditions.machine, budget: conditions.budget, units: conditions.units,
         images: try Self.images(options, model)))
   }
 
@@ -99,7 +99,7 @@ struct Planner {
 
   /// The contexts that are tried where none is asked for: from one that is of use to one that is long enough.
   private func defaultContexts() throws(SquintError) -> ClosedRange<Int> {
-    let limit = model.configuration.context
+    let limit = model.trainedContext
     let imageRows = conditions.images?.rows ?? 0
     let prompt = options.prompt ?? (imageRows > 0 ? imageRows + Self.usualQuestion : nil)
     let needed = min(prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
@@ -184,7 +184,7 @@ struct Planner {
 
   private var everythingStays: SessionPlan.Weights {
     SessionPlan.Weights(
-      decoder: Residency(keeping: conditions.parts.ranges), rows: max(longestStep, options.beams),
+      decoder: Residency(keeping: conditions.units.ranges), rows: max(longestStep, options.beams),
       encoder: conditions.images == nil ? nil : model.vision.map { Residency(keeping: $0.encoderWeights.parts) })
   }
 
@@ -232,18 +232,18 @@ struct Planner {
 
   /// More tiles at a time need more memory, and need the weights less often.
   private func encodersWeights(_ weights: SessionPlan.Weights) -> [Candidate] {
-    guard let parts = weights.encoder?.parts, let layouts = conditions.images?.layouts else { return [] }
+    guard let parts = weights.encoder?.units, let layouts = conditions.images?.layouts else { return [] }
     let most = layouts.map(\.count).max() ?? 1
     func passes(_ tiles: Int) -> Int { layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles } }
     // Of those that need the weights equally often the one with the fewest tiles takes the least.
     return (1...most).filter { $0 == 1 || passes($0) < passes($0 - 1) }.map { tiles in
       var weights = weights
       weights.tiles = tiles
-      weights.encoder = Residency(parts: parts, keepingAtMost: 0)
+      weights.encoder = Residency(units: parts, keepingAtMost: 0)
       let passes = passes(tiles)
       return Candidate(weights: weights) { spare in
         var kept = weights
-        let residency = Residency(parts: parts, keepingAtMost: spare)
+        let residency = Residency(units: parts, keepingAtMost: spare)
         kept.encoder = residency
         return (kept, passes * residency.streamedBytes)
       }
@@ -252,7 +252,7 @@ struct Planner {
 
   /// More rows at a time need more memory, and need the weights less often in a prompt; each token of the answer needs them.
   private func decodersWeights(_ weights: SessionPlan.Weights, _ context: Int) -> [Candidate] {
-    let parts = conditions.parts
+    let units = conditions.units
     let prompt = min(options.prompt ?? Self.usualPrompt, context)
     let answer = min(options.answer ?? Self.usualAnswer, context)
     let rows = passes.filter { $0 >= options.beams }
@@ -266,11 +266,11 @@ struct Planner {
       + rows.map { rows in
         var weights = weights
         weights.rows = rows
-        weights.decoder = parts.keeping(atMost: 0)
+        weights.decoder = units.keeping(atMost: 0)
         let passes = (prompt + rows - 1) / rows + answer
         return Candidate(weights: weights) { spare in
           var kept = weights
-          let residency = parts.keeping(atMost: spare)
+          let residency = units.keeping(atMost: spare)
           kept.decoder = residency
           return (kept, passes * residency.streamedBytes)
         }
@@ -280,7 +280,7 @@ struct Planner {
   /// The rows of a pass that are tried, the first that is as good as any counts: a chunk or more, then less than one, which is
   /// slower to compute. However they cut a prompt, its answer is the same.
   private var passes: [Int] {
-    let c = model.configuration
+    let c = model.decoder.blueprint.attention
     let all = (0...8).map { Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads) << $0 }
     return all.filter { $0 >= options.chunk } + all.reversed().filter { $0 < options.chunk }
   }
@@ -291,9 +291,9 @@ struct Planner {
   /// The plan in which no more stays than `bytes` hold.
   func plan(keeping bytes: Int, rows: Int, tiles: Int) throws(SquintError) -> SessionPlan {
     var weights = everythingStays
-    weights.decoder = conditions.parts.keeping(atMost: bytes)
+    weights.decoder = conditions.units.keeping(atMost: bytes)
     weights.rows = rows
-    weights.encoder = weights.encoder.map { Residency(parts: $0.parts, keepingAtMost: bytes) }
+    weights.encoder = weights.encoder.map { Residency(units: $0.units, keepingAtMost: bytes) }
     weights.tiles = tiles
     weights.takesTurns = options.vision == .always
     let context: Int

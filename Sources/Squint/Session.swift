@@ -21,7 +21,7 @@ public final class Session {
   public var onProgress: ((SessionProgress) -> Void)?
 
   let arena: Arena
-  let decoder: TransformerDecoder
+  let decoder: any Decoder
   private let engine: Vision.Engine?
   /// The runs of positions whose rows are in the engine's buffer, and where there.
   private var visible: [(positions: Range<Int>, row: Int)] = []
@@ -46,8 +46,7 @@ public final class Session {
     self.plan = plan
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)
-    decoder = try TransformerDecoder(
-      model.configuration, model.weights, plan.decoder, reader: model.reader, in: arena, compute)
+    decoder = try model.decoder.decoder(plan.decoder, reader: model.reader, in: arena, compute)
     if let vision = model.vision, let regions = plan.vision {
       engine = try Vision.Engine(vision, regions, reader: model.reader, in: arena, compute)
     } else {
@@ -160,7 +159,7 @@ public final class Session {
     guard prompt.spans.last.map({ $0.end > cachedCount }) == true else { return prompt.count }
     guard let engine else { preconditionFailure("append checks that there is an encoder") }
     // In a session that gives the encoder the cache's memory, the cache is lost, and everything is computed again.
-    if !plan.keepsCacheWhileEncoding { cachedCount = 0 }
+    if !plan.keepsCacheWhileEncoding { cachedCount = decoder.cutBack(to: 0) }
     // Nothing is visible until all of it is: this may be cancelled, or an image be broken.
     visible = []
     visibleEnd = 0
@@ -245,6 +244,7 @@ public final class Session {
 
   /// Writes what stands at `position` to row `row` of the decoder's input.
   private func fill(row: Int, from position: Int) throws(SquintError) {
+    decoder.place(row, at: prompt.rotaryPosition(position))
     let token = prompt.tokens[position]
     guard token == Prompt.featureToken else { return try decoder.embed(Int(token), row: row) }
     guard let engine, let run = visible.first(where: { $0.positions.contains(position) }) else {
@@ -264,6 +264,8 @@ public final class Session {
   private func prefill(
     logitsOfAll: Bool = false, visit: (Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Void = { _, _ in }
   ) throws(SquintError) -> Bool {
+    // What the layers remember may not reach back to where the conversation was cut off, or a pass was broken off.
+    cachedCount = decoder.cutBack(to: cachedCount)
     while cachedCount < prompt.count {
       guard let end = try encodePendingMedia(), !isCancelled else { return false }
       let first = cachedCount
@@ -273,7 +275,7 @@ public final class Session {
       let isFinished = decoder.forward(
         count: count, .consecutive(sequence: 0, first: first), projects: projects,
         while: { layer in
-          onProgress?(.prefill(position: first + count * layer / model.configuration.layers, of: prompt.count))
+          onProgress?(.prefill(position: first + count * layer / model.decoder.blueprint.layers, of: prompt.count))
           return !isCancelled
         })
       guard isFinished else { return false }
@@ -290,6 +292,7 @@ public final class Session {
       }
       cachedCount += count
     }
+    decoder.keepSnapshot(at: cachedCount)
     // The answer may use the memory of what was visible.
     visible = []
     visibleEnd = 0
@@ -325,6 +328,9 @@ public final class Session {
     return try prefill()
   }
 
+  /// Where token `index` behind the conversation stands for the rotary embedding.
+  func rotary(behindPrompt index: Int) -> RotaryPosition { prompt.rotaryPosition(prompt.count + index) }
+
   /// Appends `token`, which this session generated, without computing it; a full context has no room for it.
   func adopt(_ token: Int32) {
     if prompt.count < context { prompt.tokens.append(token) }
@@ -335,6 +341,7 @@ public final class Session {
   /// - Throws: `inputOutput` where weights have to be read and cannot be.
   func step(_ token: Int32) throws(SquintError) {
     try decoder.embed(Int(token), row: 0)
+    decoder.place(0, at: prompt.rotaryPosition(prompt.count))
     prompt.tokens.append(token)
     decoder.forward(count: 1, .step(sequence: 0, position: cachedCount))
     decoder.project(first: 0, count: 1)

@@ -79,13 +79,13 @@ public struct SessionPlan: Sendable {
   public let options: SessionOptions
   public let context: Int
   public let threads: Int
-  public let arena: ArenaPlan
+  package let arena: ArenaPlan
   public let phases: [Phase]
   /// The bytes that the whole process may take.
   public let budget: Int
 
   let weights: Weights
-  let decoder: TransformerDecoder.Regions
+  let decoder: any DecoderRegions
   /// nil where the session never looks at an image.
   let vision: Vision.Regions?
   let sampler: Sampler.Regions
@@ -188,16 +188,16 @@ extension SessionPlan {
     let (machine, images) = (conditions.machine, conditions.images)
     budget = conditions.budget
     threads = options.threads ?? machine.processors
-    let c = model.configuration
-    let shape = KVShape(
-      layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
-      type: options.kvType)
+    let vocabulary = model.vocabularySize
     let isAlways = options.vision == .always
     var arena = ArenaPlan()
-    decoder = try TransformerDecoder.Regions(
-      c, conditions.parts, weights.decoder, cache: shape, rows: weights.rows,
-      chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
-      keepsCacheWhileEncoding: isAlways, in: &arena)
+    decoder = try model.decoder.reserve(
+      weights.decoder,
+      DecoderSize(
+        context: context, sequences: options.beams, kvType: options.kvType, rows: weights.rows,
+        chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
+        keepsStateWhileEncoding: isAlways),
+      in: &arena)
     if let vision = model.vision, let images, let residency = weights.encoder {
       self.vision = try Vision.Regions(
         vision, residency, layouts: images.layouts, tiles: weights.tiles, rowCapacity: images.rows,
@@ -205,10 +205,10 @@ extension SessionPlan {
     } else {
       vision = nil
     }
-    sampler = try Sampler.Regions(vocabulary: c.vocabulary, in: &arena)
+    sampler = try Sampler.Regions(vocabulary: vocabulary, in: &arena)
     beams =
       options.beams > 1
-      ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: c.vocabulary, in: &arena) : nil
+      ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: vocabulary, in: &arena) : nil
     self.arena = arena
 
     let readers = [weights.decoder, weights.encoder].reduce(0) { $0 + ($1?.streamsNothing == false ? 1 : 0) }

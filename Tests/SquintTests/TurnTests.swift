@@ -20,8 +20,7 @@ import Testing
 
   /// Every token that controls the model, spelled by the user, by the system text and by an earlier answer, in all positions: the
   /// prompt has no other control tokens than without it.
-  @Test(arguments: ["llama-llama3", "qwen2-tied"] + imageModels) func nobodyWritesControlTokens(_ name: String) throws
-  {
+  @Test(arguments: ["llama-llama3", "qwen2-tied"] + imageModels) func nobodyWritesControlTokens(_ name: String) throws {
     let model = try Self.opened(name)
     let tokenizer = try #require(model.tokenizer)
     let controls = Set(tokenizer.addedTokens.map(\.id))

@@ -32,6 +32,7 @@ package protocol DecoderBlueprint: Equatable, Sendable {
   var context: Int { get set }
   var layers: Int { get set }
   var width: Int { get set }
+  var attention: AttentionBlueprint { get set }
   /// How the rotary frequencies were made; for people.
   var ropeScaling: String { get set }
 
@@ -137,7 +138,8 @@ package struct AttentionBlueprint: Equatable, Sendable {
     guard (1...max(headWidth / 2, 1)).contains(frequencies.count), frequencies.allSatisfy(\.isFinite) else {
       throw SquintError(
         .badData,
-        "metadata \(key) must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); convert the model again")
+        "metadata \(key) must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); convert the model again"
+      )
     }
   }
 }

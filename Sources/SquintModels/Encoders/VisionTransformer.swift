@@ -7,25 +7,25 @@ import SquintFile
 ///
 /// Sources: ViT (arXiv 2010.11929), CLIP (2103.00020), SigLIP (2303.15343), DINOv2 (2304.07193), Idefics3 (2408.12637); the
 /// reference is transformers' modeling_clip.py, modeling_siglip.py, modeling_dinov2.py, modeling_idefics3.py.
-public struct VisionTransformer {
+package struct VisionTransformer {
 
   // MARK: Configuration
 
   /// Patches: row after row.
-  public struct Grid: Equatable, Sendable {
-    public let rows: Int
-    public let columns: Int
+  package struct Grid: Equatable, Sendable {
+    package let rows: Int
+    package let columns: Int
 
-    public init(rows: Int, columns: Int) {
+    package init(rows: Int, columns: Int) {
       self.rows = rows
       self.columns = columns
     }
 
-    public var count: Int { rows * columns }
+    package var count: Int { rows * columns }
   }
 
   /// What becomes of the table of positions where a tile's grid is another.
-  public enum Positions: String, CaseIterable, Sendable {
+  package enum Positions: String, CaseIterable, Sendable {
     /// The tile is refused.
     case fixed
     /// The table is resized.
@@ -35,39 +35,39 @@ public struct VisionTransformer {
   }
 
   /// The blueprint.
-  public struct Configuration: Sendable {
+  package struct Configuration: Sendable {
     /// The module, and what its keys and tensors begin with: `encoder.image`.
-    public let name: String
-    public let architecture: String
-    public let layers: Int
-    public let width: Int
-    public let ffnWidth: Int
-    public let heads: Int
+    package let name: String
+    package let architecture: String
+    package let layers: Int
+    package let width: Int
+    package let ffnWidth: Int
+    package let heads: Int
     /// The side of a patch in pixels.
-    public let patch: Int
+    package let patch: Int
     /// The side of the grid that the table of positions is for.
-    public let grid: Int
-    public let positions: Positions
-    public let normEpsilon: Float
-    public let activation: Activation
+    package let grid: Int
+    package let positions: Positions
+    package let normEpsilon: Float
+    package let activation: Activation
     /// After how many layers features are taken, ascending.
-    public let featureLayers: [Int]
+    package let featureLayers: [Int]
     /// Whether a row that stands for the whole image goes before the patches.
-    public let hasClass: Bool
-    public let dropsClass: Bool
+    package let hasClass: Bool
+    package let dropsClass: Bool
     /// Where the matrices are quantized, attention is as well.
     let attention: EncoderAttention.Arithmetic
 
-    public var headWidth: Int { width / heads }
+    package var headWidth: Int { width / heads }
     /// Whether the class token's row is the first of the features.
-    public var hasClassRow: Bool { hasClass && !dropsClass }
+    package var hasClassRow: Bool { hasClass && !dropsClass }
     /// The width of a row of features.
-    public var featureWidth: Int { featureLayers.count * width }
+    package var featureWidth: Int { featureLayers.count * width }
 
     /// Reads the keys `NAME.*`, and whether there is a tensor `NAME.class`.
     ///
     /// - Throws: `badData` where a key is missing or impossible.
-    public init(_ file: ModelFile, name: String) throws(SquintError) {
+    package init(_ file: ModelFile, name: String) throws(SquintError) {
       let metadata = file.metadata
       self.name = name
       architecture = try metadata.string("\(name).architecture")
@@ -105,7 +105,7 @@ public struct VisionTransformer {
     /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
     ///
     /// - Throws: `badData` where the tile has none, or the table of positions is fixed to another grid.
-    public func grid(height: Int, width: Int) throws(SquintError) -> Grid {
+    package func grid(height: Int, width: Int) throws(SquintError) -> Grid {
       let found = Grid(rows: height / patch, columns: width / patch)
       guard found.rows > 0, found.columns > 0 else {
         throw SquintError(
@@ -126,7 +126,7 @@ public struct VisionTransformer {
     /// How many rows of features a tile of [height, width] pixels gives.
     ///
     /// - Throws: as `grid(height:width:)`.
-    public func rows(height: Int, width: Int) throws(SquintError) -> Int {
+    package func rows(height: Int, width: Int) throws(SquintError) -> Int {
       try grid(height: height, width: width).count + (hasClassRow ? 1 : 0)
     }
   }
@@ -134,7 +134,7 @@ public struct VisionTransformer {
   // MARK: Weights
 
   /// The tensors of the file, in place.
-  public struct Weights: Sendable {
+  package struct Weights: Sendable {
     struct Layer: Sendable {
       let attentionNorm: Compute.LayerNorm  // [width]
       let q: Matrix  // [width, width]
@@ -163,12 +163,12 @@ public struct VisionTransformer {
     /// Keeps the file mapped for the views above.
     let file: ModelFile
     /// The layers that are used, as ranges of the file, in their order.
-    public let parts: [Range<Int>]
+    package let parts: [Range<Int>]
 
     /// Finds the tensors of the module and checks their shapes.
     ///
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
-    public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
+    package init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
       func norm(_ name: String) throws(SquintError) -> Compute.LayerNorm {
         try Compute.LayerNorm(name, width: c.width, epsilon: c.normEpsilon, in: file)
@@ -202,7 +202,7 @@ public struct VisionTransformer {
   // MARK: State
 
   /// Every buffer there is, for passes over at most `tiles` tiles of at most `patches` patches.
-  public struct Regions: Sendable {
+  package struct Regions: Sendable {
     /// The rows that go through the wide buffers at a time: many enough that the matrices, read once for them, cost little
     /// beside the arithmetic. About 256, so that no chunk is left over with a few rows, and in groups of attention's.
     static func chunk(_ rows: Int) -> Int {
@@ -228,7 +228,7 @@ public struct VisionTransformer {
     ///   - residency: which of the weights' parts stay in memory.
     ///   - patches: of the tile that has the most.
     ///   - tiles: that go through the layers together. Weights that do not stay are read once for them.
-    public init(
+    package init(
       _ c: Configuration, _ residency: Residency, patches: Int, tiles: Int, threads: Int, in plan: inout ArenaPlan
     ) throws(SquintError) {
       guard patches < 1 << 24 else {
@@ -260,14 +260,14 @@ public struct VisionTransformer {
     }
   }
 
-  public let configuration: Configuration
+  package let configuration: Configuration
   private let weights: Weights
   private let compute: Compute
   private let patches: Int
   /// The tiles of the largest pass.
-  public let tiles: Int
+  package let tiles: Int
   /// Hands out the weights.
-  public let stream: WeightStream
+  package let stream: WeightStream
   /// The rows that go through the wide buffers at a time.
   private let chunk: Int
   /// [tiles · ((1 +) patches), width]
@@ -285,7 +285,7 @@ public struct VisionTransformer {
   private let quantized: QuantizedRows
 
   /// - Throws: `internalError` where the system gives no threads to read weights.
-  public init(
+  package init(
     _ configuration: Configuration, _ weights: Weights, _ regions: Regions, reader: DirectReader, in arena: Arena,
     _ compute: Compute
   ) throws(SquintError) {
@@ -325,7 +325,7 @@ extension VisionTransformer {
   ///   - shouldContinue: asked before each layer.
   ///   - visit: called with each tile in turn and its features, which are valid until it returns.
   /// - Returns: whether it was finished.
-  public func encode(
+  package func encode(
     pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int, levels: UnsafePointer<Float>,
     while shouldContinue: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
   ) throws(SquintError) -> Bool {
@@ -335,7 +335,7 @@ extension VisionTransformer {
     let count = grid.count + (c.hasClass ? 1 : 0)
     let last = c.featureLayers[c.featureLayers.count - 1]
 
-    stream.begin(parts: last)
+    stream.begin(units: last)
     defer { stream.end() }
     for tile in 0..<tiles {
       let x = x.from(tile * count)
