@@ -19,7 +19,24 @@ package enum Placement: Sendable {
     return .consecutive(sequence: sequence, first: first + row)
   }
 
-  func sequence(ofRow row: Int) -> Int {
+  /// The first row that belongs to the same sequence as row `row`.
+  package func firstRow(inSequenceOf row: Int) -> Int {
+    switch self {
+    case .consecutive, .step: 0
+    case .parallel: row
+    }
+  }
+
+  /// Calls `body` with each run of rows that follow each other in a sequence: the sequence, their positions, and the first of them.
+  package func forEachRun(of count: Int, _ body: (_ sequence: Int, _ positions: Range<Int>, _ row: Int) -> Void) {
+    switch self {
+    case .consecutive(let sequence, let first): body(sequence, first..<first + count, 0)
+    case .step(let sequence, let position): body(sequence, position..<position + 1, 0)
+    case .parallel(let position): for row in 0..<count { body(row, position..<position + 1, row) }
+    }
+  }
+
+  package func sequence(ofRow row: Int) -> Int {
     switch self {
     case .consecutive(let sequence, _), .step(let sequence, _): sequence
     case .parallel: row
@@ -34,7 +51,7 @@ package enum Placement: Sendable {
     }
   }
 
-  func position(ofRow row: Int) -> Int {
+  package func position(ofRow row: Int) -> Int {
     switch self {
     case .consecutive(_, let first): first + row
     case .step(_, let position), .parallel(let position): position
@@ -162,13 +179,8 @@ extension Compute {
         kernels.hadamard(k[row], k.width / width, width, width)
       }
     }
-    switch placement {
-    case .consecutive(let sequence, let first):
-      cache.makeRoom(for: first..<first + count, layer: layer, sequence: sequence)
-    case .step(let sequence, let position):
-      cache.makeRoom(for: position..<position + 1, layer: layer, sequence: sequence)
-    case .parallel(let position):
-      for sequence in 0..<count { cache.makeRoom(for: position..<position + 1, layer: layer, sequence: sequence) }
+    placement.forEachRun(of: count) { sequence, positions, _ in
+      cache.makeRoom(for: positions, layer: layer, sequence: sequence)
     }
     var job = Job(
       q: q, k: k, v: v, angles: angles, qNorm: qNorm, kNorm: kNorm, center: center, cache: cache,

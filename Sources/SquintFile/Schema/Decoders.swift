@@ -188,3 +188,22 @@ package struct GatedFFNTensors: Sendable {
 
   package var tensors: [TensorSpecification] { gate.tensors + up.tensors + down.tensors }
 }
+
+/// The tensors of a gated short convolution in one layer, behind `prefix`.
+package struct ShortConvolutionTensors: Sendable {
+  /// B, C and x: [3 · width, width]
+  package let input: MatrixSpecification
+  /// [width, reach], the oldest row's number first.
+  package let kernel: TensorSpecification
+  package let kernelBias: TensorSpecification
+  package let output: MatrixSpecification
+
+  package init(_ prefix: String, width: Int, reach: Int) {
+    input = MatrixSpecification("\(prefix).in", rows: 3 * width, columns: width)
+    kernel = TensorSpecification("\(prefix).kernel", [width, reach], .vector)
+    kernelBias = .vector("\(prefix).kernel.bias", width, isOptional: true)
+    output = MatrixSpecification("\(prefix).out", rows: width, columns: width)
+  }
+
+  package var tensors: [TensorSpecification] { input.tensors + [kernel, kernelBias] + output.tensors }
+}
