@@ -8,11 +8,11 @@ import SquintModels
 /// Made when the file is opened; no weight is touched before an image is encoded.
 struct Vision: Sendable {
   let processor: ImageProcessor
-  let encoder: VisionTransformer.Configuration
-  let encoderWeights: VisionTransformer.Weights
+  let encoder: ViT.Configuration
+  let encoderWeights: ViT.Weights
   /// nil where it is not wanted, or a file has an encoder only, which `squint embed` can use.
-  let projector: Projector.Configuration?
-  let projectorWeights: Projector.Weights?
+  let projector: MLP.Configuration?
+  let projectorWeights: MLP.Weights?
 
   static let modules = (encoder: "encoder.image", projector: "projector.image")
 
@@ -34,8 +34,8 @@ struct Vision: Sendable {
     }
     let processor = try ImageProcessor(file.metadata)
     self.processor = try side.map { (side) throws(SquintError) in try processor.resizing(toSide: side) } ?? processor
-    encoder = try VisionTransformer.Configuration(file, name: Self.modules.encoder)
-    encoderWeights = try VisionTransformer.Weights(file, encoder)
+    encoder = try ViT.Configuration(file, name: Self.modules.encoder)
+    encoderWeights = try ViT.Weights(file, encoder)
     guard projects, file.module(Self.modules.projector) != nil else {
       guard decoderWidth == nil || !projects else {
         throw SquintError(.badData, "there is an encoder and no projector in this file; convert the model again")
@@ -44,10 +44,10 @@ struct Vision: Sendable {
       projectorWeights = nil
       return
     }
-    let configuration = try Projector.Configuration(
+    let configuration = try MLP.Configuration(
       file, name: Self.modules.projector, encoderWidth: encoder.featureWidth, hasClassRow: encoder.hasClassRow,
       decoderWidth: decoderWidth)
-    projectorWeights = try Projector.Weights(file, configuration)
+    projectorWeights = try MLP.Weights(file, configuration)
     projector = configuration
   }
 
@@ -69,8 +69,8 @@ struct Vision: Sendable {
 extension Vision {
   /// Every buffer between the pixels and the decoder's rows.
   struct Regions: Sendable {
-    let encoder: VisionTransformer.Regions
-    let projector: Projector.Regions?
+    let encoder: ViT.Regions
+    let projector: MLP.Regions?
     let rows: Region<Float>
     let rowCapacity: Int
 
@@ -85,10 +85,10 @@ extension Vision {
         patches = max(patches, try vision.encoder.grid(height: layout.height, width: layout.width).count)
         projectedRows = max(projectedRows, try vision.projectedRows(layout).count)
       }
-      encoder = try VisionTransformer.Regions(
+      encoder = try ViT.Regions(
         vision.encoder, residency, patches: patches, tiles: tiles, threads: threads, in: &plan)
       projector = try vision.projector.map { (configuration) throws(SquintError) in
-        try Projector.Regions(configuration, rows: projectedRows, in: &plan)
+        try MLP.Regions(configuration, rows: projectedRows, in: &plan)
       }
       let width = vision.projector?.outputWidth ?? vision.encoder.featureWidth
       self.rowCapacity = rowCapacity
@@ -99,8 +99,8 @@ extension Vision {
   /// The encoder and the projector with their buffers.
   struct Engine {
     private let vision: Vision
-    private let encoder: VisionTransformer
-    private let projector: Projector?
+    private let encoder: ViT
+    private let projector: MLP?
     private let levels: [Float]
     /// [capacity, width]: what the decoder takes.
     let rows: Rows
@@ -110,10 +110,10 @@ extension Vision {
       _ vision: Vision, _ regions: Regions, reader: DirectReader, in arena: Arena, _ compute: Compute
     ) throws(SquintError) {
       self.vision = vision
-      encoder = try VisionTransformer(
+      encoder = try ViT(
         vision.encoder, vision.encoderWeights, regions.encoder, reader: reader, in: arena, compute)
       if let configuration = vision.projector, let weights = vision.projectorWeights, let own = regions.projector {
-        projector = Projector(configuration, weights, own, in: arena, compute)
+        projector = MLP(configuration, weights, own, in: arena, compute)
       } else {
         projector = nil
       }

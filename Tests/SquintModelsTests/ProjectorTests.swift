@@ -7,8 +7,8 @@ import Testing
 @Suite struct ProjectorTests {
   private func configuration(
     _ model: TinyVision, encoderWidth: Int? = nil, decoderWidth: Int? = nil
-  ) throws -> Projector.Configuration {
-    try Projector.Configuration(
+  ) throws -> MLP.Configuration {
+    try MLP.Configuration(
       model.open(), name: "projector.image", encoderWidth: encoderWidth ?? model.settings.width,
       hasClassRow: model.settings.hasClassRow, decoderWidth: decoderWidth ?? model.settings.decoderWidth)
   }
@@ -92,7 +92,7 @@ import Testing
       broken.projector.removeAll { $0.name == name }
       let file = try broken.open()
       let c = try configuration(broken)
-      #expect(caught { _ = try Projector.Weights(file, c) }?.message.contains("tensor \(name) is missing") == true)
+      #expect(caught { _ = try MLP.Weights(file, c) }?.message.contains("tensor \(name) is missing") == true)
     }
   }
 }

@@ -12,7 +12,7 @@ struct VisionSettings {
   var heads = 3
   var patch = 4
   var grid = 3
-  var positions = VisionTransformer.Positions.fixed
+  var positions = ViT.Positions.fixed
   var normEpsilon = 1e-5
   var activation = Activation.gelu
   var featureLayers: [Int]?
@@ -185,37 +185,37 @@ struct Tile {
 
 /// An encoder and a projector in an arena of their own.
 struct VisionRun {
-  let encoder: VisionTransformer
-  let projector: Projector
+  let encoder: ViT
+  let projector: MLP
   let features: Rows
   let rows: Rows
   let featureRows: Int
   let tokens: Int
   let tile: Tile
-  private let grid: VisionTransformer.Grid
+  private let grid: ViT.Grid
   private let arena: Arena
 
   init(_ file: ModelFile, _ settings: VisionSettings, _ tile: Tile, threads: Int = 1) throws {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
-    let configuration = try VisionTransformer.Configuration(file, name: "encoder.image")
-    let projection = try Projector.Configuration(
+    let configuration = try ViT.Configuration(file, name: "encoder.image")
+    let projection = try MLP.Configuration(
       file, name: "projector.image", encoderWidth: configuration.featureWidth, hasClassRow: configuration.hasClassRow,
       decoderWidth: settings.decoderWidth)
     grid = try configuration.grid(height: tile.height, width: tile.width)
     featureRows = try configuration.rows(height: tile.height, width: tile.width)
     tokens = try projection.rows(gridRows: grid.rows, gridColumns: grid.columns)
     var plan = ArenaPlan()
-    let weights = try VisionTransformer.Weights(file, configuration)
-    let encoderRegions = try VisionTransformer.Regions(
+    let weights = try ViT.Weights(file, configuration)
+    let encoderRegions = try ViT.Regions(
       configuration, Residency(keeping: weights.parts), patches: grid.count, tiles: 1, threads: threads, in: &plan)
-    let projectorRegions = try Projector.Regions(projection, rows: tokens, in: &plan)
+    let projectorRegions = try MLP.Regions(projection, rows: tokens, in: &plan)
     let features = try plan.reserve(
       "features", Float.self, count: featureRows * configuration.featureWidth, phases: .encode)
     let rows = try plan.reserve("rows", Float.self, count: tokens * settings.decoderWidth, phases: .encode)
     arena = try Arena(plan)
-    encoder = try VisionTransformer(
+    encoder = try ViT(
       configuration, weights, encoderRegions, reader: DirectReader(file), in: arena, compute)
-    projector = Projector(projection, try Projector.Weights(file, projection), projectorRegions, in: arena, compute)
+    projector = MLP(projection, try MLP.Weights(file, projection), projectorRegions, in: arena, compute)
     self.features = Rows(features, width: configuration.featureWidth, in: arena)
     self.rows = Rows(rows, width: settings.decoderWidth, in: arena)
     self.tile = tile

@@ -180,8 +180,8 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
   @Test func gridsAreChecked() throws {
     var settings = VisionSettings()
     settings.hasClass = true
-    var c = try VisionTransformer.Configuration(TinyVision(settings).open(), name: "encoder.image")
-    #expect(try c.grid(height: 12, width: 15) == VisionTransformer.Grid(rows: 3, columns: 3))
+    var c = try ViT.Configuration(TinyVision(settings).open(), name: "encoder.image")
+    #expect(try c.grid(height: 12, width: 15) == ViT.Grid(rows: 3, columns: 3))
     #expect(try c.rows(height: 12, width: 12) == 10)
     let other = caught { _ = try c.grid(height: 12, width: 16) }
     #expect(
@@ -192,7 +192,7 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
             + "pixels"))
     settings.positions = .buckets
     settings.dropsClass = true
-    c = try VisionTransformer.Configuration(TinyVision(settings).open(), name: "encoder.image")
+    c = try ViT.Configuration(TinyVision(settings).open(), name: "encoder.image")
     #expect(try c.rows(height: 12, width: 16) == 12)
     let small = caught { _ = try c.grid(height: 12, width: 3) }
     #expect(
@@ -215,7 +215,7 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
     var model = TinyVision(VisionSettings())
     model.metadata["encoder.image.\(key)"] = value
     let file = try model.open()
-    let error = caught { _ = try VisionTransformer.Configuration(file, name: "encoder.image") }
+    let error = caught { _ = try ViT.Configuration(file, name: "encoder.image") }
     #expect(error?.kind == .badData)
     #expect(error?.message.contains("encoder.image.\(key)") == true, "\(error?.message ?? "accepted")")
   }
@@ -228,7 +228,7 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
       var model = TinyVision(VisionSettings())
       model.metadata["encoder.image.\(key)"] = nil
       let file = try model.open()
-      let error = caught { _ = try VisionTransformer.Configuration(file, name: "encoder.image") }
+      let error = caught { _ = try ViT.Configuration(file, name: "encoder.image") }
       #expect(error?.message.contains("encoder.image.\(key)") == true, "\(key)")
     }
   }
@@ -267,8 +267,8 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
   private func load(_ model: TinyVision) throws -> SquintError? {
     let file = try model.open()
     return caught {
-      let configuration = try VisionTransformer.Configuration(file, name: "encoder.image")
-      _ = try VisionTransformer.Weights(file, configuration)
+      let configuration = try ViT.Configuration(file, name: "encoder.image")
+      _ = try ViT.Weights(file, configuration)
     }
   }
 }

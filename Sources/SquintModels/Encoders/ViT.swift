@@ -7,7 +7,7 @@ import SquintFile
 ///
 /// Sources: ViT (arXiv 2010.11929), CLIP (2103.00020), SigLIP (2303.15343), DINOv2 (2304.07193), Idefics3 (2408.12637); the
 /// reference is transformers' modeling_clip.py, modeling_siglip.py, modeling_dinov2.py, modeling_idefics3.py.
-package struct VisionTransformer {
+package struct ViT {
 
   // MARK: Configuration
 
@@ -313,7 +313,7 @@ package struct VisionTransformer {
 
 // MARK: Forward
 
-extension VisionTransformer {
+extension ViT {
   /// Computes the features of tiles: of each, `configuration.rows(height:width:)` rows of `configuration.featureWidth`.
   ///
   /// The tiles must be such as `configuration.grid(height:width:)` accepts, of no more patches than were planned.

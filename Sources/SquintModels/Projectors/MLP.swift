@@ -6,7 +6,7 @@ import SquintFile
 ///
 /// Sources: LLaVA (arXiv 2304.08485), LLaVA-1.5 (2310.03744), Idefics3 (2408.12637); the reference is transformers'
 /// LlavaMultiModalProjector and Idefics3Connector.
-package struct Projector {
+package struct MLP {
 
   // MARK: Configuration
 
@@ -173,7 +173,7 @@ package struct Projector {
 
 // MARK: Forward
 
-extension Projector {
+extension MLP {
   /// Writes the decoder's rows for the features of a grid of patches: `configuration.rows(gridRows:gridColumns:)` of them.
   ///
   /// The grid must be one that this function accepts. features: [(1 +) patches, features' width]; rows: [tokens,
