@@ -139,13 +139,12 @@ def load_gguf(reader):
     return model
 
 
-def build_tokenizer(reader):
-    """Gemma's tokenizer.json of the GGUF's pieces: spaces are ▁, pieces merge by score, and what is no piece becomes bytes."""
+def build_tokenizer(tokens, scores, kinds, bos):
+    """Gemma's tokenizer.json of a GGUF's pieces, their scores and kinds (gguf.TokenType), and the id of the token that starts
+    every text: spaces are ▁, pieces merge by score, and what is no piece becomes bytes."""
     import gguf
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    field = lambda key: reader.fields[f"tokenizer.ggml.{key}"].contents()
-    tokens, scores, kinds = field("tokens"), field("scores"), field("token_type")
     vocabulary = {token: index for index, token in enumerate(tokens)}
     assert len(vocabulary) == len(tokens)
     plain = {token: score for token, score, kind in zip(tokens, scores, kinds) if kind == gguf.TokenType.NORMAL}
@@ -167,7 +166,6 @@ def build_tokenizer(reader):
     tokenizer.add_tokens([
         AddedToken(token, special=False, normalized=False)
         for token, kind in zip(tokens, kinds) if kind == gguf.TokenType.USER_DEFINED])
-    bos = field("bos_token_id")
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{tokens[bos]} $A", pair=f"{tokens[bos]} $A {tokens[bos]} $B", special_tokens=[(tokens[bos], bos)])
     assert tokenizer.get_vocab_size() == len(tokens)
@@ -181,8 +179,10 @@ def save(arguments):
     reader = gguf.GGUFReader(arguments.gguf)
     model = load_gguf(reader)
     model.save_pretrained(arguments.output)
+    field = lambda key: reader.fields[f"tokenizer.ggml.{key}"].contents()
+    tokenizer = build_tokenizer(field("tokens"), field("scores"), field("token_type"), field("bos_token_id"))
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=build_tokenizer(reader), bos_token="<bos>", eos_token="<eos>", unk_token="<unk>", pad_token="<pad>",
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>", pad_token="<pad>",
         clean_up_tokenization_spaces=False).save_pretrained(arguments.output)
 
 
@@ -193,16 +193,15 @@ def greedy(model, ids, count):
     """The `count` likeliest tokens after `ids`, and at each how far the second best logit is away."""
     import torch
 
-    answer, gaps, cache = [], [], None
+    answer, gaps = [], []
     with torch.no_grad():
         output = model(torch.tensor([ids]), use_cache=True, logits_to_keep=1)
         for _ in range(count):
             best = torch.topk(output.logits[0, -1], 2)
             answer.append(int(best.indices[0]))
             gaps.append(round(float(best.values[0] - best.values[1]), 5))
-            # transformers 5.2x renamed past_key_values.
-            name = "cache" if getattr(output, "cache", None) is not None else "past_key_values"
-            output = model(torch.tensor([answer[-1:]]), use_cache=True, logits_to_keep=1, **{name: getattr(output, name)})
+            output = model(
+                torch.tensor([answer[-1:]]), past_key_values=output.past_key_values, use_cache=True, logits_to_keep=1)
     return answer, gaps
 
 
