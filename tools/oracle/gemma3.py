@@ -22,7 +22,6 @@ import argparse
 import json
 import pathlib
 import subprocess
-import sys
 import tempfile
 
 import numpy
@@ -280,10 +279,10 @@ def check(arguments):
                 print(f"prompt {index}: its tokens differ from the tokenizer.json's")
             answer = json.loads(run(
                 squint, "ask", model, row["prompt"], "--raw", "--json", "--temperature", 0, "--max-tokens", expected["tokens"], *machine))
-            ours.append(tokens_of(answer, squint, model))
+            ours.append(answer["tokens"])
         agree = 0
+        compare_answers.END_OF_TURN = expected["end"]
         for index, (row, answer) in enumerate(zip(expected["answers"], ours)):
-            compare_answers.END_OF_TURN = expected["end"]
             position = compare_answers.first_difference(row["answer_ids"], answer)
             if position is None:
                 agree += 1
@@ -293,10 +292,6 @@ def check(arguments):
         print(f"{agree} of {len(ours)} answers agree in every token")
         failed |= agree < len(ours)
     raise SystemExit(1 if failed else 0)
-
-
-def tokens_of(answer, squint, model):
-    return answer["tokens"]
 
 
 def main():
