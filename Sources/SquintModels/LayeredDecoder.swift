@@ -286,11 +286,11 @@ extension LayeredDecoder {
           placement.from(first))
       }
     }
-    trace?.place = "decoder"
     return true
   }
 
   package func project(first: Int, count: Int) {
+    trace?.place = "decoder"
     compute.rmsNorm(x.from(first), model.norm, epsilon: graph.normEpsilon, into: shared.h, count: count)
     compute.record("norm", shared.h, count: count)
     for (index, panels) in headSlices.enumerated() {

@@ -151,7 +151,9 @@ package struct Attention: @unchecked Sendable {  // a view of the arena
     _ h: Rows, count: Int, _ layer: Weights, _ rotary: Rotary, first: Int, _ state: LayerState, _ mask: AttentionMask,
     _ placement: Placement, quantized: QuantizedRows, into heads: Rows
   ) {
-    guard case .keysAndValues(let cache, layer: let index) = state else { preconditionFailure("attention remembers keys") }
+    guard case .keysAndValues(let cache, layer: let index) = state else {
+      preconditionFailure("attention remembers keys")
+    }
     let center = center(of: layer, rotary)
     compute.multiply(
       h, count: count, scratch: quantized, .init(layer.q, into: q), .init(layer.k, into: k), .init(layer.v, into: v))

@@ -341,10 +341,13 @@ extension ViT {
       let x = x.from(tile * count)
       embed(pixels + tile * height * width * 3, width: width, grid, levels, into: x)
       if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
+      compute.trace.current?.place = c.name
+      compute.record("input", x, count: count)
       if last > 0 { take(x, after: 0, count: count, tile: tile) }
     }
     for index in 0..<last {
       guard shouldContinue() else { return false }
+      if let trace = compute.trace.current { trace.place = "\(c.name).\(index)" }
       let layer = weights.layers[index].moved(by: stream.use(index))
       for tile in 0..<tiles {
         let x = x.from(tile * count)
@@ -371,14 +374,19 @@ extension ViT {
     forEachChunk(of: count) { first, rows in
       let x = x.from(first)
       compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
+      compute.record("attention.norm", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.q, into: q))
       attention.attend(q: q, count: rows, positions: count, into: h, compute)
+      compute.record("attention.heads", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+      compute.record("attention", x, count: rows)
 
       compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
+      compute.record("ffn.norm", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.up, into: up))
       compute.activate(up, count: rows, configuration.activation)
       compute.multiply(up, count: rows, scratch: quantized, .init(layer.down, into: x, accumulate: true))
+      compute.record("ffn", x, count: rows)
     }
   }
 

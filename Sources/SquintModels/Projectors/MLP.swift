@@ -201,6 +201,8 @@ extension MLP {
         }
         z = output
       }
+      compute.trace.current?.place = c.name
+      compute.record("rows", z, count: chunk)
     }
   }
 }
