@@ -29,8 +29,19 @@ public struct Region<Element: BitwiseCopyable>: Sendable {
 ///
 /// Buffers that share no phase share memory.
 public struct ArenaPlan: Sendable {
+  /// What a buffer is for, as people are told of it.
+  public enum Purpose: Sendable {
+    /// The numbers that are being computed.
+    case working
+    /// What the decoder remembers of positions.
+    case cache
+    /// Weights that do not stay, as they come from the disk.
+    case readAhead
+  }
+
   public struct Buffer: Sendable {
     public let name: String
+    public let purpose: Purpose
     public let byteCount: Int
     public let phases: Phases
     /// What its offset is a multiple of, in bytes.
@@ -52,13 +63,14 @@ public struct ArenaPlan: Sendable {
   ///
   /// - Throws: `doesNotFit` where the arena would be larger than an address space.
   public mutating func reserve<Element>(
-    _ name: String, _: Element.Type = Element.self, count: Int, phases: Phases, alignment: Int = Self.alignment
+    _ name: String, _: Element.Type = Element.self, count: Int, purpose: Purpose = .working, phases: Phases,
+    alignment: Int = Self.alignment
   ) throws(SquintError) -> Region<Element> {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
     guard !overflow, bytes >= 0, bytes < 1 << 46 else {
       throw SquintError(.doesNotFit, "\(name) would take \(grouped(count)) elements, more than any machine has")
     }
-    var buffer = Buffer(name: name, byteCount: bytes, phases: phases, alignment: alignment)
+    var buffer = Buffer(name: name, purpose: purpose, byteCount: bytes, phases: phases, alignment: alignment)
     buffer.offset = firstFit(buffer)
     buffers.append(buffer)
     byteCount = max(byteCount, buffer.offset + Self.aligned(bytes))

@@ -12,17 +12,7 @@ public struct ViT {
   // MARK: Configuration
 
   /// Patches: row after row.
-  public struct Grid: Equatable, Sendable {
-    public let rows: Int
-    public let columns: Int
-
-    public init(rows: Int, columns: Int) {
-      self.rows = rows
-      self.columns = columns
-    }
-
-    public var count: Int { rows * columns }
-  }
+  public typealias Grid = FeatureGrid
 
   /// What becomes of the table of positions where a tile's grid is another.
   public enum Positions: String, CaseIterable, Sendable {
@@ -262,6 +252,8 @@ public struct ViT {
 
   public let configuration: Configuration
   private let weights: Weights
+  /// [3, 256]: what each level of each channel is for the model.
+  private let levels: [Float]
   private let compute: Compute
   private let patches: Int
   /// The tiles of the largest pass.
@@ -284,14 +276,16 @@ public struct ViT {
   private let up: Rows
   private let quantized: QuantizedRows
 
+  /// - Parameter levels: [3, 256]: what each level of each channel is for the model.
   /// - Throws: `internalError` where the system gives no threads to read weights.
   public init(
-    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, reader: DirectReader, in arena: Arena,
-    _ compute: Compute
+    _ configuration: Configuration, _ weights: Weights, levels: [Float], _ regions: Regions, reader: DirectReader,
+    in arena: Arena, _ compute: Compute
   ) throws(SquintError) {
     let c = configuration
     self.configuration = c
     self.weights = weights
+    self.levels = levels
     self.compute = compute
     patches = regions.patches
     tiles = regions.tiles
@@ -321,12 +315,11 @@ extension ViT {
   /// - Parameters:
   ///   - pixels: RGB, [count, height, width, 3].
   ///   - count: at most `tiles`.
-  ///   - levels: [3, 256]: what each level of each channel is for the model.
   ///   - shouldContinue: asked before each layer.
   ///   - visit: called with each tile in turn and its features, which are valid until it returns.
   /// - Returns: whether it was finished.
   public func encode(
-    pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int, levels: UnsafePointer<Float>,
+    pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int,
     while shouldContinue: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
   ) throws(SquintError) -> Bool {
     let c = configuration
@@ -339,7 +332,9 @@ extension ViT {
     defer { stream.end() }
     for tile in 0..<tiles {
       let x = x.from(tile * count)
-      embed(pixels + tile * height * width * 3, width: width, grid, levels, into: x)
+      levels.withUnsafeBufferPointer {
+        embed(pixels + tile * height * width * 3, width: width, grid, $0.baseAddress!, into: x)
+      }
       if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
       if last > 0 { take(x, after: 0, count: count, tile: tile) }
     }
@@ -421,6 +416,60 @@ extension ViT {
       for row in 0..<count - first { output[row].update(from: x[first + row], count: c.width) }
     }
     return features
+  }
+}
+
+// MARK: As any encoder
+
+extension ViT: Encoder {
+  public var units: Int { tiles }
+
+  /// - Parameter numbers: RGB, [count, height, width, 3].
+  public func encode(
+    _ numbers: UnsafeRawPointer, count: Int, shape: [Int], while shouldContinue: () -> Bool,
+    visit: (_ unit: Int, _ features: Rows) throws(SquintError) -> Void
+  ) throws(SquintError) -> Bool {
+    try encode(
+      pixels: numbers.assumingMemoryBound(to: UInt8.self), count: count, height: shape[0], width: shape[1],
+      while: shouldContinue, visit: visit)
+  }
+
+  /// The blueprint and the weights, for tiles of [height, width] pixels.
+  public struct Graph: EncoderGraph {
+    public let configuration: Configuration
+    public let weights: Weights
+    /// [3, 256]: what each level of each channel is for the model.
+    let levels: [Float]
+
+    /// - Throws: `badData` where keys or tensors of the module `name` are missing or impossible.
+    public init(_ file: ModelFile, name: String, levels: [Float]) throws(SquintError) {
+      configuration = try Configuration(file, name: name)
+      weights = try Weights(file, configuration)
+      self.levels = levels
+    }
+
+    public var featureWidth: Int { configuration.featureWidth }
+    public var hasClassRow: Bool { configuration.hasClassRow }
+    public var parts: [Range<Int>] { weights.parts }
+
+    public func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid {
+      try configuration.grid(height: shape[0], width: shape[1])
+    }
+
+    public func attentionOperations(rows: Int) -> Int { 4 * rows * rows * configuration.width * configuration.layers }
+
+    public func reserve(
+      _ residency: Residency, shapes: [[Int]], units: Int, threads: Int, in plan: inout ArenaPlan
+    ) throws(SquintError) -> EncoderMaker {
+      var patches = 1
+      for shape in shapes { patches = max(patches, try grid(of: shape).count) }
+      let regions = try Regions(configuration, residency, patches: patches, tiles: units, threads: threads, in: &plan)
+      let graph = self
+      return { (reader, arena, compute) throws(SquintError) in
+        try ViT(
+          graph.configuration, graph.weights, levels: graph.levels, regions, reader: reader, in: arena, compute)
+      }
+    }
   }
 }
 
