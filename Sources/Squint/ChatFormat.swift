@@ -18,10 +18,10 @@ package struct ChatFormat: Sendable {
   /// - Parameters:
   ///   - source: the template; empty where there is none.
   ///   - stopTokens: those that the file names.
-  ///   - images: the token that stands for rows of images, and all that is written around them.
+  ///   - media: the tokens that stand for rows of media, and all that is written around them.
   package init(
     source: String, tokenizer: Tokenizer?, stopTokens: Set<Int32> = [],
-    images: (token: Int32?, texts: String) = (nil, "")
+    media: (tokens: Set<Int32>, texts: String) = ([], "")
   ) {
     var template: ChatTemplate?
     var failure: SquintError?
@@ -49,10 +49,10 @@ package struct ChatFormat: Sendable {
 
     let added = tokenizer.addedTokens
     var ends = TurnEnds.ids(in: added)
-    // What people never spell by chance, and what the template, or an image, writes.
-    let written = source + images.texts
+    // What people never spell by chance, and what the template, or a medium, writes.
+    let written = source + media.texts
     controls.formUnion(ends)
-    if let token = images.token { controls.insert(token) }
+    controls.formUnion(media.tokens)
     for token in added where token.isSpecial || Self.isControl(token.content, written: written) {
       controls.insert(token.id)
     }

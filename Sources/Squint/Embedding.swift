@@ -3,20 +3,20 @@ import SquintFile
 import SquintMedia
 import SquintModels
 
-/// Looks at images without a decoder: what the encoder, or the projector, makes of them.
+/// Encodes media without a decoder: what the encoder, or the projector, makes of them.
 public final class Embedder {
-  /// Where on its way to the decoder an image is taken.
+  /// Where on its way to the decoder a medium is taken.
   public enum Stage: String, CaseIterable, Sendable {
-    /// The normalized numbers that the encoder takes: [tiles, 3, height, width].
+    /// The numbers that the encoder takes: of an image, normalized, [tiles, 3, height, width].
     case pixels
-    /// The encoder's features: [tiles · patches, width].
+    /// The encoder's features: [units · rows, width].
     case encoder
-    /// The decoder's rows: [tiles · tokens, width].
+    /// The decoder's rows: [units · tokens, width].
     case projector
   }
 
   private let file: ModelFile
-  private let vision: Vision
+  private let modality: Modality
   private let stage: Stage
   private let threads: Int
   private let memory: Int?
@@ -24,19 +24,21 @@ public final class Embedder {
   /// Opens the model at `path`, which needs no decoder, and for the stages `pixels` and `encoder` no projector.
   ///
   /// - Parameters:
+  ///   - kind: of the media that will come.
   ///   - stage: what is wanted.
   ///   - side: the side in pixels that images are resized and cut to; nil: as the checkpoint says.
   ///   - memory: the bytes that the whole process may take; nil: what is free.
   /// - Throws: `noInput` where the file cannot be read, `badData` where it is not sound, `usage` where it has no encoder.
   public convenience init(
-    path: String, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil
+    path: String, _ kind: MediaKind = .image, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil
   ) throws(SquintError) {
-    try self.init(ModelFile(path: path), stage: stage, side: side, threads: threads, memory: memory)
+    try self.init(ModelFile(path: path), kind, stage: stage, side: side, threads: threads, memory: memory)
   }
 
   /// The same of a model that is open.
   public init(
-    _ file: ModelFile, stage: Stage, side: Int? = nil, threads: Int? = nil, memory: Int? = nil
+    _ file: ModelFile, _ kind: MediaKind = .image, stage: Stage, side: Int? = nil, threads: Int? = nil,
+    memory: Int? = nil
   ) throws(SquintError) {
     self.file = file
     self.stage = stage
@@ -48,129 +50,139 @@ public final class Embedder {
     do throws(SquintError) {
       let width =
         file.module("decoder") == nil ? nil : try decoderBlueprint(of: file).width
-      guard let vision = try Vision(file, decoderWidth: width, projects: stage == .projector, side: side) else {
-        throw SquintError(.usage, "this model takes text alone; convert one with an encoder")
+      let modalities = try Modality.all(
+        in: file, decoderWidth: width, projects: stage == .projector, side: side)
+      guard let modality = modalities.first(where: { $0.kind == kind }) else {
+        throw SquintError(
+          .usage,
+          modalities.isEmpty
+            ? "this model takes text alone; convert one with an encoder"
+            : "this model takes no \(kind.rawValue)s; convert one with an encoder for them")
       }
-      self.vision = vision
+      self.modality = modality
     } catch {
       throw error.naming(file.path)
     }
   }
 
-  /// Computes what the image at `path` becomes.
+  /// Computes what the medium at `path` becomes.
   ///
   /// - Parameters:
   ///   - begin: called once with the shape of all that comes.
   ///   - progress: called now and then, with how far it is.
-  ///   - visit: called with each tile's part in turn, as counted by `TileLayout`; returns whether to go on.
-  /// - Throws: `noInput`, `badData` for the image; `doesNotFit` where the memory does not hold it.
+  ///   - visit: called with each unit's part in turn, as the processor orders them; returns whether to go on.
+  /// - Throws: `noInput`, `badData` for the medium; `doesNotFit` where the memory does not hold it.
   public func embed(
     _ path: String, begin: ([Int]) throws(SquintError) -> Void, progress: (SessionProgress) -> Void = { _ in },
-    visit: (_ tile: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
+    visit: (_ unit: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
   ) throws(SquintError) {
-    let image = try Image(path: path, vision)
-    let layout = image.size.layout
-    func tiles() throws(SquintError) -> TiledImage {
-      _ = try image.tiles(while: {
-        progress(.decode(image: 0, of: 1))
+    let medium = try Medium(path: path, modality)
+    let (kind, layout) = (modality.kind, medium.size.cost.layout)
+    func units() throws(SquintError) -> MediaUnits {
+      let units = try medium.units(while: {
+        progress(.decode(kind, 0, of: 1))
         return true
       })
-      return try image.tiles()
+      guard let units else { preconditionFailure("nobody cancelled it") }
+      return units
     }
     if stage == .pixels {
-      let tiles = try tiles()
-      try begin([layout.count, 3, layout.height, layout.width])
-      for tile in 0..<layout.count {
-        let planes = Self.planes(tiles, tile: tile, levels: vision.processor.levels)
-        let shouldContinue = try planes.withElements { (planes) throws(SquintError) in
-          try visit(tile, layout.count, planes)
+      let units = try units()
+      for unit in 0..<layout.count {
+        let (shape, numbers) = modality.processor.numbers(of: unit, in: units)
+        if unit == 0 { try begin([layout.count] + shape) }
+        let shouldContinue = try numbers.withElements { (numbers) throws(SquintError) in
+          try visit(unit, layout.count, numbers)
         }
         guard shouldContinue else { return }
       }
       return
     }
-    guard stage == .encoder || vision.projector != nil else {
+    guard stage == .encoder || modality.projector != nil else {
       throw SquintError(.usage, "\(file.path): there is no projector in this file; --stage encoder")
     }
-    let (plan, regions) = try self.plan(image)
-    let arena = try Arena(plan)
+    let planned = try plan(medium)
+    let arena = try Arena(planned.arena)
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
-    let engine = try Vision.Engine(vision, regions, reader: DirectReader(file), in: arena, compute)
-    if stage == .projector { file.advise(file.range(ofModule: Vision.modules.projector), .soon) }
-    let tiles = try tiles()
-    let width = stage == .encoder ? vision.encoder.featureWidth : engine.rows.width
-    let rows = stage == .encoder ? try vision.featureRows(layout) : regions.rowCapacity
-    try begin([layout.count * rows, width])
-    for tile in 0..<layout.count {
-      var shouldContinue = true
-      let isFinished = try engine.encode(
-        tiles, tiles: tile..<tile + 1,
-        while: {
-          progress(.encode(tile: tile, of: layout.count))
-          return true
-        }
-      ) { (tile, features) throws(SquintError) in
-        var part = features
-        if stage == .projector {
-          try engine.project(features, layout, first: 0)
-          part = engine.rows
-        }
-        shouldContinue = try visit(tile, layout.count, UnsafeBufferPointer(start: part.data, count: rows * width))
+    let engine = try Modality.Engine(modality, planned.regions, reader: DirectReader(file), in: arena, compute)
+    if stage == .projector { file.advise(file.range(ofModule: kind.projectorModule), .soon) }
+    let rows = Rows(planned.rows, width: modality.width, in: arena)
+    let units = try units()
+    let width = stage == .encoder ? modality.encoder.featureWidth : modality.width
+    var all = 0
+    for run in layout.runs { all += run.count * (try rowCount(of: run.shape)) }
+    try begin([all, width])
+    var shouldContinue = true
+    let isFinished = try engine.encode(
+      units,
+      while: { unit in
+        progress(.encode(kind, unit: unit, of: layout.count))
+        return shouldContinue
       }
-      guard isFinished, shouldContinue else { return }
+    ) { (unit, shape, features) throws(SquintError) in
+      guard shouldContinue else { return }
+      var part = features
+      if stage == .projector {
+        _ = try engine.project(features, of: shape, into: rows)
+        part = rows
+      }
+      let count = try rowCount(of: shape) * width
+      shouldContinue = try visit(unit, layout.count, UnsafeBufferPointer(start: part.data, count: count))
     }
-    withExtendedLifetime(arena) {}
+    withExtendedLifetime(arena) { _ = isFinished }
   }
 
-  /// The buffers for `image`, where the encoder's weights that do not fit are read again for each tile.
-  private func plan(_ image: Image) throws(SquintError) -> (ArenaPlan, Vision.Regions) {
-    let layout = image.size.layout
-    let parts = vision.encoderWeights.parts
-    func plan(_ residency: Residency) throws(SquintError) -> (ArenaPlan, Vision.Regions, bytes: Int) {
-      var plan = ArenaPlan()
-      let regions = try Vision.Regions(
-        vision, residency, layouts: [layout], tiles: 1, rowCapacity: try vision.projectedRows(layout).count,
-        threads: threads, in: &plan)
-      let weights =
-        residency.byteCount(of: file.range(ofModule: Vision.modules.encoder))
-        + file.range(ofModule: Vision.modules.projector).count
-      let stacks = (threads - 1) * Workers.stackBytes + (residency.streamsNothing ? 0 : WeightStream.stackBytes)
-      return (
-        plan, regions,
-        machine.processBytes + Machine.growthBytes + stacks + weights + plan.byteCount + image.size.decodingBytes
-          + image.size.heldBytes
-      )
-    }
+  /// The rows that a unit gives at the stage that is wanted.
+  private func rowCount(of shape: [Int]) throws(SquintError) -> Int {
+    stage == .encoder ? try modality.encoder.rows(of: shape) : try modality.rows(of: shape)
+  }
+
+  private struct Plan {
+    let arena: ArenaPlan
+    let regions: Modality.Regions
+    /// What the projector makes of a unit.
+    let rows: Region<Float>
+    /// All that is held in memory.
+    let byteCount: Int
+  }
+
+  /// The buffers for `medium`, where the encoder's weights that do not fit are read again for each unit.
+  private func plan(_ medium: Medium) throws(SquintError) -> Plan {
+    let (kind, layout) = (modality.kind, medium.size.cost.layout)
     let machine = Machine()
-    let budget = memory ?? machine.availableBytes
-    var found = try plan(Residency(keeping: parts))
-    if found.bytes > budget {
-      found = try plan(Residency(units: parts, keepingAtMost: 0))
-      let spare = budget - found.bytes
-      if spare > 0 { found = try plan(Residency(units: parts, keepingAtMost: spare)) }
+    func plan(_ residency: Residency) throws(SquintError) -> Plan {
+      var arena = ArenaPlan()
+      let regions = try Modality.Regions(
+        modality, residency, layouts: [layout], units: 1, threads: threads, in: &arena)
+      var most = 0
+      for run in layout.runs { most = max(most, try modality.rows(of: run.shape)) }
+      let rows: Region<Float> = try arena.reserve(
+        "projected rows", count: most * modality.width, phases: [.encode, .prefill])
+      let weights =
+        residency.byteCount(of: file.range(ofModule: kind.encoderModule))
+        + file.range(ofModule: kind.projectorModule).count
+      let stacks = (threads - 1) * Workers.stackBytes + (residency.streamsNothing ? 0 : WeightStream.stackBytes)
+      return Plan(
+        arena: arena, regions: regions, rows: rows,
+        byteCount: machine.processBytes + Machine.growthBytes + stacks + weights + arena.byteCount
+          + medium.size.decodingBytes + medium.size.heldBytes)
     }
-    guard found.bytes <= budget else {
+    let budget = memory ?? machine.availableBytes
+    let units = modality.encoder.streamUnits
+    var found = try plan(Residency(keeping: units))
+    if found.byteCount > budget {
+      found = try plan(Residency(units: units, keepingAtMost: 0))
+      let spare = budget - found.byteCount
+      if spare > 0 { found = try plan(Residency(units: units, keepingAtMost: spare)) }
+    }
+    guard found.byteCount <= budget else {
       throw SquintError(
         .doesNotFit,
-        "\(image.path): looking at it takes \(grouped(found.bytes)) bytes, and \(grouped(budget)) are "
+        "\(medium.path): looking at it takes \(grouped(found.byteCount)) bytes, and \(grouped(budget)) are "
           + (memory == nil
             ? "free; end other programs, or take a smaller model"
-            : "allowed; --memory \((found.bytes >> 20) + 1)M would do"))
+            : "allowed; --memory \((found.byteCount >> 20) + 1)M would do"))
     }
-    return (found.0, found.1)
-  }
-
-  /// The numbers [3, height, width] of one tile.
-  private static func planes(_ image: TiledImage, tile: Int, levels: [Float]) -> [Float] {
-    let plane = image.layout.height * image.layout.width
-    return [Float](unsafeUninitializedCapacity: 3 * plane) { planes, count in
-      for channel in 0..<3 {
-        for pixel in 0..<plane {
-          planes[channel * plane + pixel] =
-            levels[channel * 256 + Int(image.pixels[(tile * plane + pixel) * 3 + channel])]
-        }
-      }
-      count = 3 * plane
-    }
+    return found
   }
 }

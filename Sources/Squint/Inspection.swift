@@ -33,13 +33,13 @@ package func sampleCounts(
 }
 
 extension SessionPlan {
-  /// A plan in which of the decoder's and of the encoder's parts no more stay in memory than `bytes` hold, whatever the budget.
+  /// A plan in which of the decoder's and of each encoder's parts no more stay in memory than `bytes` hold, whatever the budget.
   ///
   /// - Parameters:
   ///   - rows: the rows of a prompt that go through the decoder together.
-  ///   - tiles: the tiles that go through the encoder together.
-  package init(_ model: Model, _ options: SessionOptions, keeping bytes: Int, rows: Int, tiles: Int) throws(SquintError)
+  ///   - units: the units, such as tiles, that go through an encoder together.
+  package init(_ model: Model, _ options: SessionOptions, keeping bytes: Int, rows: Int, units: Int) throws(SquintError)
   {
-    self = try Planner(model, options).plan(keeping: bytes, rows: rows, tiles: tiles)
+    self = try Planner(model, options).plan(keeping: bytes, rows: rows, units: units)
   }
 }

@@ -30,12 +30,12 @@ extension Session {
     )
   }
 
-  /// What looking at `image` takes. The conversation is forgotten.
-  public func measure(_ image: Image) throws(SquintError) -> EncodingStatistics {
+  /// What encoding `medium` takes. The conversation is forgotten.
+  public func measure(_ medium: Medium) throws(SquintError) -> EncodingStatistics {
     truncate(to: 0)
     defer { truncate(to: 0) }
     var prompt = Prompt()
-    prompt.append(0..<image.rows, of: image)
+    prompt.append(0..<medium.rows, of: medium)
     try append(prompt)
     let before = encoded
     _ = try encodePendingMedia()
@@ -92,22 +92,22 @@ extension Model {
     }.reduce(0) { $0 + 2 * $1.elementCount }
   }
 
-  /// The multiplications and additions of encoding and projecting `image`.
-  public func operations(for image: Image) throws(SquintError) -> Int {
-    guard let vision else { return 0 }
-    let layout = image.size.layout
-    let rows = try vision.featureRows(layout)
-    let c = vision.encoder
+  /// The multiplications and additions of encoding and projecting `medium`.
+  public func operations(for medium: Medium) throws(SquintError) -> Int {
+    let modality = try modality(medium.kind)
     func matrices(of module: String) -> Int {
       file.tensors.filter {
         file.modules[$0.module].name == module && $0.shape.count == 2 && !$0.name.hasSuffix(".positions")
       }
       .reduce(0) { $0 + 2 * $1.elementCount }
     }
-    let attention = 4 * rows * rows * c.width * c.layers
-    let perTile =
-      rows * matrices(of: Vision.modules.encoder) + attention
-      + image.size.rowsPerTile * matrices(of: Vision.modules.projector)
-    return layout.count * perTile
+    let encoder = matrices(of: medium.kind.encoderModule)
+    let projector = matrices(of: medium.kind.projectorModule)
+    var sum = 0
+    for (run, tokens) in zip(medium.size.cost.layout.runs, medium.size.rowsPerUnit) {
+      let rows = try modality.encoder.rows(of: run.shape)
+      sum += run.count * (rows * encoder + modality.encoder.attentionOperations(rows: rows) + tokens * projector)
+    }
+    return sum
   }
 }

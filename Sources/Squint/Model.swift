@@ -25,9 +25,10 @@ public final class Model: Sendable {
   let tokenizerBytes: Int
   /// At most what was held beside it while it was made, in bytes.
   let openingBytes: Int
-  /// nil for a model that takes text alone.
-  let vision: Vision?
-  let markup: ImageMarkup
+  /// None for a model that takes text alone.
+  let modalities: [Modality]
+  /// How media of each kind stand in prompts, also of those that the model does not take.
+  let markups: [MediaMarkup]
 
   /// Opens the model at `path`.
   ///
@@ -50,15 +51,16 @@ public final class Model: Sendable {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
       }
       decoder = try decoderModel(of: file)
-      vision = try Vision(file, decoderWidth: decoder.blueprint.width)
-      markup = try ImageMarkup(metadata)
+      modalities = try Modality.all(in: file, decoderWidth: decoder.blueprint.width)
+      markups = try Self.markups(metadata)
       let template = try metadata.string("chat.template", default: "")
       let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
       let residentBefore = Machine.residentBytes()
       (tokenizer, openingBytes) = try Self.storedTokenizer(in: file)
       file.advise(0..<file.frontEnd, .done)  // all of it has been read
       chat = ChatFormat(
-        source: template, tokenizer: tokenizer, stopTokens: named, images: (markup.token, markup.texts))
+        source: template, tokenizer: tokenizer, stopTokens: named,
+        media: (Set(markups.compactMap(\.token)), markups.map(\.texts).joined()))
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
       let vocabulary = decoder.blueprint.vocabulary
       stopTokens = named.union(chat.ends).filter { $0 >= 0 && $0 < vocabulary }
@@ -139,71 +141,112 @@ public final class Model: Sendable {
     }
   }
 
-  // MARK: Images
+  // MARK: Media
 
-  /// The token that stands for a row of an image in what the checkpoint's own processor makes; nil where there is none.
-  public var imageToken: Int32? { markup.token }
+  private static func markups(_ metadata: Metadata) throws(SquintError) -> [MediaMarkup] {
+    var markups: [MediaMarkup] = []
+    for kind in MediaKind.allCases { markups.append(try MediaMarkup(kind, metadata)) }
+    return markups
+  }
+
+  func markup(_ kind: MediaKind) -> MediaMarkup {
+    guard let markup = markups.first(where: { $0.kind == kind }) else {
+      preconditionFailure("there is one for each kind")
+    }
+    return markup
+  }
+
+  /// The token that stands for a row of a medium in what the checkpoint's own processor makes; nil where there is none.
+  public func token(for kind: MediaKind) -> Int32? { markup(kind).token }
+
+  /// Whether the model takes media of this kind.
+  public func accepts(_ kind: MediaKind) -> Bool { modalities.contains { $0.kind == kind } }
+
+  /// Whether the model takes more than text.
+  public var acceptsMedia: Bool { !modalities.isEmpty }
 
   /// Whether the model takes images.
-  public var acceptsImages: Bool { vision != nil }
+  public var acceptsImages: Bool { accepts(.image) }
 
-  /// The image at `path`, `-` being stdin, for a prompt. Its header is read now, its pixels when a session looks at it.
+  /// The image at `path`, as `medium` opens it.
   ///
   /// - Parameter maximumTiles: where the model cuts images into tiles, into no more than these; nil: as the checkpoint does.
-  /// - Throws: `noInput` where it cannot be read, `badData` where it is no image that can be looked at, `usage` where the
-  ///   model takes text alone.
   public func image(_ path: String, maximumTiles: Int? = nil) throws(SquintError) -> Image {
-    guard let vision else { throw textAlone }
-    return try Image(path: path, vision, maximumTiles: maximumTiles)
+    try medium(.image, path, maximumUnits: maximumTiles)
+  }
+
+  /// The medium at `path`, `-` being stdin, for a prompt. The head of its file is read now, the rest when a session encodes it.
+  ///
+  /// - Parameter maximumUnits: where the model cuts media of this kind, into no more than these; nil: as the checkpoint does.
+  /// - Throws: `noInput` where it cannot be read, `badData` where it is no medium of this kind that can be understood, `usage` where
+  ///   the model does not take those.
+  public func medium(_ kind: MediaKind, _ path: String, maximumUnits: Int? = nil) throws(SquintError) -> Medium {
+    try Medium(path: path, modality(kind), maximumUnits: maximumUnits)
   }
 
   /// The images at `paths`, as `image` opens each.
   public func images(_ paths: [String], maximumTiles: Int? = nil) throws(SquintError) -> [Image] {
-    var images: [Image] = []
-    for path in paths { images.append(try image(path, maximumTiles: maximumTiles)) }
-    return images
+    try media(paths.map { (.image, $0) }, maximumUnits: maximumTiles)
   }
 
-  /// The images at `paths`, in as many tiles as a session with `options` has memory for.
+  /// The media in these files, as `medium` opens each.
+  package func media(
+    _ files: [(kind: MediaKind, path: String)], maximumUnits: Int? = nil
+  ) throws(SquintError) -> [Medium] {
+    var media: [Medium] = []
+    for file in files { media.append(try medium(file.kind, file.path, maximumUnits: maximumUnits)) }
+    return media
+  }
+
+  /// The media in these files, in as many units as a session with `options` has memory for.
   ///
-  /// - Throws: as `image`.
-  public func images(_ paths: [String], fitting options: SessionOptions) throws(SquintError) -> [Image] {
-    guard let vision else { throw textAlone }
+  /// - Throws: as `medium`.
+  package func media(
+    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions
+  ) throws(SquintError) -> [Medium] {
     var limit = options.maximumTiles
-    var images = try images(paths, maximumTiles: limit)
+    var media = try media(files, maximumUnits: limit)
     while true {
       var options = options
-      options.vision = .once(images.map(\.size))
-      options.prompt = images.reduce(Planner.usualQuestion) { $0 + $1.rows }
-      let most = images.map(\.size.layout.count).max() ?? 1
-      guard most > 1, (try? SessionPlan(self, options)) == nil else { return images }
+      options.media = .once(media.map(\.size))
+      options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.rows }
+      let most = media.map(\.size.units).max() ?? 1
+      guard most > 1, (try? SessionPlan(self, options)) == nil else { return media }
       limit = most - 1
       // What came through a pipe comes only once.
-      for index in images.indices { images[index] = try Image(images[index], vision, maximumTiles: limit) }
+      for index in media.indices {
+        media[index] = try Medium(media[index], modality(media[index].kind), maximumUnits: limit)
+      }
     }
   }
 
-  /// What images take, one for each number of tiles that there can be, rising; none for a model that takes text alone.
-  public func imageSizes() throws(SquintError) -> [ImageSize] {
-    guard let vision else { return [] }
-    var sizes: [ImageSize] = []
-    for layout in vision.processor.layouts() {
-      sizes.append(
-        try ImageSize(
-          vision, layout: layout, decodingBytes: layout.byteCount + ImageSize.usualDecoderBytes))
-    }
-    return sizes
+  /// What media of this kind take, one for each number of units that there can be, rising; none where the model does not take them.
+  public func sizes(of kind: MediaKind) throws(SquintError) -> [MediumSize] {
+    guard accepts(kind) else { return [] }
+    return try modality(kind).sizes()
   }
 
-  /// What an image takes at most.
-  func largestImage() throws(SquintError) -> ImageSize {
-    guard let largest = try imageSizes().last else {
-      throw .badData(file.path, "there is no bound to the size of its images; convert the model again")
+  /// What a medium takes at most.
+  func largest(_ modality: Modality) throws(SquintError) -> MediumSize {
+    guard let largest = try modality.sizes().last else {
+      throw .badData(
+        file.path, "there is no bound to the size of its \(modality.kind.rawValue)s; convert the model again")
     }
     return largest
   }
 
-  var textAlone: SquintError {
-    SquintError(.usage, "\(file.path): this model takes text alone; convert one with an encoder and a projector")
+  /// - Throws: `usage` where the model does not take media of this kind.
+  func modality(_ kind: MediaKind) throws(SquintError) -> Modality {
+    guard let modality = modalities.first(where: { $0.kind == kind }) else {
+      guard modalities.isEmpty else {
+        let taken = modalities.map { "\($0.kind.rawValue)s" }.joined(separator: ", ")
+        throw SquintError(
+          .usage,
+          "\(file.path): this model takes \(taken), and no \(kind.rawValue)s; convert one with an encoder for them")
+      }
+      throw SquintError(
+        .usage, "\(file.path): this model takes text alone; convert one with an encoder and a projector")
+    }
+    return modality
   }
 }

@@ -11,21 +11,36 @@ struct Planner {
     let machine: Machine
     let budget: Int
     let units: DecoderUnits
-    let images: (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)?
+    /// nil where no medium is encoded.
+    let media: MediaDemand?
+  }
+
+  /// What the media of a session take.
+  struct MediaDemand {
+    /// Of each kind the layouts of its media.
+    let uses: [(modality: Modality, layouts: [MediaLayout])]
+    /// The rows of the decoder that are kept at a time.
+    let rows: Int
+    /// The memory of decoding them, and of what came through pipes.
+    let decodingBytes: Int
+    let heldBytes: Int
+
+    /// The units of the medium that has most.
+    var mostUnits: Int { uses.flatMap(\.layouts).map(\.count).max() ?? 1 }
   }
 
   private let model: Model
   private let options: SessionOptions
   private let conditions: Conditions
 
-  /// - Throws: `usage` where the session is to see and the model cannot.
+  /// - Throws: `usage` where the session is to encode media that the model does not take.
   init(_ model: Model, _ options: SessionOptions) throws(SquintError) {
     let machine = Machine()
     self.init(
       model, options,
       Conditions(
         machine: machine, budget: options.memory ?? machine.availableBytes,
-        units: model.decoder.units, images: try Self.images(options, model)))
+        units: model.decoder.units, media: try Self.demand(options, model)))
   }
 
   /// The same for other options: what is known of the machine and the model is not asked again.
@@ -34,7 +49,7 @@ struct Planner {
       model, options,
       Conditions(
         machine: conditions.machine, budget: conditions.budget, units: conditions.units,
-        images: try Self.images(options, model)))
+        media: try Self.demand(options, model)))
   }
 
   private init(_ model: Model, _ options: SessionOptions, _ conditions: Conditions) {
@@ -43,39 +58,46 @@ struct Planner {
     self.conditions = conditions
   }
 
-  /// What the images of a session take: their layouts, the rows to keep at a time, the memory of their pixels.
-  private static func images(
-    _ options: SessionOptions, _ model: Model
-  ) throws(SquintError) -> (layouts: [TileLayout], rows: Int, decodingBytes: Int, heldBytes: Int)? {
-    switch options.vision {
+  private static func demand(_ options: SessionOptions, _ model: Model) throws(SquintError) -> MediaDemand? {
+    switch options.media {
     case .none: return nil
     case .once(let sizes):
       guard !sizes.isEmpty else { return nil }
-      guard model.vision != nil else { throw model.textAlone }
+      for size in sizes { _ = try model.modality(size.kind) }
+      let uses = model.modalities.map { modality in
+        (modality, sizes.filter { $0.kind == modality.kind }.map(\.cost.layout))
+      }
       // All stay decoded until they are encoded, and one is being decoded.
-      let waiting = sizes.reduce(0) { $0 + $1.pixelBytes }
-      let decoding = sizes.map { $0.decodingBytes - $0.pixelBytes }.max() ?? 0
-      return (
-        sizes.map(\.layout), sizes.reduce(0) { $0 + $1.rows }, waiting + decoding, sizes.reduce(0) { $0 + $1.heldBytes }
-      )
+      let waiting = sizes.reduce(0) { $0 + $1.unitBytes }
+      let decoding = sizes.map { $0.decodingBytes - $0.unitBytes }.max() ?? 0
+      return MediaDemand(
+        uses: uses.filter { !$0.1.isEmpty }, rows: sizes.reduce(0) { $0 + $1.rows }, decodingBytes: waiting + decoding,
+        heldBytes: sizes.reduce(0) { $0 + $1.heldBytes })
     case .always:
-      guard model.vision != nil else { return nil }
-      let size = try model.largestImage().limited(toTiles: options.maximumTiles ?? Int.max)
-      return ([size.layout], size.rows, size.decodingBytes, 0)
+      guard !model.modalities.isEmpty else { return nil }
+      var uses: [(Modality, [MediaLayout])] = []
+      var (rows, decodingBytes) = (0, 0)
+      for modality in model.modalities {
+        let size = try model.largest(modality).limited(toUnits: options.maximumTiles ?? Int.max)
+        uses.append((modality, [size.cost.layout]))
+        rows = max(rows, size.rows)
+        decodingBytes = max(decodingBytes, size.decodingBytes)
+      }
+      return MediaDemand(uses: uses, rows: rows, decodingBytes: decodingBytes, heldBytes: 0)
     }
   }
 
   // MARK: Context
 
-  /// Long enough for an image and a conversation about it; more must be asked for.
+  /// Long enough for a medium and a conversation about it; more must be asked for.
   private static let defaultContext = 4096
-  /// For the question and the answer, where the images take more than the default context.
-  private static let roomBesideImages = 1024
+  /// For the question and the answer, where the media take more than the default context.
+  private static let roomBesideMedia = 1024
   /// A default context shorter than this would surprise more than an error does.
   private static let leastContext = 256
   /// The default where weights have to be read again and again: what the cache takes, they cannot have.
   private static let streamingContext = 512
-  /// The room for an answer whose length is not known, and for a question beside images.
+  /// The room for an answer whose length is not known, and for a question beside media.
   private static let usualAnswer = 128
   static let usualQuestion = 64
 
@@ -100,25 +122,27 @@ struct Planner {
   /// The contexts that are tried where none is asked for: from one that is of use to one that is long enough.
   private func defaultContexts() throws(SquintError) -> ClosedRange<Int> {
     let limit = model.trainedContext
-    let imageRows = conditions.images?.rows ?? 0
-    let prompt = options.prompt ?? (imageRows > 0 ? imageRows + Self.usualQuestion : nil)
+    let mediaRows = conditions.media?.rows ?? 0
+    let prompt = options.prompt ?? (mediaRows > 0 ? mediaRows + Self.usualQuestion : nil)
     let needed = min(prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
-    let wanted = max(min(limit, max(Self.defaultContext, imageRows + Self.roomBesideImages)), needed)
+    let wanted = max(min(limit, max(Self.defaultContext, mediaRows + Self.roomBesideMedia)), needed)
     // Who says how long both are needs no more.
     let isKnown = options.prompt != nil && options.answer != nil
     return max(isKnown ? 1 : min(wanted, Self.leastContext), needed)...wanted
   }
 
   /// The plan for a session which may have less than `options` asks for: first a smaller cache, then a shorter context, then fewer
-  /// tiles where images are still to come. Nil where none fits.
+  /// units where media are still to come. Nil where none fits.
   func adapted() throws(SquintError) -> SessionPlan? {
     var options = options
     options.kvType = .int8
     let least = max((options.prompt ?? 0) + min(options.answer ?? 1, Self.usualAnswer), 1)
-    var tiles: [Int] = []
-    if options.vision == .always { for size in try model.imageSizes() { tiles.append(size.layout.count) } }
-    if let most = options.maximumTiles { tiles = tiles.filter { $0 <= most } }
-    let limits: [Int?] = tiles.isEmpty ? [options.maximumTiles] : tiles.reversed()
+    var units = Set<Int>()
+    if options.media == .always {
+      for modality in model.modalities { for size in try modality.sizes() { units.insert(size.units) } }
+    }
+    if let most = options.maximumTiles { units = units.filter { $0 <= most } }
+    let limits: [Int?] = units.isEmpty ? [options.maximumTiles] : units.sorted().reversed()
     for limit in limits {
       options.maximumTiles = limit
       let planner = try with(options)
@@ -164,7 +188,7 @@ struct Planner {
   private func inMemory(_ context: Int) throws(SquintError) -> SessionPlan? {
     var weights = everythingStays
     let plan = try make(context, weights)
-    if plan.fits || options.vision != .always || conditions.images == nil { return plan.fits ? plan : nil }
+    if plan.fits || options.media != .always || conditions.media == nil { return plan.fits ? plan : nil }
     weights.takesTurns = true
     let turns = try make(context, weights)
     return turns.fits ? turns : nil
@@ -174,9 +198,16 @@ struct Planner {
   private func fitting(_ context: Int) throws(SquintError) -> SessionPlan? {
     if let plan = try inMemory(context) { return plan }
     var weights = everythingStays
-    weights.takesTurns = options.vision == .always
-    guard try makeRoom(in: "encode", context, &weights, for: { self.encodersWeights($0) }),
-      try makeRoom(in: "prefill", context, &weights, for: { self.decodersWeights($0, context) })
+    weights.takesTurns = options.media == .always
+    for index in weights.encoders.indices {
+      let kind = weights.encoders[index].kind
+      guard try makeRoom(where: { $0.media == kind }, context, &weights, for: { self.encodersWeights($0, index) })
+      else {
+        return nil
+      }
+    }
+    guard
+      try makeRoom(where: { $0.name != .encode }, context, &weights, for: { self.decodersWeights($0, context) })
     else { return nil }
     let plan = try make(context, weights)
     return plan.fits ? plan : nil
@@ -185,7 +216,9 @@ struct Planner {
   private var everythingStays: SessionPlan.Weights {
     SessionPlan.Weights(
       decoder: Residency(keeping: conditions.units.ranges), rows: max(longestStep, options.beams),
-      encoder: conditions.images == nil ? nil : model.vision.map { Residency(keeping: $0.encoderWeights.parts) })
+      encoders: (conditions.media?.uses ?? []).map {
+        SessionPlan.Weights.Encoder(kind: $0.modality.kind, residency: Residency(keeping: $0.modality.encoder.streamUnits))
+      })
   }
 
   /// The rows that are computed together at most: a chunk, or a prompt that is shorter.
@@ -198,16 +231,15 @@ struct Planner {
   /// Where the phases of a module do not fit, changes `weights` to the cheapest of `candidates` that does.
   ///
   /// - Parameters:
-  ///   - phase: the encoder's, `encode`, or the decoder's first, `prefill`.
+  ///   - isOwn: whether a phase is one of the module's.
   ///   - candidates: made from the weights so far.
   /// - Returns: whether it fits.
   private func makeRoom(
-    in phase: String, _ context: Int, _ weights: inout SessionPlan.Weights,
+    where isOwn: (SessionPlan.Phase) -> Bool, _ context: Int, _ weights: inout SessionPlan.Weights,
     for candidates: (SessionPlan.Weights) -> [Candidate]
   ) throws(SquintError) -> Bool {
     func left(_ weights: SessionPlan.Weights) throws(SquintError) -> Int {
-      let phases = try make(context, weights).phases
-      let own = phase == "encode" ? phases.filter { $0.name == "encode" } : phases.filter { $0.name != "encode" }
+      let own = try make(context, weights).phases.filter(isOwn)
       return conditions.budget - (own.map(\.byteCount).max() ?? 0)
     }
     if try left(weights) >= 0 { return true }
@@ -230,21 +262,22 @@ struct Planner {
     let keeping: (_ spare: Int) -> (weights: SessionPlan.Weights, cost: Int)
   }
 
-  /// More tiles at a time need more memory, and need the weights less often.
-  private func encodersWeights(_ weights: SessionPlan.Weights) -> [Candidate] {
-    guard let parts = weights.encoder?.units, let layouts = conditions.images?.layouts else { return [] }
+  /// More units at a time need more memory, and need the weights of encoder `index` less often.
+  private func encodersWeights(_ weights: SessionPlan.Weights, _ index: Int) -> [Candidate] {
+    let all = weights.encoders[index].residency.units
+    let layouts = conditions.media?.uses[index].layouts ?? []
     let most = layouts.map(\.count).max() ?? 1
-    func passes(_ tiles: Int) -> Int { layouts.reduce(0) { $0 + ($1.count + tiles - 1) / tiles } }
-    // Of those that need the weights equally often the one with the fewest tiles takes the least.
-    return (1...most).filter { $0 == 1 || passes($0) < passes($0 - 1) }.map { tiles in
+    func passes(_ units: Int) -> Int { layouts.reduce(0) { $0 + $1.passes(of: units) } }
+    // Of those that need the weights equally often the one with the fewest units takes the least.
+    return (1...most).filter { $0 == 1 || passes($0) < passes($0 - 1) }.map { units in
       var weights = weights
-      weights.tiles = tiles
-      weights.encoder = Residency(units: parts, keepingAtMost: 0)
-      let passes = passes(tiles)
+      weights.encoders[index].units = units
+      weights.encoders[index].residency = Residency(units: all, keepingAtMost: 0)
+      let passes = passes(units)
       return Candidate(weights: weights) { spare in
         var kept = weights
-        let residency = Residency(units: parts, keepingAtMost: spare)
-        kept.encoder = residency
+        let residency = Residency(units: all, keepingAtMost: spare)
+        kept.encoders[index].residency = residency
         return (kept, passes * residency.streamedBytes)
       }
     }
@@ -252,7 +285,7 @@ struct Planner {
 
   /// More rows at a time need more memory, and need the weights less often in a prompt; each token of the answer needs them.
   private func decodersWeights(_ weights: SessionPlan.Weights, _ context: Int) -> [Candidate] {
-    let units = conditions.units
+    let streamed = conditions.units
     let prompt = min(options.prompt ?? Self.usualPrompt, context)
     let answer = min(options.answer ?? Self.usualAnswer, context)
     let rows = passes.filter { $0 >= options.beams }
@@ -266,11 +299,11 @@ struct Planner {
       + rows.map { rows in
         var weights = weights
         weights.rows = rows
-        weights.decoder = units.keeping(atMost: 0)
+        weights.decoder = streamed.keeping(atMost: 0)
         let passes = (prompt + rows - 1) / rows + answer
         return Candidate(weights: weights) { spare in
           var kept = weights
-          let residency = units.keeping(atMost: spare)
+          let residency = streamed.keeping(atMost: spare)
           kept.decoder = residency
           return (kept, passes * residency.streamedBytes)
         }
@@ -289,13 +322,16 @@ struct Planner {
   private static let usualPrompt = 512
 
   /// The plan in which no more stays than `bytes` hold.
-  func plan(keeping bytes: Int, rows: Int, tiles: Int) throws(SquintError) -> SessionPlan {
+  func plan(keeping bytes: Int, rows: Int, units: Int) throws(SquintError) -> SessionPlan {
     var weights = everythingStays
     weights.decoder = conditions.units.keeping(atMost: bytes)
     weights.rows = rows
-    weights.encoder = weights.encoder.map { Residency(units: $0.units, keepingAtMost: bytes) }
-    weights.tiles = tiles
-    weights.takesTurns = options.vision == .always
+    for index in weights.encoders.indices {
+      let all = weights.encoders[index].residency.units
+      weights.encoders[index].residency = Residency(units: all, keepingAtMost: bytes)
+      weights.encoders[index].units = units
+    }
+    weights.takesTurns = options.media == .always
     let context: Int
     if let asked = options.context { context = asked } else { context = try defaultContexts().upperBound }
     return try make(context, weights)
@@ -324,7 +360,7 @@ struct Planner {
         remedies.append("--kv int8 would fit")
       }
     }
-    if let tiles = tilesThatFit(context) { remedies.append("--max-tiles \(tiles) would fit") }
+    if let tiles = unitsThatFit() { remedies.append("--max-tiles \(tiles) would fit") }
     if options.memory != nil {
       remedies.append("--memory \((least >> 20) + 1)M would do")
     } else if remedies.isEmpty {
@@ -337,20 +373,15 @@ struct Planner {
         + remedies.joined(separator: ", "))
   }
 
-  /// How many tiles images could have; nil where that is not what does not fit.
-  private func tilesThatFit(_ context: Int) -> Int? {
-    let most: Int
-    switch options.vision {
-    case .none: return nil
-    case .once(let sizes): most = sizes.map(\.layout.count).max() ?? 1
-    case .always: most = conditions.images?.layouts.first?.count ?? 1
-    }
-    func fits(_ tiles: Int) -> Bool {
+  /// How many units media could have; nil where that is not what does not fit.
+  private func unitsThatFit() -> Int? {
+    guard let most = conditions.media?.mostUnits else { return nil }
+    func fits(_ units: Int) -> Bool {
       var options = options
-      options.maximumTiles = tiles
-      if case .once(let sizes) = self.options.vision {
-        let smaller = sizes.map { $0.limited(toTiles: tiles) }
-        options.vision = .once(smaller)
+      options.maximumTiles = units
+      if case .once(let sizes) = self.options.media {
+        let smaller = sizes.map { $0.limited(toUnits: units) }
+        options.media = .once(smaller)
         options.prompt = self.options.prompt.map { prompt in
           prompt - sizes.reduce(0) { $0 + $1.rows } + smaller.reduce(0) { $0 + $1.rows }
         }
@@ -370,8 +401,10 @@ struct Planner {
   /// What the session takes where no weight stays that need not.
   private func leastBytes(_ context: Int) throws(SquintError) -> Int {
     var weights = everythingStays
-    weights.takesTurns = options.vision == .always
-    if let encoder = encodersWeights(weights).first { weights = encoder.weights }
+    weights.takesTurns = options.media == .always
+    for index in weights.encoders.indices {
+      if let encoder = encodersWeights(weights, index).first { weights = encoder.weights }
+    }
     if let decoder = decodersWeights(weights, context).last { weights = decoder.weights }
     return min(try make(context, weights).peak, try make(context, everythingStays).peak)
   }

@@ -3,27 +3,27 @@ import SquintFile
 import SquintMedia
 import SquintText
 
-/// What goes into the decoder: tokens, and among them the places that rows of images take.
+/// What goes into the decoder: tokens, and among them the places that rows of media take.
 public struct Prompt: Sendable {
-  /// A run of places for rows of one image.
+  /// A run of places for rows of one medium.
   struct Span: Sendable {
     /// The first place.
     let position: Int
-    let image: Image
-    /// Which of the image's rows.
+    let medium: Medium
+    /// Which of the medium's rows.
     let rows: Range<Int>
 
     var end: Int { position + rows.count }
   }
 
-  /// One for each position; `featureToken` where a row of an image stands.
+  /// One for each position; `featureToken` where a row of a medium stands.
   public internal(set) var tokens: [Int32] = []
   /// In the order of the positions.
   private(set) var spans: [Span] = []
   /// What was done to make it that people should know, a line each.
   public internal(set) var notes: [String] = []
 
-  /// Stands for a row of an image: no token.
+  /// Stands for a row of a medium: no token.
   public static let featureToken: Int32 = -1
 
   public init(tokens: [Int32] = []) { self.tokens = tokens }
@@ -35,13 +35,13 @@ public struct Prompt: Sendable {
   /// axes.
   func rotaryPosition(_ index: Int) -> RotaryPosition { RotaryPosition(repeating: Int32(index)) }
 
-  /// The images, each as often as it is in the prompt.
-  public var images: [Image] { spans.filter { $0.rows.lowerBound == 0 }.map(\.image) }
+  /// The media, each as often as it is in the prompt.
+  public var media: [Medium] { spans.filter { $0.rows.lowerBound == 0 }.map(\.medium) }
 
-  /// Appends places for `rows` of `image`.
-  mutating func append(_ rows: Range<Int>, of image: Image) {
+  /// Appends places for `rows` of `medium`.
+  mutating func append(_ rows: Range<Int>, of medium: Medium) {
     guard !rows.isEmpty else { return }
-    spans.append(Span(position: tokens.count, image: image, rows: rows))
+    spans.append(Span(position: tokens.count, medium: medium, rows: rows))
     tokens.append(contentsOf: repeatElement(Self.featureToken, count: rows.count))
   }
 
@@ -52,7 +52,7 @@ public struct Prompt: Sendable {
       let skipped = max(first - span.position, 0)
       spans.append(
         Span(
-          position: span.position + skipped + offset, image: span.image,
+          position: span.position + skipped + offset, medium: span.medium,
           rows: span.rows.lowerBound + skipped..<span.rows.upperBound))
     }
     tokens.append(contentsOf: other.tokens[first...])
@@ -67,7 +67,7 @@ public struct Prompt: Sendable {
       if kept > 0 {
         spans.append(
           Span(
-            position: last.position, image: last.image,
+            position: last.position, medium: last.medium,
             rows: last.rows.lowerBound..<last.rows.lowerBound + kept))
       }
     }
@@ -77,20 +77,21 @@ public struct Prompt: Sendable {
   func commonPrefix(with other: Prompt) -> Int {
     var common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
     for (a, b) in zip(spans, other.spans) where a.position < common {
-      guard a.position == b.position, a.image === b.image, a.rows.lowerBound == b.rows.lowerBound else {
+      guard a.position == b.position, a.medium === b.medium, a.rows.lowerBound == b.rows.lowerBound else {
         common = min(common, a.position)
         break
       }
-      // A run that ends earlier ends what is common: behind it stands another row, or another image's.
+      // A run that ends earlier ends what is common: behind it stands another row, or another medium's.
       if a.rows != b.rows { common = min(common, min(a.end, b.end)) }
     }
     return common
   }
 }
 
-/// How an image stands in a prompt: text around the places of its rows (formats/vision.md, "In the prompt").
-struct ImageMarkup: Sendable {
-  /// What stands for an image in a rendered template.
+/// How media of one kind stand in a prompt: text around the places of their rows (formats/vision.md, "In the prompt").
+struct MediaMarkup: Sendable {
+  let kind: MediaKind
+  /// What stands for a medium in a rendered template.
   let marker: String
   /// The token whose places rows take; nil where the text around them is tokenized piece by piece.
   let token: Int32?
@@ -103,61 +104,63 @@ struct ImageMarkup: Sendable {
   let overviewPrefix: String
   let overviewSuffix: String
 
-  /// What stands for an image in what people write.
-  static let publicMarker = "<image>"
-
-  init(_ metadata: Metadata) throws(SquintError) {
-    /// A text of some dozen bytes: it is repeated for each tile, or each row, of an image.
+  /// Reads the keys `KIND.*`.
+  init(_ kind: MediaKind, _ metadata: Metadata) throws(SquintError) {
+    let name = kind.rawValue
+    /// A text of some dozen bytes: it is repeated for each unit, or each row, of a medium.
     func text(_ key: String, default fallback: String = "") throws(SquintError) -> String {
-      let text = try metadata.string(key, default: fallback)
+      let text = try metadata.string("\(name).\(key)", default: fallback)
       guard text.utf8.count <= 256 else {
         throw SquintError(
-          .badData, "metadata \(key) has \(grouped(text.utf8.count)) bytes; 256 at most, convert the model again")
+          .badData,
+          "metadata \(name).\(key) has \(grouped(text.utf8.count)) bytes; 256 at most, convert the model again")
       }
       return text
     }
-    marker = try text("image.marker", default: Self.publicMarker)
+    self.kind = kind
+    marker = try text("marker", default: kind.marker)
     guard !marker.isEmpty else {
-      throw SquintError(.badData, "metadata image.marker is empty; convert the model again")
+      throw SquintError(.badData, "metadata \(name).marker is empty; convert the model again")
     }
-    tokenText = try text("image.token_text", default: marker)
+    tokenText = try text("token_text", default: marker)
     token =
-      metadata["image.token"] == nil ? nil : Int32(try metadata.int("image.token", in: 0...Int(Int32.max)))
-    singlePrefix = try text("image.single_prefix")
-    singleSuffix = try text("image.single_suffix")
-    tilePrefix = try text("image.tile_prefix")
-    rowSuffix = try text("image.row_suffix")
-    overviewPrefix = try text("image.overview_prefix")
-    overviewSuffix = try text("image.overview_suffix")
+      metadata["\(name).token"] == nil ? nil : Int32(try metadata.int("\(name).token", in: 0...Int(Int32.max)))
+    singlePrefix = try text("single_prefix")
+    singleSuffix = try text("single_suffix")
+    tilePrefix = try text("tile_prefix")
+    rowSuffix = try text("row_suffix")
+    overviewPrefix = try text("overview_prefix")
+    overviewSuffix = try text("overview_suffix")
   }
 
-  /// All that is written for images.
+  /// All that is written for media.
   var texts: String {
     marker + tokenText + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix + overviewSuffix
   }
 
   enum Piece: Equatable {
     case text(String)
-    /// Places for these rows of the image.
+    /// Places for these rows of the medium.
     case rows(Range<Int>)
   }
 
-  /// What an image of `size` becomes.
-  func pieces(_ size: ImageSize) -> [Piece] {
-    let layout = size.layout
-    let perTile = size.rowsPerTile
-    guard layout.count > 1 else { return [.text(singlePrefix), .rows(0..<perTile), .text(singleSuffix)] }
+  /// What a medium of `size` becomes.
+  func pieces(_ size: MediumSize) -> [Piece] {
+    guard let grid = size.cost.layout.grid, size.units > 1 else {
+      return [.text(singlePrefix), .rows(0..<size.rows), .text(singleSuffix)]
+    }
+    let perTile = size.rowsPerUnit[0]
     var pieces: [Piece] = []
-    for row in 0..<layout.rows {
-      for column in 0..<layout.columns {
-        let tile = row * layout.columns + column
+    for row in 0..<grid.rows {
+      for column in 0..<grid.columns {
+        let tile = row * grid.columns + column
         let place = tilePrefix.replacing("{row}", with: "\(row + 1)").replacing("{column}", with: "\(column + 1)")
         pieces += [.text(place), .rows(tile * perTile..<(tile + 1) * perTile)]
       }
       pieces.append(.text(rowSuffix))
     }
-    if layout.hasOverview {
-      let first = layout.rows * layout.columns * perTile
+    if grid.hasOverview {
+      let first = grid.rows * grid.columns * perTile
       pieces += [.text(overviewPrefix), .rows(first..<first + perTile), .text(overviewSuffix)]
     }
     return pieces

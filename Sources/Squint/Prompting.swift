@@ -6,22 +6,21 @@ import SquintText
 extension Model {
   /// The prompt that asks for the answer to `messages`: the checkpoint's chat template, rendered and tokenized.
   ///
-  /// The images stand where the messages have `.image` parts. A model without a template gets the contents alone, line by
-  /// line, and one whose template knows no images gets them in front of the text. `notes` of the prompt say what was done
-  /// where the template did not fit.
+  /// The media stand where the messages have places for media of their kind, in order. A model without a template gets the
+  /// contents alone, line by line, and one whose template knows no media gets them in front of the text. `notes` of the prompt say
+  /// what was done where the template did not fit.
   ///
   /// - Parameter allowsControlTokens: whether control tokens that a message spells are tokens. Otherwise they are text, so that
   ///   nobody who writes a part of the prompt can end a turn, or begin one.
-  /// - Throws: `usage` where there are more or fewer images than places for them.
+  /// - Throws: `usage` where there are more or fewer media than places for them.
   public func prompt(
-    _ messages: [ChatMessage], images: [Image] = [], allowsControlTokens: Bool = false
+    _ messages: [ChatMessage], media: [Medium] = [], allowsControlTokens: Bool = false
   ) throws(SquintError) -> Prompt {
-    guard acceptsImages || images.isEmpty else { throw textAlone }
+    try checkKinds(media)
     // To a model that takes text alone "<image>" is a word.
-    let messages = acceptsImages ? messages : messages.map(\.inWords)
-    let places = messages.reduce(0) { $0 + $1.imageCount }
-    guard places == images.count else { throw Self.mismatch(places: places, images: images.count) }
-    let controls = allowsControlTokens ? imageTokens : chat.controls
+    let messages = messages.map { $0.inWords(but: accepts) }
+    let media = try Self.placed(media, at: messages.flatMap(\.places))
+    let controls = allowsControlTokens ? mediaTokens : chat.controls
     if let failure = chat.failure {
       throw SquintError(failure.kind, "\(file.path): \(failure.message); --raw does without the template")
     }
@@ -29,82 +28,142 @@ extension Model {
       var text = PromptText()
       for (index, message) in messages.enumerated() {
         if index > 0 { text.append(.own("\n")) }
-        text.append(message.inline(marker: .own(markup.marker)))
+        text.append(message.inline(marker: ownMarker))
       }
-      var prompt = try prompt(marked: text, images: images, addSpecialTokens: true, controls)
+      var prompt = try prompt(marked: text, media: media, addSpecialTokens: true, controls)
       prompt.notes = ["the model has no chat template: it gets the words as they are, and may go on with them"]
       return prompt
     }
     let (text, notes) = try render(messages, template)
     // The template writes the special tokens itself.
-    var prompt = try prompt(marked: text, images: images, addSpecialTokens: false, controls)
+    var prompt = try prompt(marked: text, media: media, addSpecialTokens: false, controls)
     prompt.notes = notes
     return prompt
   }
 
-  /// The prompt that is `text`, without a chat template; control tokens in it are tokens. Markers `<image>` in it stand for the
-  /// images, in order; where it has none, the images come first. `\<image>` is the text.
+  /// The prompt that is `text`, without a chat template; control tokens in it are tokens. Markers such as `<image>` in it stand for
+  /// the media of their kind, in order; where it has none, the media come first. `\<image>` is the text.
   ///
-  /// - Throws: `usage` where there are more or fewer images than markers.
+  /// - Throws: `usage` where there are more or fewer media than markers.
   public func prompt(
-    text: String, images: [Image] = [], addSpecialTokens: Bool = true
+    text: String, media: [Medium] = [], addSpecialTokens: Bool = true
   ) throws(SquintError) -> Prompt {
-    guard acceptsImages || images.isEmpty else { throw textAlone }
-    let marker = acceptsImages ? PromptText.own(markup.marker) : .own(ImageMarkup.publicMarker)
+    try checkKinds(media)
     var marked = PromptText()
-    let pieces = ImageMarkup.pieces(of: text)
-    for piece in pieces {
+    var hasPlaces = false
+    for piece in MediaMarkup.pieces(of: text) {
       switch piece {
-      case .image: marked.append(marker)
+      case .medium(let kind) where accepts(kind):
+        marked.append(ownMarker(kind))
+        hasPlaces = true
+      case .medium(let kind): marked.append(.own(kind.marker))
       case .text(let text): marked.append(.own(text))
-      case .escaped: marked.append(.content(ImageMarkup.publicMarker))
+      case .escaped(let kind): marked.append(.content(kind.marker))
       }
     }
-    if acceptsImages, !pieces.contains(.image) {
-      // The checkpoint's own image token is a place, too: for the rows alone, without what is around them elsewhere.
-      if markup.token != nil, markup.tokenText != markup.marker, marked.pieces(around: markup.tokenText).count > 1 {
+    if !hasPlaces {
+      // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
+      let own = modalities.map { markup($0.kind) }.filter {
+        $0.token != nil && $0.tokenText != $0.marker && marked.pieces(around: $0.tokenText).count > 1
+      }
+      if !own.isEmpty {
         return try prompt(
-          marked: marked, by: markup.tokenText, { [.rows(0..<$0.rows)] }, images: images,
-          addSpecialTokens: addSpecialTokens, imageTokens)
+          marked: marked, by: own.map { ($0.kind, $0.tokenText) }, { [.rows(0..<$0.rows)] }, media: media,
+          addSpecialTokens: addSpecialTokens, mediaTokens)
       }
-      // Without places the images come first.
-      marked = images.reduce(into: PromptText()) { front, _ in front.append(marker) } + marked
+      // Without places the media come first.
+      marked = media.reduce(into: PromptText()) { front, medium in front.append(ownMarker(medium.kind)) } + marked
     }
-    return try prompt(marked: marked, images: images, addSpecialTokens: addSpecialTokens, imageTokens)
+    return try prompt(marked: marked, media: media, addSpecialTokens: addSpecialTokens, mediaTokens)
   }
 
-  /// The prompt of these tokens, in which the image token (as often as an image has rows) stands for the images, in order:
+  /// The prompt of these tokens, in which the token of a kind of media (as often as a medium has rows) stands for those, in order:
   /// what a checkpoint's own processor makes.
   ///
-  /// - Throws: `usage` where the image tokens are not as many as the images have rows.
-  public func prompt(tokens: [Int32], images: [Image]) throws(SquintError) -> Prompt {
-    guard !images.isEmpty else { return Prompt(tokens: tokens) }
-    guard acceptsImages else { throw textAlone }
-    guard let token = markup.token else {
-      throw SquintError(.usage, "\(file.path): it has no image token; give the prompt as text")
+  /// - Throws: `usage` where the tokens are not as many as the media have rows.
+  public func prompt(tokens: [Int32], media: [Medium]) throws(SquintError) -> Prompt {
+    guard !media.isEmpty else { return Prompt(tokens: tokens) }
+    try checkKinds(media)
+    for medium in media where markup(medium.kind).token == nil {
+      throw SquintError(.usage, "\(file.path): it has no \(medium.kind.rawValue) token; give the prompt as text")
     }
-    return try place(images, in: tokens, at: token)
+    return try place(media, in: tokens)
   }
 
   // MARK: Text with markers
 
-  /// The token that stands for rows of images: never what somebody wrote.
-  private var imageTokens: Set<Int32> { markup.token.map { [$0] } ?? [] }
+  /// The tokens that stand for rows of media: never what somebody wrote.
+  private var mediaTokens: Set<Int32> { Set(markups.compactMap(\.token)) }
+
+  /// What stands for a medium in a rendered template.
+  private func ownMarker(_ kind: MediaKind) -> PromptText { .own(markup(kind).marker) }
+
+  /// The markers of all kinds that the model takes.
+  private var ownMarkers: [(kind: MediaKind, text: String)] {
+    modalities.map { ($0.kind, markup($0.kind).marker) }
+  }
 
   /// No context is as long; each row is a text before it is a token.
   private static let mostRows = 1 << 20
 
-  /// The prompt of `text`, in which each marker that is its own stands for an image, and no token of `controls` is found in
+  private func checkKinds(_ media: [Medium]) throws(SquintError) {
+    for medium in media { _ = try modality(medium.kind) }
+  }
+
+  /// `media` in the order of `places`, of which each takes the next medium of its kind.
+  ///
+  /// - Throws: `usage` where there are more or fewer than places for them.
+  private static func placed(_ media: [Medium], at places: [MediaKind]) throws(SquintError) -> [Medium] {
+    try check(places: places, media: media.map(\.kind))
+    var byKind = Dictionary(grouping: media, by: \.kind).mapValues { $0[...] }
+    return places.compactMap { byKind[$0]?.popFirst() }
+  }
+
+  /// - Throws: `usage` where there are more or fewer media of a kind than places for them.
+  fileprivate static func check(places: [MediaKind], media: [MediaKind]) throws(SquintError) {
+    for kind in MediaKind.allCases {
+      let (places, media) = (places.count { $0 == kind }, media.count { $0 == kind })
+      guard places != media else { continue }
+      func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
+      throw SquintError(
+        .usage,
+        "the prompt has \(count(places, "place")) for \(kind.rawValue)s, and there \(media == 1 ? "is" : "are") "
+          + "\(count(media, kind.rawValue)); give as many --\(kind.rawValue) as the prompt has \(kind.marker), or write "
+          + "\\\(kind.marker) for the word")
+    }
+  }
+
+  /// The parts of `text` between what marks places there, and whose places these are.
+  private static func cut(
+    _ text: PromptText, at markers: [(kind: MediaKind, text: String)]
+  ) -> (parts: [PromptText], places: [MediaKind]) {
+    var parts = [text]
+    var places: [MediaKind] = []
+    for marker in markers {
+      var finer: [PromptText] = []
+      var all: [MediaKind] = []
+      for (index, part) in parts.enumerated() {
+        let pieces = part.pieces(around: marker.text)
+        finer += pieces
+        all += repeatElement(marker.kind, count: pieces.count - 1)
+        if index < places.count { all.append(places[index]) }
+      }
+      (parts, places) = (finer, all)
+    }
+    return (parts, places)
+  }
+
+  /// The prompt of `text`, in which each marker that is its own stands for a medium, and no token of `controls` is found in
   /// content.
   ///
   /// - Parameters:
-  ///   - marker: what marks a place; nil: `markup.marker`.
-  ///   - pieces: what an image becomes there; nil: what `markup` makes of it.
+  ///   - markers: what marks places; nil: the markers of templates.
+  ///   - pieces: what a medium becomes there; nil: what its markup makes of it.
   private func prompt(
-    marked text: PromptText, by marker: String? = nil, _ pieces: ((Image) -> [ImageMarkup.Piece])? = nil,
-    images: [Image], addSpecialTokens: Bool, _ controls: Set<Int32>
+    marked text: PromptText, by markers: [(kind: MediaKind, text: String)]? = nil,
+    _ pieces: ((Medium) -> [MediaMarkup.Piece])? = nil, media: [Medium], addSpecialTokens: Bool, _ controls: Set<Int32>
   ) throws(SquintError) -> Prompt {
-    let pieces = pieces ?? { self.markup.pieces($0.size) }
+    let pieces = pieces ?? { self.markup($0.kind).pieces($0.size) }
     guard let tokenizer else { throw noTokenizer }
     func tokens(_ text: PromptText, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {
       let tokens: [Int32]
@@ -116,24 +175,22 @@ extension Model {
       try checkVocabulary(tokens)
       return tokens
     }
-    let parts = acceptsImages ? text.pieces(around: marker ?? markup.marker) : [text]
-    guard parts.count - 1 == images.count else {
-      throw Self.mismatch(places: parts.count - 1, images: images.count)
-    }
-    guard !images.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
+    let (parts, places) = Self.cut(text, at: markers ?? ownMarkers)
+    let media = try Self.placed(media, at: places)
+    guard !media.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
 
-    guard let token = markup.token else {
+    guard media.allSatisfy({ markup($0.kind).token != nil }) else {
       // Each part is tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
       var prompt = Prompt(tokens: addSpecialTokens ? tokenizer.prefixTokens : [])
       func append(_ text: PromptText) throws(SquintError) {
         prompt.append(Prompt(tokens: try tokens(text, addSpecialTokens: false)))
       }
       try append(parts[0])
-      for (image, part) in zip(images, parts.dropFirst()) {
-        for piece in pieces(image) {
+      for (medium, part) in zip(media, parts.dropFirst()) {
+        for piece in pieces(medium) {
           switch piece {
           case .text(let text): try append(.own(text))
-          case .rows(let rows): prompt.append(rows, of: image)
+          case .rows(let rows): prompt.append(rows, of: medium)
           }
         }
         try append(part)
@@ -141,50 +198,64 @@ extension Model {
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
       return prompt
     }
-    let rows = images.reduce(0) { $0 + $1.rows }
+    let rows = media.reduce(0) { $0 + $1.rows }
     guard rows <= Self.mostRows else {
       throw SquintError(
-        .usage, "the images take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones")
+        .usage,
+        "the \(Self.names(media)) take \(grouped(rows)) tokens, more than any context holds; give fewer, or smaller ones"
+      )
     }
-    // As the checkpoint's processor does it: the text with as many image tokens as there are rows is tokenized whole.
+    // As the checkpoint's processor does it: the text with as many placeholders as there are rows is tokenized whole.
     var whole = parts[0]
-    for (image, part) in zip(images, parts.dropFirst()) {
-      for piece in pieces(image) {
+    for (medium, part) in zip(media, parts.dropFirst()) {
+      for piece in pieces(medium) {
         switch piece {
         case .text(let text): whole.append(.own(text))
-        case .rows(let rows): whole.append(.own(String(repeating: markup.tokenText, count: rows.count)))
+        case .rows(let rows):
+          whole.append(.own(String(repeating: markup(medium.kind).tokenText, count: rows.count)))
         }
       }
       whole.append(part)
     }
-    return try place(images, in: tokens(whole, addSpecialTokens: addSpecialTokens), at: token)
+    return try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
   }
 
-  /// Puts the rows of `images` where `tokens` has `token`.
-  private func place(
-    _ images: [Image], in tokens: [Int32], at token: Int32
-  ) throws(SquintError) -> Prompt {
-    let places = tokens.reduce(0) { $0 + ($1 == token ? 1 : 0) }
-    let rows = images.reduce(0) { $0 + $1.rows }
-    guard places == rows else {
-      throw SquintError(
-        .usage,
-        "the prompt has \(grouped(places)) image tokens (\(token)), and the \(images.count) images take \(grouped(rows))"
-      )
+  /// What media of one kind, or of several, are called.
+  private static func names(_ media: [Medium]) -> String {
+    let kinds = Set(media.map(\.kind))
+    return kinds.count == 1 ? "\(media[0].kind.rawValue)s" : "media"
+  }
+
+  /// Puts the rows of `media` where `tokens` has the tokens of their kinds.
+  private func place(_ media: [Medium], in tokens: [Int32]) throws(SquintError) -> Prompt {
+    var kinds: [Int32: MediaKind] = [:]
+    for kind in MediaKind.allCases {
+      let own = media.filter { $0.kind == kind }
+      guard !own.isEmpty, let token = markup(kind).token else { continue }
+      kinds[token] = kind
+      let places = tokens.count { $0 == token }
+      let rows = own.reduce(0) { $0 + $1.rows }
+      guard places == rows else {
+        throw SquintError(
+          .usage,
+          "the prompt has \(grouped(places)) \(kind.rawValue) tokens (\(token)), and the \(own.count) \(kind.rawValue)s take "
+            + "\(grouped(rows))")
+      }
     }
+    var remaining = Dictionary(grouping: media, by: \.kind).mapValues { $0[...] }
     var prompt = Prompt()
     var position = 0
-    var remaining = images[...]
-    var taken = 0  // of the first remaining image
+    var taken = 0  // of the first that remains of the kind whose places come
     while position < tokens.count {
-      let isImage = tokens[position] == token
-      var end = tokens[position...].firstIndex { ($0 == token) != isImage } ?? tokens.count
-      if isImage, let image = remaining.first {
-        end = min(end, position + image.rows - taken)
-        prompt.append(taken..<taken + end - position, of: image)
+      let token = tokens[position]
+      let kind = kinds[token]
+      var end = tokens[position...].firstIndex { kind == nil ? kinds[$0] != nil : $0 != token } ?? tokens.count
+      if let kind, let medium = remaining[kind]?.first {
+        end = min(end, position + medium.rows - taken)
+        prompt.append(taken..<taken + end - position, of: medium)
         taken += end - position
-        if taken == image.rows {
-          remaining.removeFirst()
+        if taken == medium.rows {
+          remaining[kind]?.removeFirst()
           taken = 0
         }
       } else {
@@ -194,15 +265,6 @@ extension Model {
     }
     try checkVocabulary(prompt.tokens)
     return prompt
-  }
-
-  fileprivate static func mismatch(places: Int, images: Int) -> SquintError {
-    func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
-    return SquintError(
-      .usage,
-      "the prompt has \(count(places, "place")) for images, and there \(images == 1 ? "is" : "are") "
-        + "\(count(images, "picture")); give as many --image as the prompt has \(ImageMarkup.publicMarker), or write "
-        + "\\\(ImageMarkup.publicMarker) for the word")
   }
 
   // MARK: Templates
@@ -218,19 +280,19 @@ extension Model {
     if let folded = messages.withoutSystem {
       attempts.append((folded, ["the chat template takes no system text: it stands before the first question"]))
     }
-    let images = messages.reduce(0) { $0 + $1.imageCount }
+    let places = messages.flatMap(\.places)
+    let markers = ownMarkers.filter { places.contains($0.kind) }
     // What an answer said may be left out, such as its reasoning; what people said may not.
     let said = messages.filter { $0.role != "assistant" }.flatMap(\.texts)
     var failure: SquintError?
     var fallback: PromptText?
     for (messages, notes) in attempts {
       let asParts = messages.map(\.inParts)
-      let asText = messages.map { $0.inText(marker: .own(markup.marker)) }
-      for form in images > 0 ? [asParts, messages, asText] : [messages, asParts, asText] {
+      let asText = messages.map { $0.inText(marker: ownMarker) }
+      for form in !places.isEmpty ? [asParts, messages, asText] : [messages, asParts, asText] {
         do throws(SquintError) {
           let text = try template.render(messages: form, addGenerationPrompt: true, variables: chat.variables)
-          let places = images > 0 ? text.pieces(around: markup.marker).count - 1 : 0
-          guard places == images, said.allSatisfy(text.containsTrimmed) else {
+          guard Self.cut(text, at: markers).places == places, said.allSatisfy(text.containsTrimmed) else {
             fallback = fallback ?? text
             continue
           }
@@ -247,25 +309,32 @@ extension Model {
 }
 
 extension ChatMessage {
-  /// A message of `text` and images: where the text holds markers `<image>` they are the images' places, otherwise
-  /// the images come first. `\<image>` is the text.
+  /// A message of `text` and these media: where the text holds markers such as `<image>` they are places of media of their kind,
+  /// otherwise the media come first. `\<image>` is the text.
   ///
-  /// - Throws: `usage` where there are images and markers, but not as many of one as of the other.
+  /// - Throws: `usage` where there are media and markers, but not as many of one as of the other.
+  public init(role: String, _ text: String, media: [Medium]) throws(SquintError) {
+    try self.init(role: role, text, media: media.map(\.kind))
+  }
+
+  /// The same for `images` images.
   public init(role: String, _ text: String, images: Int) throws(SquintError) {
-    let pieces = ImageMarkup.pieces(of: text)
-    let places = pieces.count { $0 == .image }
-    guard images == 0 || places == 0 || places == images else {
-      throw Model.mismatch(places: places, images: images)
-    }
-    var parts: [Part] = places > 0 ? [] : [Part](repeating: .image, count: images)
+    try self.init(role: role, text, media: [MediaKind](repeating: .image, count: images))
+  }
+
+  private init(role: String, _ text: String, media: [MediaKind]) throws(SquintError) {
+    let pieces = MediaMarkup.pieces(of: text)
+    let places = pieces.compactMap { if case .medium(let kind) = $0 { kind } else { nil } }
+    if !media.isEmpty, !places.isEmpty { try Model.check(places: places, media: media) }
+    var parts: [Part] = places.isEmpty ? media.map(\.part) : []
     for piece in pieces {
       let more: String
       switch piece {
-      case .image:
-        parts.append(.image)
+      case .medium(let kind):
+        parts.append(kind.part)
         continue
       case .text(let text): more = text
-      case .escaped: more = ImageMarkup.publicMarker
+      case .escaped(let kind): more = kind.marker
       }
       if case .text(let before) = parts.last {
         parts[parts.count - 1] = .text(before + more)
@@ -274,7 +343,7 @@ extension ChatMessage {
       }
     }
     self.init(role: role, content: .parts(parts))
-    if imageCount == 0 { content = .text(self.text) }
+    if self.places.isEmpty { content = .text(self.text) }
   }
 
   /// The text of the message, without media.
@@ -289,9 +358,10 @@ extension ChatMessage {
     }
   }
 
-  fileprivate var imageCount: Int {
-    guard case .parts(let parts) = content else { return 0 }
-    return parts.reduce(0) { $0 + ($1 == .image ? 1 : 0) }
+  /// The kinds of the media that have places in it.
+  fileprivate var places: [MediaKind] {
+    guard case .parts(let parts) = content else { return [] }
+    return parts.compactMap(\.kind)
   }
 
   /// The same message with its content as a list of parts.
@@ -300,36 +370,37 @@ extension ChatMessage {
     return ChatMessage(role: role, content: .parts([.text(text)]), fields: fields)
   }
 
-  /// The same message for a model that takes text alone: markers are words.
-  fileprivate var inWords: ChatMessage {
-    guard case .parts(let parts) = content, imageCount > 0 else { return self }
-    let words = parts.map { $0 == .image ? .text(ImageMarkup.publicMarker) : $0 }
+  /// The same message for a model that takes only some kinds of media: markers of the others are words.
+  fileprivate func inWords(but accepts: (MediaKind) -> Bool) -> ChatMessage {
+    guard case .parts(let parts) = content, places.contains(where: { !accepts($0) }) else { return self }
+    let words = parts.map { part -> Part in
+      guard let kind = part.kind, !accepts(kind) else { return part }
+      return .text(kind.marker)
+    }
     var message = ChatMessage(role: role, content: .parts(words), fields: fields)
     if message.texts.count == words.count { message.content = .text(message.text) }
     return message
   }
 
-  /// The same message with its content as one text, in which `marker` stands for each image.
-  fileprivate func inText(marker: PromptText) -> ChatMessage {
+  /// The same message with its content as one text, in which `marker` of its kind stands for each medium.
+  fileprivate func inText(marker: (MediaKind) -> PromptText) -> ChatMessage {
     guard case .parts = content else { return self }
     return ChatMessage(role: role, content: .marked(inline(marker: marker)), fields: fields)
   }
 
-  /// The text of the message with `marker` for each image, on a line of its own where it comes first (as LLaVA has it).
-  fileprivate func inline(marker: PromptText) -> PromptText {
+  /// The text of the message with `marker` for each medium, on a line of its own where it comes first (as LLaVA has it).
+  fileprivate func inline(marker: (MediaKind) -> PromptText) -> PromptText {
     guard case .parts(let parts) = content else {
       if case .marked(let text) = content { return text }
       return .content(text)
     }
     var line = PromptText()
     for (index, part) in parts.enumerated() {
-      switch part {
-      case .text(let text): line.append(.content(text))
-      case .image:
-        line.append(marker)
-        let isFirst = parts[..<index].allSatisfy { $0 == .image }
+      if case .text(let text) = part { line.append(.content(text)) }
+      if let kind = part.kind {
+        line.append(marker(kind))
+        let isFirst = parts[..<index].allSatisfy { $0.kind != nil }
         if isFirst && index + 1 < parts.count { line.append(.own("\n")) }
-      default: break
       }
     }
     return line
@@ -347,8 +418,8 @@ extension [ChatMessage] {
     switch messages[place].content {
     case .text(let question): messages[place].content = .text(text + question)
     case .parts(var parts):
-      // Behind the images that come first.
-      parts.insert(.text(text), at: parts.firstIndex { $0 != .image } ?? parts.count)
+      // Behind the media that come first.
+      parts.insert(.text(text), at: parts.firstIndex { $0.kind == nil } ?? parts.count)
       messages[place].content = .parts(parts)
     case .marked(let question): messages[place].content = .marked(.content(text) + question)
     case .none: messages[place].content = .text(text)
@@ -358,29 +429,35 @@ extension [ChatMessage] {
   }
 }
 
-extension ImageMarkup {
+extension MediaMarkup {
   /// A piece of what somebody wrote.
   enum Written: Equatable {
     case text(String)
-    /// The marker: an image's place.
-    case image
-    /// The marker behind a backslash, which takes its meaning away.
-    case escaped
+    /// A marker: a place for a medium of its kind.
+    case medium(MediaKind)
+    /// A marker behind a backslash, which takes its meaning away.
+    case escaped(MediaKind)
   }
 
   /// What somebody wrote, cut at the markers.
   static func pieces(of text: String) -> [Written] {
     var pieces: [Written] = []
     var rest = text[...]
-    while let marker = rest.utf8.firstRange(of: Array(publicMarker.utf8)) {
+    while let (kind, marker) = firstMarker(in: rest) {
       let isEscaped = rest[..<marker.lowerBound].utf8.last == UInt8(ascii: "\\")
       let before = isEscaped ? rest.utf8.index(before: marker.lowerBound) : marker.lowerBound
       if before > rest.startIndex { pieces.append(.text(String(rest[..<before]))) }
-      pieces.append(isEscaped ? .escaped : .image)
+      pieces.append(isEscaped ? .escaped(kind) : .medium(kind))
       rest = rest[marker.upperBound...]
     }
     if !rest.isEmpty { pieces.append(.text(String(rest))) }
     return pieces
+  }
+
+  private static func firstMarker(in text: Substring) -> (kind: MediaKind, range: Range<String.Index>)? {
+    MediaKind.allCases.compactMap { kind in
+      text.utf8.firstRange(of: Array(kind.marker.utf8)).map { (kind, $0) }
+    }.min { $0.1.lowerBound < $1.1.lowerBound }
   }
 }
 

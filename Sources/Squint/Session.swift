@@ -15,15 +15,17 @@ public final class Session {
   public private(set) var prompt = Prompt()
   /// The first positions of the conversation that are in the KV cache.
   public private(set) var cachedCount = 0
-  /// What the session has looked at since it was made.
+  /// What the session has encoded since it was made.
   public private(set) var encoded = EncodingStatistics()
   /// Called while a prompt is computed, on the thread that computes it.
   public var onProgress: ((SessionProgress) -> Void)?
 
   let arena: Arena
   let decoder: any Decoder
-  private let engine: Vision.Engine?
-  /// The runs of positions whose rows are in the engine's buffer, and where there.
+  private let engines: [Modality.Engine]
+  /// [capacity, width]: the rows of media on their way to the decoder; nil where the session takes text alone.
+  private let mediaRows: Rows?
+  /// The runs of positions whose rows are in `mediaRows`, and where there.
   private var visible: [(positions: Range<Int>, row: Int)] = []
   /// The position up to which the prompt can be computed with what is visible.
   private var visibleEnd = 0
@@ -47,21 +49,23 @@ public final class Session {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)
     decoder = try model.decoder.decoder(plan.decoder, reader: model.reader, in: arena, compute)
-    if let vision = model.vision, let regions = plan.vision {
-      engine = try Vision.Engine(vision, regions, reader: model.reader, in: arena, compute)
-    } else {
-      engine = nil
+    var engines: [Modality.Engine] = []
+    for engine in plan.media?.engines ?? [] {
+      engines.append(
+        try Modality.Engine(model.modality(engine.kind), engine.regions, reader: model.reader, in: arena, compute))
     }
+    self.engines = engines
+    mediaRows = plan.media.map { [arena] in Rows($0.rows, width: model.decoder.blueprint.width, in: arena) }
     prompt.tokens.reserveCapacity(plan.context)
     // The tables and the tokenizer have been read.
     if plan.isTight { model.file.dropCached(0..<model.file.frontEnd) }
   }
 
-  /// The tokens of the conversation so far; `Prompt.featureToken` where a row of an image stands.
+  /// The tokens of the conversation so far; `Prompt.featureToken` where a row of a medium stands.
   public var tokens: [Int32] { prompt.tokens }
 
   /// What has been read of weights that do not stay in memory, in bytes.
-  public var bytesRead: Int { decoder.stream.bytesRead + (engine?.bytesRead ?? 0) }
+  public var bytesRead: Int { engines.reduce(decoder.stream.bytesRead) { $0 + $1.bytesRead } }
 
   /// The positions that prompt and answer may take together.
   public var context: Int { plan.context }
@@ -83,7 +87,7 @@ public final class Session {
   /// Appends `more` to the conversation; it is computed when an answer is asked for.
   ///
   /// - Throws: `usage` where the context does not hold it, a token is not in the vocabulary, or the session was not planned
-  ///   for its images.
+  ///   for its media.
   public func append(_ more: Prompt) throws(SquintError) {
     try check(more, behind: prompt.count)
     prompt.append(more)
@@ -100,34 +104,37 @@ public final class Session {
     {
       throw SquintError(.usage, "token \(stranger) is not in the vocabulary (0 to \(model.vocabularySize - 1))")
     }
-    for image in more.images { try check(image) }
+    for medium in more.media { try check(medium) }
   }
 
-  /// Checks that the session can look at `image` within its plan.
+  /// Checks that the session can encode `medium` within its plan.
   ///
   /// - Throws: `usage` where it was planned for none, or for smaller ones; `doesNotFit` where decoding it would take more
   ///   than the budget.
-  public func check(_ image: Image) throws(SquintError) {
-    guard let engine, image.rows <= engine.rowCapacity else {
+  public func check(_ medium: Medium) throws(SquintError) {
+    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity else {
       throw SquintError(
         .usage,
-        "\(image.path): the session was not planned for an image of \(grouped(image.rows)) tokens; give it in "
-          + "SessionOptions.vision")
+        "\(medium.path): the session was not planned for an \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens; give it "
+          + "in SessionOptions.media")
     }
-    let needed = plan.byteCount(decoding: image.size)
+    let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
     guard needed <= plan.budget else {
       throw SquintError(
         .doesNotFit,
-        "\(image.path): decoding it takes \(grouped(image.size.decodingBytes)) bytes, which with all else is "
+        "\(medium.path): decoding it takes \(grouped(medium.size.decodingBytes)) bytes, which with all else is "
           + "\(grouped(needed)), and \(grouped(plan.budget)) are "
-          + (plan.options.memory == nil ? "free" : "allowed") + "; make the image smaller")
+          + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.rawValue) smaller")
     }
   }
+
+  /// The rows of media that there is room for at a time.
+  private var mediaCapacity: Int { plan.media?.rowCapacity ?? 0 }
 
   /// Makes the conversation `tokens`, as `replace(with: Prompt)` does it.
   public func replace(with tokens: [Int32]) throws(SquintError) { try replace(with: Prompt(tokens: tokens)) }
 
-  /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again, and an image
+  /// Makes the conversation `prompt`. What it has in common with the conversation so far is not computed again, and a medium
   /// in it not encoded again.
   ///
   /// - Throws: as `append`; then the conversation is as it was.
@@ -147,83 +154,87 @@ public final class Session {
     visibleEnd = 0
   }
 
-  // MARK: Looking
+  // MARK: Media
 
-  /// Encodes the images whose rows are needed next, as many as the buffer holds.
+  /// Encodes the media whose rows are needed next, as many as the buffer holds.
   ///
-  /// All are decoded before the first is encoded, so that one that is broken is found at once.
+  /// All are decoded before the first is encoded, so that one that is broken is found at once. Those of one kind are encoded one
+  /// after the other, so that each encoder's weights come once.
   ///
   /// - Returns: the position up to which the prompt can be computed; nil where it was cancelled.
   func encodePendingMedia() throws(SquintError) -> Int? {
     if cachedCount < visibleEnd { return visibleEnd }
     guard prompt.spans.last.map({ $0.end > cachedCount }) == true else { return prompt.count }
-    guard let engine else { preconditionFailure("append checks that there is an encoder") }
-    // In a session that gives the encoder the cache's memory, the cache is lost, and everything is computed again.
+    guard let mediaRows else { preconditionFailure("append checks that there is an encoder") }
+    // In a session that gives the encoders the cache's memory, the cache is lost, and everything is computed again.
     if !plan.keepsCacheWhileEncoding { cachedCount = decoder.cutBack(to: 0) }
-    // Nothing is visible until all of it is: this may be cancelled, or an image be broken.
+    // Nothing is visible until all of it is: this may be cancelled, or a medium be broken.
     visible = []
     visibleEnd = 0
     var runs: [(positions: Range<Int>, row: Int)] = []
     var end = prompt.count
-    var images: [(image: Image, row: Int)] = []
+    var media: [(medium: Medium, row: Int)] = []
     var used = 0
     for span in prompt.spans where span.end > cachedCount {
-      // The rows of an image follow each other; the same image again begins with a row that was there.
-      let continues = images.last.map { $0.image === span.image } == true && span.rows.lowerBound > 0
+      // The rows of a medium follow each other; the same medium again begins with a row that was there.
+      let continues = media.last.map { $0.medium === span.medium } == true && span.rows.lowerBound > 0
       if !continues {
-        guard used + span.image.rows <= engine.rowCapacity else {
+        guard used + span.medium.rows <= mediaCapacity else {
           end = span.position
           break
         }
-        images.append((span.image, used))
-        used += span.image.rows
+        media.append((span.medium, used))
+        used += span.medium.rows
       }
-      runs.append((span.position..<span.end, images[images.count - 1].row + span.rows.lowerBound))
+      runs.append((span.position..<span.end, media[media.count - 1].row + span.rows.lowerBound))
     }
-    guard !images.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
+    guard !media.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
       throw SquintError(
         .usage,
-        "the session was planned for images of \(grouped(engine.rowCapacity)) tokens in all, and the prompt has more; give "
-          + "them in SessionOptions.vision")
+        "the session was planned for media of \(grouped(mediaCapacity)) tokens in all, and the prompt has more; give them in "
+          + "SessionOptions.media")
     }
 
     let clock = ContinuousClock()
     let start = clock.now
     if plan.weights.takesTurns { decoder.stream.evict(uncached: true) } else { decoder.stream.pause() }
-    defer { evict(engine) }
-    model.file.advise(model.file.range(ofModule: Vision.modules.projector), .soon)
-    let count = images.reduce(0) { $0 + $1.image.size.layout.count }
-    // Also where this is cancelled, or one is broken: their pixels are in the plan of this phase alone.
-    defer { for (image, _) in images { image.forget() } }
-    for (index, (image, _)) in images.enumerated() {
-      let tiles = try image.tiles(while: {
-        onProgress?(.decode(image: index, of: images.count))
+    var waiting = engines.filter { engine in media.contains { $0.medium.kind == engine.modality.kind } }
+    defer { for engine in waiting { evict(engine) } }
+    for engine in waiting { model.file.advise(model.file.range(ofModule: engine.modality.kind.projectorModule), .soon) }
+    // Also where this is cancelled, or one is broken: their units are in the plan of this phase alone.
+    defer { for (medium, _) in media { medium.forget() } }
+    for (index, (medium, _)) in media.enumerated() {
+      let units = try medium.units(while: {
+        onProgress?(.decode(medium.kind, index, of: media.count))
         return !isCancelled
       })
-      guard tiles != nil else { return nil }
+      guard units != nil else { return nil }
     }
     let decoded = clock.now
+    let count = media.reduce(0) { $0 + $1.medium.size.units }
     var done = 0
-    for (image, row) in images {
-      let tiles = try image.tiles()
-      for first in stride(from: 0, to: tiles.layout.count, by: engine.tilesAtATime) {
-        let some = first..<min(first + engine.tilesAtATime, tiles.layout.count)
+    while let engine = waiting.first {
+      for (medium, row) in media where medium.kind == engine.modality.kind {
+        guard let units = try medium.units(while: { true }) else { preconditionFailure("nobody cancelled it") }
+        var next = row
         let isFinished = try engine.encode(
-          tiles, tiles: some,
-          while: {
-            onProgress?(.encode(tile: done, of: count))
+          units,
+          while: { unit in
+            onProgress?(.encode(medium.kind, unit: done + unit, of: count))
             return !isCancelled
           }
-        ) { (tile, features) throws(SquintError) in
-          try engine.project(features, tiles.layout, first: row + tile * image.size.rowsPerTile)
+        ) { (_, shape, features) throws(SquintError) in
+          next += try engine.project(features, of: shape, into: mediaRows.from(next))
         }
         guard isFinished else { return nil }
-        done += some.count
+        medium.forget()
+        done += medium.size.units
       }
-      image.forget()
+      evict(engine)
+      waiting.removeFirst()
     }
-    encoded.images += images.count
-    encoded.tiles += count
+    encoded.media += media.count
+    encoded.units += count
     encoded.decodingSeconds += (decoded - start) / .seconds(1)
     encoded.encodingSeconds += (clock.now - decoded) / .seconds(1)
     visible = runs
@@ -231,10 +242,10 @@ public final class Session {
     return end
   }
 
-  /// What only the encoder needs leaves memory before the decoder's weights come.
-  private func evict(_ engine: Vision.Engine) {
+  /// What only this encoder needs leaves memory before the weights of what comes next.
+  private func evict(_ engine: Modality.Engine) {
     engine.evict(uncached: plan.isTight)
-    let projector = model.file.range(ofModule: Vision.modules.projector)
+    let projector = model.file.range(ofModule: engine.modality.kind.projectorModule)
     model.file.advise(projector, .done)
     if plan.isTight { model.file.dropCached(projector) }
     arena.release(keeping: [.prefill, .decode])
@@ -247,10 +258,10 @@ public final class Session {
     decoder.place(row, at: prompt.rotaryPosition(position))
     let token = prompt.tokens[position]
     guard token == Prompt.featureToken else { return try decoder.embed(Int(token), row: row) }
-    guard let engine, let run = visible.first(where: { $0.positions.contains(position) }) else {
+    guard let mediaRows, let run = visible.first(where: { $0.positions.contains(position) }) else {
       preconditionFailure("encodePendingMedia() made the rows of every position that is computed")
     }
-    decoder.x[row].update(from: engine.rows[run.row + position - run.positions.lowerBound], count: decoder.x.width)
+    decoder.x[row].update(from: mediaRows[run.row + position - run.positions.lowerBound], count: decoder.x.width)
   }
 
   // MARK: Computing
@@ -352,27 +363,28 @@ public final class Session {
 
 /// How far a prompt is.
 public enum SessionProgress: Sendable {
-  /// Image `image` of so many, counted from 0, is being decoded.
-  case decode(image: Int, of: Int)
-  /// Tile `tile` of so many, counted from 0, is being encoded.
-  case encode(tile: Int, of: Int)
+  /// A medium of so many, counted from 0, is being decoded.
+  case decode(MediaKind, Int, of: Int)
+  /// Unit `unit` of so many in all media, counted from 0, is being encoded.
+  case encode(MediaKind, unit: Int, of: Int)
   /// The prompt from `position` on is being computed.
   case prefill(position: Int, of: Int)
 }
 
-/// What looking at images took.
+/// What encoding media took.
 public struct EncodingStatistics: Equatable, Sendable {
-  public var images = 0
-  public var tiles = 0
-  /// From the files to tiles.
+  public var media = 0
+  /// Tiles of images, and what else is encoded by itself.
+  public var units = 0
+  /// From the files to units.
   public var decodingSeconds = 0.0
-  /// From tiles to rows of the decoder.
+  /// From units to rows of the decoder.
   public var encodingSeconds = 0.0
 
-  /// What was looked at since `earlier`.
+  /// What was encoded since `earlier`.
   public func since(_ earlier: EncodingStatistics) -> EncodingStatistics {
     EncodingStatistics(
-      images: images - earlier.images, tiles: tiles - earlier.tiles,
+      media: media - earlier.media, units: units - earlier.units,
       decodingSeconds: decodingSeconds - earlier.decodingSeconds,
       encodingSeconds: encodingSeconds - earlier.encodingSeconds)
   }

@@ -18,30 +18,30 @@ public struct SessionOptions: Equatable, Sendable {
   public var memory: Int?
   /// The rows of the prompt that are computed together, at most.
   public var chunk: Int
-  /// The images that the session is to look at.
-  public var vision: VisionUse
-  /// The tiles that an image may have at most; nil: as many as the model takes.
+  /// The media that the session is to encode.
+  public var media: MediaUse
+  /// The units, such as tiles, that a medium may have at most; nil: as many as the model takes.
   public var maximumTiles: Int?
   /// The tokens of the prompt, and those that the answer may have, where they are known: the context is not made shorter.
   public var prompt: Int?
   public var answer: Int?
-  /// Whether, where the budget does not hold it, the context may be shorter, the cache smaller, and images may have fewer tiles
+  /// Whether, where the budget does not hold it, the context may be shorter, the cache smaller, and media may have fewer units
   /// than these options say.
   public var fits: Bool
 
-  /// When a session looks at images.
-  public enum VisionUse: Equatable, Sendable {
-    /// Never: the encoder takes no memory, and is not read.
+  /// When a session encodes media.
+  public enum MediaUse: Equatable, Sendable {
+    /// Never: encoders take no memory, and are not read.
     case none
-    /// At these, all before the first answer: the encoder works in the memory that the cache takes afterwards.
-    case once([ImageSize])
-    /// At any time, one after the other, also at the largest that the model (and `maximumTiles`) takes.
+    /// These, all before the first answer: encoders work in the memory that the cache takes afterwards.
+    case once([MediumSize])
+    /// At any time, one after the other, also the largest that the model (and `maximumTiles`) takes.
     case always
   }
 
   public init(
     context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
-    chunk: Int = 256, vision: VisionUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
+    chunk: Int = 256, media: MediaUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
     fits: Bool = false
   ) {
     self.context = context
@@ -50,7 +50,7 @@ public struct SessionOptions: Equatable, Sendable {
     self.beams = beams
     self.memory = memory
     self.chunk = chunk
-    self.vision = vision
+    self.media = media
     self.maximumTiles = maximumTiles
     self.prompt = prompt
     self.answer = answer
@@ -65,14 +65,47 @@ public struct SessionOptions: Equatable, Sendable {
 public struct SessionPlan: Sendable {
   /// Something that takes memory in some phases.
   public struct Item: Equatable, Sendable {
-    public let name: String
+    public enum Name: Hashable, Sendable {
+      /// The program itself.
+      case process
+      /// The stacks of its threads.
+      case threads
+      case tokenizer
+      /// What opening the file takes beside what stays.
+      case opening
+      /// Media that came through pipes.
+      case pipedMedia
+      /// Media while they are decoded, and their units.
+      case decodingMedia
+      case encoder(MediaKind)
+      case projector(MediaKind)
+      case decoder
+      /// The buffers that have been written.
+      case arena
+    }
+
+    public let name: Name
     public let byteCount: Int
   }
 
   /// What is held in memory in one phase.
   public struct Phase: Equatable, Sendable {
-    public let name: String
+    /// In the order in which they run; there is one `encode` for each kind of media.
+    public enum Name: String, CaseIterable, Sendable {
+      case load, encode, prefill, decode
+    }
+
+    public let name: Name
+    /// What is encoded in it.
+    public let media: MediaKind?
     public let items: [Item]
+
+    init(_ name: Name, _ media: MediaKind? = nil, items: [Item]) {
+      self.name = name
+      self.media = media
+      self.items = items
+    }
+
     public var byteCount: Int { items.reduce(0) { $0 + $1.byteCount } }
   }
 
@@ -86,8 +119,8 @@ public struct SessionPlan: Sendable {
 
   let weights: Weights
   let decoder: any DecoderRegions
-  /// nil where the session never looks at an image.
-  let vision: Vision.Regions?
+  /// nil where the session never encodes a medium.
+  let media: MediaRegions?
   let sampler: Sampler.Regions
   let beams: BeamSearch.Regions?
 
@@ -96,17 +129,17 @@ public struct SessionPlan: Sendable {
 
   var fits: Bool { peak <= budget }
 
-  /// What encoding an image of `size` holds, in bytes.
-  func byteCount(decoding size: ImageSize) -> Int {
-    guard let encode = phases.first(where: { $0.name == "encode" }) else { return 0 }
-    let planned = encode.items.first { $0.name == "pictures" }?.byteCount ?? 0
-    // A session for images at any time has no place for what came through a pipe.
-    let held = options.vision == .always ? size.heldBytes : 0
+  /// What encoding a medium of `size` holds, in bytes.
+  func byteCount(decoding size: MediumSize, by kind: MediaKind) -> Int {
+    guard let encode = phases.first(where: { $0.media == kind }) else { return 0 }
+    let planned = encode.items.first { $0.name == .decodingMedia }?.byteCount ?? 0
+    // A session for media at any time has no place for what came through a pipe.
+    let held = options.media == .always ? size.heldBytes : 0
     return encode.byteCount + max(size.decodingBytes - planned, 0) + held
   }
 
-  /// Whether the KV cache has memory of its own while images are encoded.
-  var keepsCacheWhileEncoding: Bool { options.vision == .always }
+  /// Whether the KV cache has memory of its own while media are encoded.
+  var keepsCacheWhileEncoding: Bool { options.media == .always }
 
   /// Plans a session with `model`.
   ///
@@ -150,12 +183,24 @@ extension SessionPlan {
     var decoder: Residency
     /// The rows of a prompt that go through the decoder's layers together.
     var rows: Int
-    /// nil where there is no encoder.
-    var encoder: Residency?
-    /// The tiles that go through the encoder's layers together.
-    var tiles = 1
-    /// Whether the decoder's weights leave memory while images are encoded in the midst of a conversation.
+    /// Of each kind of media that is encoded.
+    var encoders: [Encoder] = []
+    /// Whether the decoder's weights leave memory while media are encoded in the midst of a conversation.
     var takesTurns = false
+
+    struct Encoder: Sendable {
+      let kind: MediaKind
+      var residency: Residency
+      /// The units that go through the encoder's layers together.
+      var units = 1
+    }
+  }
+
+  /// The buffers between units and the rows that the decoder takes.
+  struct MediaRegions: Sendable {
+    var engines: [(kind: MediaKind, regions: Modality.Regions)]
+    let rows: Region<Float>
+    let rowCapacity: Int
   }
 
   /// The rows of a prompt that go through the decoder's layers together.
@@ -164,16 +209,24 @@ extension SessionPlan {
   /// The weights that are read from the file for each token of an answer, in bytes.
   public var bytesReadPerToken: Int { weights.decoder.streamedBytes }
 
-  /// The weights that are read from the file to look at the images, beside those that stay, in bytes.
+  /// The weights that are read from the file to encode the media, beside those that stay, in bytes.
   public var bytesReadToEncode: Int {
-    guard let encoder = weights.encoder, case .once(let sizes) = options.vision else { return 0 }
-    return sizes.reduce(0) { $0 + ($1.layout.count + weights.tiles - 1) / weights.tiles } * encoder.streamedBytes
+    guard case .once(let sizes) = options.media else { return 0 }
+    return weights.encoders.reduce(0) { bytes, encoder in
+      let own = sizes.filter { $0.kind == encoder.kind }
+      return bytes + own.reduce(0) { $0 + $1.cost.layout.passes(of: encoder.units) } * encoder.residency.streamedBytes
+    }
   }
 
   /// Whether the budget is too small for all modules at a time: then one that is not needed any more leaves the page cache, too.
   var isTight: Bool {
     let modules = phases.map { phase in
-      phase.items.filter { $0.name == "decoder" || $0.name.hasPrefix("encoder") }.reduce(0) { $0 + $1.byteCount }
+      phase.items.reduce(0) { bytes, item in
+        switch item.name {
+        case .decoder, .encoder: bytes + item.byteCount
+        default: bytes
+        }
+      }
     }
     return peak + (modules.max() ?? 0) > budget || bytesReadPerToken > 0
   }
@@ -185,11 +238,11 @@ extension SessionPlan {
     self.options = options
     self.context = context
     self.weights = weights
-    let (machine, images) = (conditions.machine, conditions.images)
+    let (machine, media) = (conditions.machine, conditions.media)
     budget = conditions.budget
     threads = options.threads ?? machine.processors
     let vocabulary = model.vocabularySize
-    let isAlways = options.vision == .always
+    let isAlways = options.media == .always
     var arena = ArenaPlan()
     decoder = try model.decoder.reserve(
       weights.decoder,
@@ -198,12 +251,18 @@ extension SessionPlan {
         chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
         keepsStateWhileEncoding: isAlways),
       in: &arena)
-    if let vision = model.vision, let images, let residency = weights.encoder {
-      self.vision = try Vision.Regions(
-        vision, residency, layouts: images.layouts, tiles: weights.tiles, rowCapacity: images.rows,
-        threads: threads, in: &arena)
+    if let media {
+      var engines: [(kind: MediaKind, regions: Modality.Regions)] = []
+      for (use, encoder) in zip(media.uses, weights.encoders) {
+        let regions = try Modality.Regions(
+          use.modality, encoder.residency, layouts: use.layouts, units: encoder.units, threads: threads, in: &arena)
+        engines.append((use.modality.kind, regions))
+      }
+      let rows: Region<Float> = try arena.reserve(
+        "projected rows", count: media.rows * model.decoder.blueprint.width, phases: [.encode, .prefill])
+      self.media = MediaRegions(engines: engines, rows: rows, rowCapacity: media.rows)
     } else {
-      vision = nil
+      self.media = nil
     }
     sampler = try Sampler.Regions(vocabulary: vocabulary, in: &arena)
     beams =
@@ -211,42 +270,43 @@ extension SessionPlan {
       ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: vocabulary, in: &arena) : nil
     self.arena = arena
 
-    let readers = [weights.decoder, weights.encoder].reduce(0) { $0 + ($1?.streamsNothing == false ? 1 : 0) }
+    let readers = ([weights.decoder] + weights.encoders.map(\.residency)).count { !$0.streamsNothing }
     let process =
       [
         // The process holds the tokenizer already.
         Item(
-          name: "process", byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
-        Item(name: "threads", byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
-        Item(name: "tokenizer", byteCount: model.tokenizerBytes),
-      ] + (images.map { $0.heldBytes > 0 ? [Item(name: "piped pictures", byteCount: $0.heldBytes)] : [] } ?? [])
-    func module(_ name: String, _ residency: Residency?) -> Item? {
-      guard let module = model.file.module(name) else { return nil }
-      // Of an embedding that is not the head single rows are read.
-      let hasHead = name == "decoder" && model.file.tensor("decoder.head") != nil
-      let unused = hasHead ? model.file.tensor("decoder.embedding")?.range.count ?? 0 : 0
-      return Item(
-        name: name, byteCount: residency?.byteCount(of: module.range, unused: unused) ?? module.range.count)
-    }
-    let seeing = [
-      module(Vision.modules.encoder, weights.encoder), module(Vision.modules.projector, nil),
-      Item(name: "pictures", byteCount: images?.decodingBytes ?? 0),
-    ].compactMap(\.self)
-    let answering = [module("decoder", weights.decoder)].compactMap(\.self)
+          name: .process, byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
+        Item(name: .threads, byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
+        Item(name: .tokenizer, byteCount: model.tokenizerBytes),
+      ] + (media.map { $0.heldBytes > 0 ? [Item(name: .pipedMedia, byteCount: $0.heldBytes)] : [] } ?? [])
+    // Of an embedding that is not the head single rows are read.
+    let unused =
+      model.file.tensor("decoder.head") == nil ? 0 : model.file.tensor("decoder.embedding")?.range.count ?? 0
+    let answering = [
+      Item(
+        name: .decoder, byteCount: weights.decoder.byteCount(of: model.file.range(ofModule: "decoder"), unused: unused))
+    ]
     // The arena's pages stay once they are written; what only the encoder needs is given back when it is done.
-    func buffers(_ written: Phases) -> [Item] { [Item(name: "arena", byteCount: arena.byteCount(writtenIn: written))] }
-    let opening = Item(name: "opening", byteCount: model.openingBytes)
-    var phases = [Phase(name: "load", items: process + [opening])]
-    if vision != nil {
+    func buffers(_ written: Phases) -> [Item] { [Item(name: .arena, byteCount: arena.byteCount(writtenIn: written))] }
+    let opening = Item(name: .opening, byteCount: model.openingBytes)
+    var phases = [Phase(.load, items: process + [opening])]
+    for encoder in weights.encoders {
+      let (kind, file) = (encoder.kind, model.file)
+      let encoding = [
+        Item(
+          name: .encoder(kind), byteCount: encoder.residency.byteCount(of: file.range(ofModule: kind.encoderModule))),
+        Item(name: .projector(kind), byteCount: file.range(ofModule: kind.projectorModule).count),
+        Item(name: .decodingMedia, byteCount: media?.decodingBytes ?? 0),
+      ]
       phases.append(
         Phase(
-          name: "encode",
-          items: process + seeing + (isAlways && !weights.takesTurns ? answering : [])
+          .encode, kind,
+          items: process + encoding + (isAlways && !weights.takesTurns ? answering : [])
             + buffers(isAlways ? [.encode, .prefill, .decode] : .encode)))
     }
     phases.append(
-      Phase(name: "prefill", items: process + answering + buffers(isAlways ? [.prefill, .decode] : .prefill)))
-    phases.append(Phase(name: "decode", items: process + answering + buffers([.prefill, .decode])))
+      Phase(.prefill, items: process + answering + buffers(isAlways ? [.prefill, .decode] : .prefill)))
+    phases.append(Phase(.decode, items: process + answering + buffers([.prefill, .decode])))
     self.phases = phases
   }
 }

@@ -25,7 +25,7 @@ struct Ask: ParsableCommand {
 
   @Argument(
     help: """
-      The question. Default: what stdin has; with an image, and nothing there, "\(Ask.usualQuestion)"
+      The question. Default: what stdin has; with an image, and nothing there, "\(MediaSyntax.of(.image).usualQuestion)"
       """)
   var prompt: String?
 
@@ -60,20 +60,21 @@ struct Ask: ParsableCommand {
     let arguments = arguments
     let model = try Model(open(arguments.model, isAlone: arguments.question == nil))
     let asked = Question(
-      argument: arguments.question, usual: media.image.isEmpty || raw ? nil : Self.usualQuestion,
-      isImageOnStandardInput: media.isOnStandardInput)
+      argument: arguments.question,
+      usual: raw ? nil : media.files.first.map { MediaSyntax.of($0.kind).usualQuestion },
+      mediumOnStandardInput: media.onStandardInput)
     let question = try asked.text()
-    let images = try machine.images(media, for: model)
+    let media = try machine.media(media, for: model)
     let prompt =
       raw
-      ? try model.prompt(text: question, images: images)
+      ? try model.prompt(text: question, media: media)
       : try prompting.prompt(
-        prompting.beginning + [ChatMessage(role: "user", question, images: images.count)], images, for: model)
+        prompting.beginning + [ChatMessage(role: "user", question, media: media)], media, for: model)
     for note in prompt.notes { Terminal.report(note) }
     let plan = try SessionPlan(
       model,
       machine.session(
-        beams: generation.beams, vision: .init(images), prompt: prompt.count, answer: generation.maxTokens))
+        beams: generation.beams, media: .init(media), prompt: prompt.count, answer: generation.maxTokens))
     machine.report(plan, for: model)
     let session = try Session(model, plan, cancellation: Interrupt.cancellation)
     try session.append(prompt)
@@ -111,14 +112,11 @@ struct Ask: ParsableCommand {
       Terminal.report("the context of \(grouped(session.context)) tokens is full; a larger --context takes more")
     }
     if stats { Terminal.note(statistics.line) }
-    if !media.isOnStandardInput { StandardInput.noteLateText() }
+    if self.media.onStandardInput == nil { StandardInput.noteLateText() }
     if answer.finishReason == .cancelled { throw ExitCode(Interrupt.exitCode) }
   }
 
   // MARK: The question
-
-  /// What is asked about images where nothing else is.
-  static let usualQuestion = "What is in this picture?"
 
   /// One argument alone is the model where it is meant as a file, and else the question.
   private var arguments: (model: String?, question: String?) {
@@ -127,14 +125,14 @@ struct Ask: ParsableCommand {
   }
 
   /// Whether `argument` names a file, perhaps one that does not exist: a mistyped model must not become a question, and a
-  /// image is not one either.
+  /// medium is not one either.
   private static func isMeantAsFile(_ argument: String) -> Bool {
     let name = argument.lowercased()
     guard argument != "-" else { return false }
     return argument == BuiltInModel.name || access(argument, F_OK) == 0
       || ["/", "./", "../"].contains { name.hasPrefix($0) }
       || [".squint", ".squint.zst", ".gguf"].contains { name.hasSuffix($0) }
-      || ImageFormat.extensions.contains { name.hasSuffix("." + $0) }
+      || MediaSyntax.all.flatMap(\.extensions).contains { name.hasSuffix("." + $0) }
   }
 
   private func open(_ model: String?, isAlone: Bool) throws(SquintError) -> ModelFile {

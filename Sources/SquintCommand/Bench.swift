@@ -59,7 +59,8 @@ struct Bench: ParsableCommand {
     }
 
     enum CodingKeys: String, CodingKey {
-      case model, isa, threads, image
+      case model, isa, threads
+      case image = "picture"
       case promptTokens = "prompt_tokens"
       case generatedTokens = "generated_tokens"
       case prefillTokensPerSecond = "prefill_tokens_per_second"
@@ -84,7 +85,7 @@ struct Bench: ParsableCommand {
     let image = try image.map { try model.image($0, maximumTiles: machine.maxTiles) }
     options.prompt = promptTokens
     options.context = options.context ?? max(promptTokens + generatedTokens, image?.rows ?? 0)
-    options.vision = .init(image.map { [$0] } ?? [])
+    options.media = .init(image.map { [$0] } ?? [])
     let plan = try SessionPlan(model, options)
     machine.report(plan)
     let session = try Session(model, plan)
@@ -120,7 +121,7 @@ struct Bench: ParsableCommand {
       image: try image.map { image in
         let encode = median(looking.map(\.encodingSeconds))
         return Output.Image(
-          tiles: image.size.layout.count, tokens: image.rows,
+          tiles: image.size.units, tokens: image.rows,
           decodeMilliseconds: 1000 * median(looking.map(\.decodingSeconds)), encodeMilliseconds: 1000 * encode,
           encodeShareOfInt8Rate: Double(try model.operations(for: image)) / encode / roofline.int8OperationsPerSecond)
       })

@@ -8,7 +8,7 @@ struct Chat: ParsableCommand {
     discussion: Chat.help)
 
   static let help = """
-    /image FILE   show an image with the next question
+    \(MediaSyntax.all.map { "\($0.command) FILE".padded(to: 14) + $0.help + "\n" }.joined())\
     /reset        forget the conversation; so does /clear
     /save FILE    write the conversation to FILE
     /load FILE    go on with a conversation that was saved
@@ -30,17 +30,17 @@ struct Chat: ParsableCommand {
 
   func run() throws {
     let cancellation = Interrupt.cancellation
-    guard !media.isOnStandardInput else { throw Self.noImageOnStandardInput }
+    if let kind = media.onStandardInput { throw Self.notOnStandardInput(kind) }
     let model = try Model(model.open(memory: machine.compute.memory))
     let plan = try SessionPlan(
-      model, machine.session(beams: generation.beams, vision: model.acceptsImages ? .always : .none))
+      model, machine.session(beams: generation.beams, media: model.acceptsMedia ? .always : .none))
     machine.report(plan, for: model)
     let tiles = plan.options.maximumTiles
-    let images = try model.images(media.image, maximumTiles: tiles)
+    let media = try model.media(media.files, maximumUnits: tiles)
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, prompting: prompting, options: options)
-    for image in images { try conversation.show(image) }
+    for medium in media { try conversation.show(medium) }
     let isTalking = isatty(STDIN_FILENO) == 1
     if isTalking { Terminal.note("\(printable(model.name)): /help for help, Ctrl-D to end") }
     var wasInterrupted = false
@@ -76,29 +76,36 @@ struct Chat: ParsableCommand {
       case "/help": Terminal.note(Chat.help)
       case "/reset", "/clear": conversation.reset()
       case "/stats": Terminal.note(conversation.statistics?.line ?? "no answer yet")
-      case "/image" where words.count == 2:
-        report { () throws(SquintError) in
-          guard words[1] != "-" else { throw Self.noImageOnStandardInput }
-          try conversation.show(model.image(Self.file(words[1]), maximumTiles: tiles))
-        }
       case "/save" where words.count == 2:
         report { () throws(SquintError) in try conversation.save(to: Self.file(words[1])) }
       case "/load" where words.count == 2:
         report { () throws(SquintError) in
-          try conversation.load(from: Self.file(words[1])) { (path) throws(SquintError) in
-            try model.image(path, maximumTiles: tiles)
+          try conversation.load(from: Self.file(words[1])) { (kind, path) throws(SquintError) in
+            try model.medium(kind, path, maximumUnits: tiles)
           }
         }
-      case "/image", "/save", "/load":
-        Terminal.report(SquintError(.usage, "\(word) needs the name of a file"))
+      case "/save", "/load": Terminal.report(Self.needsFile(word))
       default:
-        Terminal.report(SquintError(.usage, "there is no \(word); /help lists what there is"))
+        guard let syntax = MediaSyntax.all.first(where: { $0.command == word }) else {
+          Terminal.report(SquintError(.usage, "there is no \(word); /help lists what there is"))
+          continue
+        }
+        report { () throws(SquintError) in
+          guard words.count == 2 else { throw Self.needsFile(word) }
+          guard words[1] != "-" else { throw Self.notOnStandardInput(syntax.kind) }
+          try conversation.show(model.medium(syntax.kind, Self.file(words[1]), maximumUnits: tiles))
+        }
       }
     }
   }
 
-  private static let noImageOnStandardInput = SquintError(
-    .usage, "stdin is the conversation, and cannot be an image; give the file of one")
+  private static func notOnStandardInput(_ kind: MediaKind) -> SquintError {
+    SquintError(.usage, "stdin is the conversation, and cannot be an \(kind.rawValue); give the file of one")
+  }
+
+  private static func needsFile(_ command: String) -> SquintError {
+    SquintError(.usage, "\(command) needs the name of a file")
+  }
 
   /// In a conversation an error is told, and the conversation goes on.
   ///
@@ -161,6 +168,11 @@ struct Chat: ParsableCommand {
   }
 }
 
+extension String {
+  /// With spaces behind it, `width` characters wide.
+  fileprivate func padded(to width: Int) -> String { self + String(repeating: " ", count: max(width - count, 0)) }
+}
+
 extension StringProtocol {
   /// Without the white space around it.
   fileprivate var trimmed: String {
@@ -174,10 +186,10 @@ private struct Conversation {
   let prompting: PromptOptions
   let options: GenerationOptions
   private var messages: [ChatMessage] = []
-  /// The images of the messages, in order.
-  private var images: [Image] = []
+  /// The media of the messages, in order.
+  private var media: [Medium] = []
   /// Those that come with the next question.
-  private var waiting: [Image] = []
+  private var waiting: [Medium] = []
   private(set) var statistics: Statistics?
   /// What has been said about prompts and answers.
   private var notes: Set<String> = []
@@ -191,27 +203,27 @@ private struct Conversation {
 
   mutating func reset() {
     messages = prompting.beginning
-    images = []
+    media = []
     waiting = []
     notes = []
     session.truncate(to: 0)
   }
 
-  /// Shows `image` with the next question.
-  mutating func show(_ image: Image) throws(SquintError) {
-    try session.check(image)
-    waiting.append(image)
+  /// Shows `medium` with the next question.
+  mutating func show(_ medium: Medium) throws(SquintError) {
+    try session.check(medium)
+    waiting.append(medium)
   }
 
-  /// Streams the answer to `question`. A question that fails leaves no trace, and takes its images with it.
+  /// Streams the answer to `question`. A question that fails leaves no trace, and takes its media with it.
   mutating func ask(_ question: String) throws(SquintError) {
-    let before = (messages, images)
+    let before = (messages, media)
     let shown = waiting
     waiting = []
     do throws(SquintError) {
-      messages.append(try ChatMessage(role: "user", question, images: shown.count))
-      images += shown
-      let prompt = try prompting.prompt(messages, images, for: session.model)
+      messages.append(try ChatMessage(role: "user", question, media: shown))
+      media += shown
+      let prompt = try prompting.prompt(messages, media, for: session.model)
       for note in prompt.notes { noteOnce(note) }
       guard prompt.count < session.context else {
         throw SquintError(
@@ -239,7 +251,7 @@ private struct Conversation {
             + "holds more")
       }
     } catch {
-      (messages, images) = before
+      (messages, media) = before
       guard !shown.isEmpty else { throw error }
       let names = shown.map(\.path).joined(separator: ", ")
       throw SquintError(error.kind, "\(error.message); not shown any more: \(names)")
@@ -251,21 +263,21 @@ private struct Conversation {
   }
 
   func save(to path: String) throws(SquintError) {
-    try writeFile(path, SavedConversation(messages, images: images.map(\.path)).text)
+    try writeFile(path, SavedConversation(messages, media: media.map { ($0.kind, $0.path) }).text)
   }
 
-  /// Goes on with the conversation in the file `path`, whose images `open` opens. Where that fails, this one stays.
+  /// Goes on with the conversation in the file `path`, whose media `open` opens. Where that fails, this one stays.
   mutating func load(
-    from path: String, open: (String) throws(SquintError) -> Image
+    from path: String, open: (MediaKind, String) throws(SquintError) -> Medium
   ) throws(SquintError) {
     let saved = try SavedConversation(readFile(path), path: path)
-    var images: [Image] = []
-    for name in saved.images {
-      let image = try open(name)
-      try session.check(image)
-      images.append(image)
+    var media: [Medium] = []
+    for file in saved.media {
+      let medium = try open(file.kind, file.path)
+      try session.check(medium)
+      media.append(medium)
     }
     reset()
-    (messages, self.images) = (saved.messages, images)
+    (messages, self.media) = (saved.messages, media)
   }
 }

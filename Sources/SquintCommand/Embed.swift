@@ -31,15 +31,17 @@ struct Embed: ParsableCommand {
   @OptionGroup var compute: ComputeOptions
 
   func run() throws {
-    guard media.image.count == 1 else {
-      throw SquintError(.usage, "give one image: --image FILE (there are \(media.image.count))")
+    let files = media.files
+    guard files.count == 1 else {
+      let syntaxes = MediaSyntax.all.map { "--\($0.option) FILE" }.joined(separator: " or ")
+      throw SquintError(.usage, "give one image: \(syntaxes) (there are \(files.count))")
     }
     let embedder = try Embedder(
-      model.open(memory: compute.memory), stage: stage, side: size, threads: compute.threads,
+      model.open(memory: compute.memory), files[0].kind, stage: stage, side: size, threads: compute.threads,
       memory: compute.memory?.bytes)
     let progress = Progress()
     var file: OutputFile?
-    try embedder.embed(media.image[0]) { (shape) throws(SquintError) in
+    try embedder.embed(files[0].path) { (shape) throws(SquintError) in
       // Not before: an image that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))

@@ -56,17 +56,18 @@ struct MachineOptions: ParsableArguments {
   var fit = false
 
   func session(
-    beams: Int = 1, vision: SessionOptions.VisionUse = .none, prompt: Int? = nil, answer: Int? = nil
+    beams: Int = 1, media: SessionOptions.MediaUse = .none, prompt: Int? = nil, answer: Int? = nil
   ) -> SessionOptions {
     SessionOptions(
       context: context, kvType: kv, threads: compute.threads, beams: beams, memory: compute.memory?.bytes,
-      vision: vision, maximumTiles: maxTiles, prompt: prompt, answer: answer, fits: fit)
+      media: media, maximumTiles: maxTiles, prompt: prompt, answer: answer, fits: fit)
   }
 
-  /// The images that `media` names.
-  func images(_ media: MediaOptions, for model: Model) throws(SquintError) -> [Image] {
-    if fit, !media.image.isEmpty { return try model.images(media.image, fitting: session()) }
-    return try model.images(media.image, maximumTiles: maxTiles)
+  /// The media that `options` name.
+  func media(_ options: MediaOptions, for model: Model) throws(SquintError) -> [Medium] {
+    let files = options.files
+    if fit, !files.isEmpty { return try model.media(files, fitting: session()) }
+    return try model.media(files, maximumUnits: maxTiles)
   }
 
   /// Says what `--fit` chose.
@@ -85,24 +86,6 @@ struct MachineOptions: ParsableArguments {
   }
 }
 
-/// What the model is to look at.
-struct MediaOptions: ParsableArguments {
-  @Option(
-    help: .init(
-      """
-      An image (\(ImageFormat.list)), or - for one on stdin. Repeatable; it stands where the prompt has <image>, or comes first.
-      """, valueName: "file"), completion: .file(extensions: ImageFormat.extensions))
-  var image: [String] = []
-
-  /// Whether one of them comes on stdin.
-  var isOnStandardInput: Bool { image.contains { ImageFile.isStandardInput($0) } }
-}
-
-extension SessionOptions.VisionUse {
-  /// For one answer about `images`.
-  init(_ images: [Image]) { self = images.isEmpty ? .none : .once(images.map(\.size)) }
-}
-
 /// How what people say becomes a prompt.
 struct PromptOptions: ParsableArguments {
   @Option(help: .init("What the model is told before everything else.", valueName: "text"), transform: \.repaired)
@@ -117,8 +100,8 @@ struct PromptOptions: ParsableArguments {
   /// A conversation that has only begun.
   var beginning: [ChatMessage] { system.map { [ChatMessage(role: "system", $0)] } ?? [] }
 
-  func prompt(_ messages: [ChatMessage], _ images: [Image], for model: Model) throws(SquintError) -> Prompt {
-    try model.prompt(messages, images: images, allowsControlTokens: allowControlTokens)
+  func prompt(_ messages: [ChatMessage], _ media: [Medium], for model: Model) throws(SquintError) -> Prompt {
+    try model.prompt(messages, media: media, allowsControlTokens: allowControlTokens)
   }
 }
 

@@ -59,7 +59,8 @@ struct Plan: ParsableCommand {
     let images: [Image]
 
     enum CodingKeys: String, CodingKey {
-      case context, kv, threads, budget, peak, rows, phases, arena, images
+      case context, kv, threads, budget, peak, rows, phases, arena
+      case images = "pictures"
       case bytesReadPerToken = "bytes_read_per_token"
       case bytesReadToEncode = "bytes_read_to_look"
     }
@@ -67,24 +68,25 @@ struct Plan: ParsableCommand {
 
   func run() throws {
     let model = try Model(model.open(memory: machine.compute.memory))
-    let sizes = try model.imageSizes()
-    // Without an image, the largest that the model takes.
+    let sizes = try MediaKind.allCases.map { try model.sizes(of: $0) }
+    // Without a medium, the largest that the model takes.
     let most = machine.maxTiles ?? Int.max
     let shown =
-      media.image.isEmpty
-      ? sizes.filter { $0.layout.count <= most }.suffix(1) : try machine.images(media, for: model).map(\.size)[...]
-    func options(_ sizes: some Collection<ImageSize>) -> SessionOptions {
-      machine.session(beams: beams, vision: sizes.isEmpty ? .none : .once(Array(sizes)))
+      media.files.isEmpty
+      ? sizes.flatMap { $0.filter { $0.units <= most }.suffix(1) }
+      : try machine.media(media, for: model).map(\.size)
+    func options(_ sizes: [MediumSize]) -> SessionOptions {
+      machine.session(beams: beams, media: sizes.isEmpty ? .none : .once(sizes))
     }
     var planned = options(shown)
-    if chat, model.acceptsImages { planned.vision = .always }
+    if chat, model.acceptsMedia { planned.media = .always }
     let plan = try SessionPlan(model, planned)
-    let images = try sizes.map { size in
+    let images = try sizes.joined().map { size in
       var one = options([size])
       one.context = plan.context
       one.memory = Int.max  // what it takes, whether that fits or not
       return Output.Image(
-        tiles: size.layout.count, tokens: size.rows, bytes: size.decodingBytes, peak: try SessionPlan(model, one).peak)
+        tiles: size.units, tokens: size.rows, bytes: size.decodingBytes, peak: try SessionPlan(model, one).peak)
     }
     if let svg {
       try writeFile(svg, PlanDrawing.svg(plan, title: printable(model.name, limit: 60)))
@@ -97,8 +99,8 @@ struct Plan: ParsableCommand {
           bytesReadToEncode: plan.bytesReadToEncode,
           phases: plan.phases.map { phase in
             Output.Phase(
-              name: phase.name, bytes: phase.byteCount,
-              items: Dictionary(uniqueKeysWithValues: phase.items.map { ($0.name, $0.byteCount) }))
+              name: phase.name.rawValue, bytes: phase.byteCount,
+              items: Dictionary(uniqueKeysWithValues: phase.items.map { ($0.name.text, $0.byteCount) }))
           },
           arena: plan.arena.buffers.map { buffer in
             Output.Buffer(
@@ -109,13 +111,13 @@ struct Plan: ParsableCommand {
     }
     let parts = plan.parts
     let held = plan.phases.map { plan.sizes(in: $0) }
-    var table = TextTable([""] + plan.phases.map(\.name))
-    for part in parts { table.add([part.name] + held.map { readableSize($0[part.name] ?? 0) }) }
+    var table = TextTable([""] + plan.phases.map(\.name.rawValue))
+    for part in parts { table.add([part.name.text] + held.map { readableSize($0[part.name] ?? 0) }) }
     table.add(["together"] + plan.phases.map { readableSize($0.byteCount) })
     var happenings = TextTable(["phase", "what happens"])
-    for phase in plan.phases { happenings.add([phase.name, SessionPlan.meanings[phase.name] ?? ""]) }
+    for phase in plan.phases { happenings.add([phase.name.rawValue, phase.name.meaning]) }
     var legend = TextTable(["part", "what it is"])
-    for part in parts { legend.add([part.name, part.meaning]) }
+    for part in parts { legend.add([part.name.text, part.meaning]) }
     var costs = TextTable(["an image of", "takes of the context", "decoded", "and at most in all"])
     for image in images {
       costs.add([
@@ -139,67 +141,111 @@ struct Plan: ParsableCommand {
   }
 }
 
+extension SessionPlan.Phase.Name {
+  /// What happens in it.
+  var meaning: String {
+    switch self {
+    case .load: "opening the file"
+    case .encode: "looking at the media"
+    case .prefill: "reading the prompt"
+    case .decode: "writing the answer"
+    }
+  }
+}
+
+extension SessionPlan.Item.Name {
+  /// What it is called in tables and in JSON.
+  var text: String {
+    switch self {
+    case .process: "process"
+    case .threads: "threads"
+    case .tokenizer: "tokenizer"
+    case .opening: "opening"
+    case .pipedMedia: "piped pictures"
+    case .decodingMedia: "pictures"
+    case .encoder(let kind): kind.encoderModule
+    case .projector(let kind): kind.projectorModule
+    case .decoder: "decoder"
+    case .arena: "arena"
+    }
+  }
+}
+
 extension SessionPlan {
-  /// A part of the memory, for people.
+  /// A part of the memory, for people: the items of phases, with the arena divided.
+  enum PartName: Hashable {
+    case item(Item.Name)
+    case cache, readAhead, working
+
+    var text: String {
+      switch self {
+      case .item(let name): name.text
+      case .cache: "KV cache"
+      case .readAhead: "read-ahead"
+      case .working: "working"
+      }
+    }
+  }
+
   struct Part {
-    let name: String
+    let name: PartName
     let meaning: String
     let colour: String
   }
 
-  /// What happens in each phase.
-  static let meanings = [
-    "load": "opening the file", "encode": "looking at the media", "prefill": "reading the prompt",
-    "decode": "writing the answer",
-  ]
-
   /// The parts of the plan, those that stay first.
   var parts: [Part] {
-    let known = [
-      Part(name: "process", meaning: "the program itself", colour: "#6c757d"),
-      Part(name: "threads", meaning: "the stacks of its threads", colour: "#adb5bd"),
-      Part(name: "tokenizer", meaning: "the vocabulary's tables", colour: "#e9c46a"),
-      Part(name: "opening", meaning: "unpacking the vocabulary, released when it is done", colour: "#cdb4db"),
-      Part(name: "piped pictures", meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
-      Part(name: "encoder.image", meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
-      Part(name: "projector.image", meaning: "the weights that translate it for the text model", colour: "#dda15e"),
-      Part(name: "pictures", meaning: "decoding the images, and their pixels", colour: "#7b2cbf"),
-      Part(name: "decoder", meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
-      Part(
-        name: "KV cache", meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
-      Part(name: "read-ahead", meaning: "weights that do not stay, as they come from the disk", colour: "#f4a261"),
-      Part(name: "working", meaning: "the numbers that are being computed", colour: "#457b9d"),
-    ]
-    let sizes = phases.map { self.sizes(in: $0) }
-    let names = Set(known.map(\.name))
-    // Parts that this page has no words for are shown all the same.
-    let others = Set(sizes.flatMap(\.keys)).subtracting(names).sorted().map {
-      Part(name: $0, meaning: "", colour: "#9b5de5")
+    let media = MediaKind.allCases.flatMap { kind in
+      [
+        Part(
+          name: .item(.encoder(kind)), meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
+        Part(
+          name: .item(.projector(kind)), meaning: "the weights that translate it for the text model", colour: "#dda15e"),
+      ]
     }
-    return (known + others).filter { part in sizes.contains { ($0[part.name] ?? 0) > 0 } }
+    let known =
+      [
+        Part(name: .item(.process), meaning: "the program itself", colour: "#6c757d"),
+        Part(name: .item(.threads), meaning: "the stacks of its threads", colour: "#adb5bd"),
+        Part(name: .item(.tokenizer), meaning: "the vocabulary's tables", colour: "#e9c46a"),
+        Part(
+          name: .item(.opening), meaning: "unpacking the vocabulary, released when it is done", colour: "#cdb4db"),
+        Part(
+          name: .item(.pipedMedia), meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
+      ] + media + [
+        Part(name: .item(.decodingMedia), meaning: "decoding the images, and their pixels", colour: "#7b2cbf"),
+        Part(
+          name: .item(.decoder), meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
+        Part(
+          name: .cache, meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
+        Part(name: .readAhead, meaning: "weights that do not stay, as they come from the disk", colour: "#f4a261"),
+        Part(name: .working, meaning: "the numbers that are being computed", colour: "#457b9d"),
+      ]
+    let sizes = phases.map { self.sizes(in: $0) }
+    return known.filter { part in sizes.contains { ($0[part.name] ?? 0) > 0 } }
   }
 
   /// The bytes of each part in `phase`; the arena is divided into the KV cache and the rest.
-  func sizes(in phase: Phase) -> [String: Int] {
-    var sizes: [String: Int] = [:]
+  func sizes(in phase: Phase) -> [PartName: Int] {
+    var sizes: [PartName: Int] = [:]
     for item in phase.items {
-      guard item.name == "arena" else {
-        sizes[item.name, default: 0] += item.byteCount
+      guard item.name == .arena else {
+        sizes[.item(item.name), default: 0] += item.byteCount
         continue
       }
-      // While images are encoded, the cache's memory may serve the encoder.
-      let serves = phase.name != "encode" || options.vision == .always
+      let isEncoding = phase.name == .encode
       var left = item.byteCount
-      func take(_ part: String, _ names: Set<String>, in phase: Phases) {
+      func take(_ part: PartName, _ purpose: ArenaPlan.Purpose, in phase: Phases) {
         let bytes = arena.buffers.reduce(0) {
-          $0 + (names.contains($1.name) && !$1.phases.isDisjoint(with: phase) ? $1.byteCount : 0)
+          $0 + ($1.purpose == purpose && !$1.phases.isDisjoint(with: phase) ? $1.byteCount : 0)
         }
         sizes[part] = min(bytes, left)
         left -= min(bytes, left)
       }
-      if serves { take("KV cache", ["keys", "values", "key scales", "value scales"], in: [.prefill, .decode]) }
-      take("read-ahead", ["streamed weights"], in: phase.name == "encode" ? .encode : [.prefill, .decode])
-      sizes["working"] = left
+      // While media are encoded, the cache's memory may serve the encoder.
+      if !isEncoding || options.media == .always { take(.cache, .cache, in: [.prefill, .decode]) }
+      take(.readAhead, .readAhead, in: isEncoding ? .encode : [.prefill, .decode])
+      sizes[.working] = left
     }
     return sizes
   }
@@ -221,11 +267,11 @@ extension SessionPlan {
   }
 
   private var images: String {
-    switch options.vision {
+    switch options.media {
     case .none: return ""
     case .always: return ", images at any time"
     case .once(let sizes):
-      let tiles = sizes.reduce(0) { $0 + $1.layout.count }
+      let tiles = sizes.reduce(0) { $0 + $1.units }
       return ", \(sizes.count) image\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
     }
   }

@@ -8,7 +8,7 @@ struct PlanDrawing {
   private let plan: SessionPlan
   private let parts: [SessionPlan.Part]
   /// Of each phase.
-  private let sizes: [[String: Int]]
+  private let sizes: [[SessionPlan.PartName: Int]]
   private var body = ""
 
   private static let margin = 24.0
@@ -108,19 +108,20 @@ struct PlanDrawing {
       let height = y(total) - y(total + bytes)
       body += """
         <rect x="\(fixed(x, 1))" y="\(fixed(y(total + bytes), 1))" width="\(fixed(Self.column, 0))" \
-        height="\(fixed(height, 1))" fill="\(part.colour)"><title>\(Self.escaped(part.name)): \
+        height="\(fixed(height, 1))" fill="\(part.colour)"><title>\(Self.escaped(part.name.text)): \
         \(readableSize(bytes))</title></rect>
 
         """
-      if height >= 18, Self.width(part.name, 12) <= Self.column - 4 {
+      if height >= 18, Self.width(part.name.text, 12) <= Self.column - 4 {
         add(
-          part.name, x: x + Self.column / 2, y: y(total) - height / 2 + 5, size: 12, anchor: "middle", fill: "white")
+          part.name.text, x: x + Self.column / 2, y: y(total) - height / 2 + 5, size: 12, anchor: "middle",
+          fill: "white")
       }
       total += bytes
     }
-    add(phase.name, x: x + Self.column / 2, y: bottom + 24, size: 14, anchor: "middle", bold: true)
+    add(phase.name.rawValue, x: x + Self.column / 2, y: bottom + 24, size: 14, anchor: "middle", bold: true)
     add(
-      SessionPlan.meanings[phase.name] ?? "", x: x + Self.column / 2, y: bottom + 43, size: 12, anchor: "middle",
+      phase.name.meaning, x: x + Self.column / 2, y: bottom + 43, size: 12, anchor: "middle",
       fill: Self.grey)
   }
 
@@ -138,7 +139,7 @@ struct PlanDrawing {
   }
 
   private func label(_ part: SessionPlan.Part) -> String {
-    "\(part.name), \(readableSize(sizes.map { $0[part.name] ?? 0 }.max() ?? 0))"
+    "\(part.name.text), \(readableSize(sizes.map { $0[part.name] ?? 0 }.max() ?? 0))"
   }
 
   // MARK: Elements

@@ -12,8 +12,8 @@ struct Question {
   let argument: String?
   /// What is asked where stdin has nothing; nil where there is nothing to fall back to.
   let usual: String?
-  /// Whether stdin is an image.
-  var isImageOnStandardInput = false
+  /// The kind of the medium that stdin is; nil where it is none.
+  var mediumOnStandardInput: MediaKind?
 
   static let help = """
     Text on stdin is the question or, beside one, is put behind it, if stdin is for squint alone: a file from its \
@@ -25,9 +25,9 @@ struct Question {
   ///
   /// - Throws: `usage` where there is none, `noInput` where stdin cannot be read.
   func text() throws(SquintError) -> String {
-    guard !isImageOnStandardInput else {
+    if let kind = mediumOnStandardInput {
       guard argument != "-" else {
-        throw SquintError(.usage, "stdin cannot be the question and an image; give one as a file")
+        throw SquintError(.usage, "stdin cannot be the question and an \(kind.rawValue); give one as a file")
       }
       return try asked("")
     }

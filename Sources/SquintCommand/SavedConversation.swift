@@ -1,54 +1,56 @@
 import Squint
 
 /// A conversation as `/save` writes it and `/load` reads it: each message begins a line with its role, `user: …`, and where it
-/// has more lines, they are indented by two spaces. An image is `[image PATH]`, where it stands in the text.
+/// has more lines, they are indented by two spaces. A medium is `[picture PATH]`, by the word of its kind, where it stands in the text.
 struct SavedConversation {
   private(set) var messages: [ChatMessage] = []
-  /// The files of the images of all messages, in order.
-  private(set) var images: [String] = []
+  /// The files of the media of all messages, in order.
+  private(set) var media: [(kind: MediaKind, path: String)] = []
 
-  private static let mark = "[picture "
   private static let indent = "  "
 
-  init(_ messages: [ChatMessage], images: [String]) {
+  /// What begins the place of a medium.
+  private static func mark(_ kind: MediaKind) -> String { "[\(MediaSyntax.of(kind).savedName) " }
+  private static let marks = MediaSyntax.all.map { (kind: $0.kind, text: mark($0.kind)) }
+
+  init(_ messages: [ChatMessage], media: [(kind: MediaKind, path: String)]) {
     self.messages = messages
-    self.images = images
+    self.media = media
   }
 
   // MARK: Writing
 
   var text: String {
-    var names = images[...]
+    var files = media[...]
     return messages.map { message in
       var text = ""
       switch message.content {
       case .parts(let parts):
         var isLeading = true
         for part in parts {
-          switch part {
-          case .image:
-            text += "\(Self.mark)\(Self.escaped(names.popFirst() ?? "", "]"))]\(isLeading ? " " : "")"
-          case .text(let words):
-            text += Self.escaped(words, Self.mark)
+          if let kind = part.kind {
+            text += "\(Self.mark(kind))\(Self.escaped(files.popFirst()?.path ?? "", ["]"]))]\(isLeading ? " " : "")"
+          }
+          if case .text(let words) = part {
+            text += Self.escaped(words, Self.marks.map(\.text))
             isLeading = false
-          default: break
           }
         }
-      default: text = Self.escaped(message.text, Self.mark)
+      default: text = Self.escaped(message.text, Self.marks.map(\.text))
       }
       return "\(message.role): \(text.lines.joined(separator: "\n" + Self.indent))\n"
     }.joined()
   }
 
-  /// `text` with a backslash before each `part`, and as many more as were there.
-  private static func escaped(_ text: String, _ part: String) -> String {
+  /// `text` with a backslash before each of `parts`, and as many more as were there.
+  private static func escaped(_ text: String, _ parts: [String]) -> String {
     var result = ""
     var rest = text[...]
     while !rest.isEmpty {
       let slashes = rest.prefix { $0 == "\\" }
       rest = rest.dropFirst(slashes.count)
       result += slashes
-      if rest.hasPrefix(part) { result += slashes + "\\" }
+      if parts.contains(where: { rest.hasPrefix($0) }) { result += slashes + "\\" }
       if let next = rest.popFirst() { result.append(next) }
     }
     return result
@@ -86,22 +88,22 @@ struct SavedConversation {
     while !rest.isEmpty {
       let before = rest.prefix { $0 == "\\" }
       rest = rest.dropFirst(before.count)
-      guard rest.hasPrefix(Self.mark) else {
+      guard let mark = Self.marks.first(where: { rest.hasPrefix($0.text) }) else {
         words += before
         if let next = rest.popFirst() { words.append(next) }
         continue
       }
-      rest = rest.dropFirst(Self.mark.count)
+      rest = rest.dropFirst(mark.text.count)
       words += before.prefix(before.count / 2)
       if before.count % 2 == 1 {
-        words += Self.mark
+        words += mark.text
         continue
       }
-      let isLeading = parts.allSatisfy { $0 == .image } && words.isEmpty
+      let isLeading = parts.allSatisfy { $0.kind != nil } && words.isEmpty
       if !words.isEmpty { parts.append(.text(words)) }
       words = ""
-      images.append(Self.name(&rest))
-      parts.append(.image)
+      media.append((mark.kind, Self.name(&rest)))
+      parts.append(mark.kind.part)
       if isLeading, rest.first == " " { rest = rest.dropFirst() }
     }
     if parts.isEmpty {

@@ -4,10 +4,10 @@ import SquintTerminal
 /// What an answer took.
 struct Statistics: Encodable {
   struct Timings: Encodable {
-    var images: Int
-    var tiles: Int
-    var secondsToDecodeImages: Double
-    var secondsToEncodeImages: Double
+    var media: Int
+    var units: Int
+    var secondsToDecodeMedia: Double
+    var secondsToEncodeMedia: Double
     var promptTokens: Int
     var promptTokensPerSecond: Double
     var secondsToFirstToken: Double
@@ -15,9 +15,10 @@ struct Statistics: Encodable {
     var generatedTokensPerSecond: Double
 
     enum CodingKeys: String, CodingKey {
-      case images, tiles
-      case secondsToDecodeImages = "seconds_to_decode_pictures"
-      case secondsToEncodeImages = "seconds_to_encode_pictures"
+      case media = "pictures"
+      case units = "tiles"
+      case secondsToDecodeMedia = "seconds_to_decode_pictures"
+      case secondsToEncodeMedia = "seconds_to_encode_pictures"
       case promptTokens = "prompt_tokens"
       case promptTokensPerSecond = "prompt_tokens_per_second"
       case secondsToFirstToken = "seconds_to_first_token"
@@ -44,13 +45,13 @@ struct Statistics: Encodable {
 
   /// One line for a person.
   var line: String {
-    let images =
-      timings.images == 0
+    let media =
+      timings.media == 0
       ? ""
-      : "\(timings.images) image\(timings.images == 1 ? "" : "s") in \(timings.tiles) tile"
-        + "\(timings.tiles == 1 ? "" : "s") decoded in \(fixed(timings.secondsToDecodeImages * 1000, 0)) ms and encoded in "
-        + "\(fixed(timings.secondsToEncodeImages * 1000, 0)) ms, "
-    return images
+      : "\(timings.media) image\(timings.media == 1 ? "" : "s") in \(timings.units) tile"
+        + "\(timings.units == 1 ? "" : "s") decoded in \(fixed(timings.secondsToDecodeMedia * 1000, 0)) ms and encoded in "
+        + "\(fixed(timings.secondsToEncodeMedia * 1000, 0)) ms, "
+    return media
       + "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
       + "\(fixed(timings.secondsToFirstToken * 1000, 0)) ms, \(timings.generatedTokens) tokens at "
       + "\(fixed(timings.generatedTokensPerSecond, 1))/s, peak memory \(readableSize(memory.peak))"
@@ -90,8 +91,8 @@ struct StatisticsClock {
     let decoding = first.flatMap { first in last.map { seconds(from: first, to: $0) } } ?? 0
     return Statistics(
       timings: .init(
-        images: looked.images, tiles: looked.tiles,
-        secondsToDecodeImages: looked.decodingSeconds, secondsToEncodeImages: looked.encodingSeconds,
+        media: looked.media, units: looked.units,
+        secondsToDecodeMedia: looked.decodingSeconds, secondsToEncodeMedia: looked.encodingSeconds,
         promptTokens: promptTokens,
         promptTokensPerSecond: rate(promptTokens, toFirst - looked.decodingSeconds - looked.encodingSeconds),
         secondsToFirstToken: toFirst,
@@ -120,8 +121,8 @@ extension SessionProgress {
   /// How far it is, for windows of less and less width.
   var lines: [String] {
     switch self {
-    case .decode(let image, let count): ["opening: image \(image + 1) of \(count)"]
-    case .encode(let tile, let count): ["looking: tile \(tile + 1) of \(count)"]
+    case .decode(let kind, let medium, let count): ["opening: \(kind.rawValue) \(medium + 1) of \(count)"]
+    case .encode(_, let unit, let count): ["looking: tile \(unit + 1) of \(count)"]
     case .prefill(let position, let count):
       ["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"]
     }

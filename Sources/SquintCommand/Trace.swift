@@ -36,14 +36,14 @@ struct TraceSteps: ParsableCommand {
       throw SquintError(.usage, "give the prompt either as --prompt TEXT or as --ids ID…")
     }
     let model = try Model(model.open(memory: machine.compute.memory))
-    let images = try machine.images(media, for: model)
+    let media = try machine.media(media, for: model)
     let prompt =
       try prompt.map { (text) throws(SquintError) in
-        try model.prompt(text: StandardInput.text(or: text), images: images)
+        try model.prompt(text: StandardInput.text(or: text), media: media)
       }
-      ?? model.prompt(tokens: ids, images: images)
+      ?? model.prompt(tokens: ids, media: media)
     guard prompt.count > 0 else { throw SquintError(.usage, "the prompt is empty; say something") }
-    var options = machine.session(vision: .init(images))
+    var options = machine.session(media: .init(media))
     (options.prompt, options.answer) = (prompt.count, 0)
     let session = try Session(model, options)
     let progress = Progress()

@@ -29,14 +29,25 @@ package struct Region<Element: BitwiseCopyable>: Sendable {
 ///
 /// Buffers that share no phase share memory.
 package struct ArenaPlan: Sendable {
+  /// What a buffer is for, as people are told of it.
+  package enum Purpose: Sendable {
+    /// The numbers that are being computed.
+    case working
+    /// What the decoder remembers of positions.
+    case cache
+    /// Weights that do not stay, as they come from the disk.
+    case readAhead
+  }
+
   package struct Buffer: Sendable {
     package let name: String
+    package let purpose: Purpose
     package let byteCount: Int
     package let phases: Phases
     /// What its offset is a multiple of, in bytes.
     package let alignment: Int
     /// Where the buffer is, in bytes from the start of the arena.
-    public fileprivate(set) var offset = 0
+    package fileprivate(set) var offset = 0
   }
 
   package private(set) var buffers: [Buffer] = []
@@ -52,13 +63,14 @@ package struct ArenaPlan: Sendable {
   ///
   /// - Throws: `doesNotFit` where the arena would be larger than an address space.
   package mutating func reserve<Element>(
-    _ name: String, _: Element.Type = Element.self, count: Int, phases: Phases, alignment: Int = Self.alignment
+    _ name: String, _: Element.Type = Element.self, count: Int, purpose: Purpose = .working, phases: Phases,
+    alignment: Int = Self.alignment
   ) throws(SquintError) -> Region<Element> {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
     guard !overflow, bytes >= 0, bytes < 1 << 46 else {
       throw SquintError(.doesNotFit, "\(name) would take \(grouped(count)) elements, more than any machine has")
     }
-    var buffer = Buffer(name: name, byteCount: bytes, phases: phases, alignment: alignment)
+    var buffer = Buffer(name: name, purpose: purpose, byteCount: bytes, phases: phases, alignment: alignment)
     buffer.offset = firstFit(buffer)
     buffers.append(buffer)
     byteCount = max(byteCount, buffer.offset + Self.aligned(bytes))

@@ -107,13 +107,16 @@ package struct KVCache: @unchecked Sendable {  // a view of the arena
       }
       let bytes = rows * shape.headWidth * shape.type.bytesPerNumber
       self.shape = shape
-      keys = try plan.reserve("keys", count: bytes, phases: phases)
-      values = try plan.reserve("values", count: bytes, phases: phases)
-      keyScales = try plan.reserve("key scales", count: rows * shape.scalesPerPosition, phases: phases)
-      valueScales = try plan.reserve("value scales", count: rows * shape.scalesPerPosition, phases: phases)
+      keys = try plan.reserve("keys", count: bytes, purpose: .cache, phases: phases)
+      values = try plan.reserve("values", count: bytes, purpose: .cache, phases: phases)
+      keyScales = try plan.reserve("key scales", count: rows * shape.scalesPerPosition, purpose: .cache, phases: phases)
+      valueScales = try plan.reserve(
+        "value scales", count: rows * shape.scalesPerPosition, purpose: .cache, phases: phases)
       starts =
         shape.kept == nil
-        ? nil : try plan.reserve("window starts", count: shape.layers * shape.sequences, phases: phases)
+        ? nil
+        : try plan.reserve(
+          "window starts", count: shape.layers * shape.sequences, purpose: .cache, phases: phases)
     }
   }
 

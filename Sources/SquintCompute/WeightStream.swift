@@ -21,7 +21,8 @@ package final class WeightStream {
       let streamed = zip(residency.units, residency.isStreamed).filter { $0.1 }
       slotBytes = streamed.map { DirectReader.aligned($0.0).count }.max() ?? 0
       slots = try plan.reserve(
-        "streamed weights", count: Self.slots * slotBytes, phases: phases, alignment: DirectReader.alignment)
+        "streamed weights", count: Self.slots * slotBytes, purpose: .readAhead, phases: phases,
+        alignment: DirectReader.alignment)
     }
   }
 

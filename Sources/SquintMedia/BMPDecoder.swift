@@ -6,7 +6,7 @@ import SquintFile
 /// masks may be others than it knows.
 final class BMPDecoder: ImageDecoder {
   let header: ImageHeader
-  private let file: ImageFile
+  private let file: MediaFile
   private let bitmap: BMPHeader
   /// [256]: what each index stands for.
   private var palette: [UInt32] = []
@@ -14,7 +14,7 @@ final class BMPDecoder: ImageDecoder {
   /// A stored row or, where they are in runs, all indices from the lowest row on: [height, width].
   private var data: [UInt8] = []
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     self.file = file
     bitmap = try BMPHeader(file)
     try ImageLimits.check(width: bitmap.width, height: bitmap.height, file)
@@ -142,7 +142,7 @@ struct BMPHeader {
   /// Whether the little-endian number in `bytes` is the size of a header, which tells a BMP from a text that begins with BM.
   static func isSize(_ bytes: [UInt8]) -> Bool { bytes.count == 4 && sizes.contains(number(bytes[...])) }
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     let start = try file.bytes(at: 0, count: Self.fileHeaderBytes + 124)
     guard start.count >= Self.fileHeaderBytes + 12 else { throw file.truncated }
     func number(_ offset: Int, _ count: Int) -> Int { Self.number(start[offset..<offset + count]) }
@@ -217,7 +217,7 @@ struct BMPHeader {
   }
 
   /// [256]: what each index stands for; one behind the end of the palette is black.
-  func palette(_ file: ImageFile) throws(SquintError) -> [UInt32] {
+  func palette(_ file: MediaFile) throws(SquintError) -> [UInt32] {
     let count = min(paletteCount, 256)
     let bytes = try file.bytes(at: paletteOffset, count: count * colourBytes)
     guard bytes.count == count * colourBytes else { throw file.truncated }
@@ -233,7 +233,7 @@ struct BMPHeader {
 private struct RunReader {
   static let bufferBytes = 65_536
 
-  private let file: ImageFile
+  private let file: MediaFile
   private let width: Int
   private let count: Int
   private let isHalf: Bool
@@ -242,7 +242,7 @@ private struct RunReader {
   private var buffer: [UInt8] = []
   private var bufferStart = 0
 
-  init(_ file: ImageFile, _ bitmap: BMPHeader) {
+  init(_ file: MediaFile, _ bitmap: BMPHeader) {
     self.file = file
     width = bitmap.width
     count = bitmap.width * bitmap.height

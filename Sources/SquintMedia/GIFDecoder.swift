@@ -7,7 +7,7 @@ import SquintFile
 /// lies the transparent colour or, without one, the first of the palette.
 final class GIFDecoder: ImageDecoder {
   let header: ImageHeader
-  private let file: ImageFile
+  private let file: MediaFile
   private let codec: UnsafeMutablePointer<GifFileType>
   private let source: Source
   /// Where the frame lies in the canvas.
@@ -30,7 +30,7 @@ final class GIFDecoder: ImageDecoder {
   /// At most what giflib holds, and the buffer that it reads from: tables of 4096 codes, palettes, one extension.
   private static let codecBytes = 65_536 + Source.bufferBytes
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     self.file = file
     let source = Source(file)
     var code: Int32 = 0
@@ -106,7 +106,7 @@ final class GIFDecoder: ImageDecoder {
   ///
   /// - Returns: the index that is transparent in it.
   private static func findFrame(
-    _ codec: UnsafeMutablePointer<GifFileType>, _ source: Source, _ file: ImageFile
+    _ codec: UnsafeMutablePointer<GifFileType>, _ source: Source, _ file: MediaFile
   ) throws(SquintError) -> Int? {
     func check(_ status: Int32) throws(SquintError) {
       if status != GIF_OK { throw source.failure ?? error(codec.pointee.Error, file) }
@@ -144,7 +144,7 @@ final class GIFDecoder: ImageDecoder {
     }
   }
 
-  private static func error(_ code: Int32, _ file: ImageFile) -> SquintError {
+  private static func error(_ code: Int32, _ file: MediaFile) -> SquintError {
     switch code {
     case D_GIF_ERR_READ_FAILED, D_GIF_ERR_EOF_TOO_SOON: return file.truncated
     case D_GIF_ERR_NOT_ENOUGH_MEM: return file.noMemory(codecBytes)
@@ -158,14 +158,14 @@ final class GIFDecoder: ImageDecoder {
   private final class Source {
     static let bufferBytes = 65_536
 
-    private let file: ImageFile
+    private let file: MediaFile
     private var buffer = [UInt8](repeating: 0, count: bufferBytes)
     private var unread = 0..<0
     private var offset = 0
     /// Why nothing could be read, where it is not the end.
     private(set) var failure: SquintError?
 
-    init(_ file: ImageFile) { self.file = file }
+    init(_ file: MediaFile) { self.file = file }
 
     /// Copies the next `count` bytes, or those that there are, to `target`; returns how many.
     func read(into target: UnsafeMutablePointer<GifByteType>, count: Int32) -> Int32 {

@@ -28,7 +28,7 @@ extension ImageFormat {
   /// The format that the file's first bytes tell; its name may say anything.
   ///
   /// - Throws: `badData` that says what the file is instead, as far as its first bytes tell.
-  static func recognize(_ file: ImageFile) throws(SquintError) -> ImageFormat {
+  static func recognize(_ file: MediaFile) throws(SquintError) -> ImageFormat {
     guard file.byteCount > 0 else { throw file.error("the file is empty; copy or download it again") }
     let start = try file.bytes(at: 0, count: 64)
     if start.starts(with: [0xFF, 0xD8, 0xFF]) { return .jpeg }

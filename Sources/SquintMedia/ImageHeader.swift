@@ -39,11 +39,11 @@ public struct ImageHeader: Sendable, Equatable {
   ///   refused: without pixels, of more than 256 megapixels, or more than 200 times as long as wide. The data behind the
   ///   header is not looked at.
   public static func read(path: String) throws(SquintError) -> ImageHeader {
-    try read(ImageFile(path: path))
+    try read(MediaFile(path: path))
   }
 
   /// The same of a file that is open.
-  public static func read(_ file: ImageFile) throws(SquintError) -> ImageHeader { try openImage(file).header }
+  public static func read(_ file: MediaFile) throws(SquintError) -> ImageHeader { try openImage(file).header }
 }
 
 /// The rows of an image as it is stored, from the first to the last.
@@ -59,7 +59,7 @@ protocol ImageDecoder: AnyObject {
 }
 
 /// A decoder for `file`, which has read its header.
-func openImage(_ file: ImageFile) throws(SquintError) -> any ImageDecoder {
+func openImage(_ file: MediaFile) throws(SquintError) -> any ImageDecoder {
   let decoder: any ImageDecoder
   switch try ImageFormat.recognize(file) {
   case .jpeg: decoder = try JPEGDecoder(file)
@@ -94,7 +94,7 @@ enum ImageLimits {
     return nil
   }
 
-  static func check(width: Int, height: Int, _ file: ImageFile) throws(SquintError) {
+  static func check(width: Int, height: Int, _ file: MediaFile) throws(SquintError) {
     if let objection = objection(width: width, height: height) { throw file.error(objection) }
   }
 }

@@ -140,16 +140,16 @@ extension ImageProcessor {
   ///
   /// - Throws: `noInput` where there is no file, `badData` where it is no image of a known format, is damaged or truncated,
   ///   or is of a size that is refused.
-  public func process(path: String) throws(SquintError) -> TiledImage { try process(ImageFile(path: path)) }
+  public func process(path: String) throws(SquintError) -> TiledImage { try process(MediaFile(path: path)) }
 
   /// The same of a file that is open.
-  public func process(_ file: ImageFile) throws(SquintError) -> TiledImage {
+  public func process(_ file: MediaFile) throws(SquintError) -> TiledImage {
     guard let tiles = try process(file, while: { true }) else { preconditionFailure("nobody cancelled it") }
     return tiles
   }
 
   /// The same; nil where `shouldContinue`, which is asked before each row, said no.
-  public func process(_ file: ImageFile, while shouldContinue: () -> Bool) throws(SquintError) -> TiledImage? {
+  public func process(_ file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> TiledImage? {
     let decoder = try openImage(file)
     let steps: ImageSteps
     do throws(SquintError) {

@@ -6,12 +6,12 @@ import SquintFile
 /// The settings are Pillow's (the integer DCT, smooth upsampling of colour), so that the pixels are the same.
 final class JPEGDecoder: ImageDecoder {
   let header: ImageHeader
-  private let file: ImageFile
+  private let file: MediaFile
   private let codec: OpaquePointer
   private let isCMYK: Bool
   private let storedWidth: Int
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     self.file = file
     guard let codec = squint_jpeg_open(file.descriptor) else { throw file.noMemory(1 << 18) }
     self.codec = codec
@@ -60,7 +60,7 @@ final class JPEGDecoder: ImageDecoder {
   /// The orientation in the first EXIF segment before the image's data.
   ///
   /// libjpeg can keep these segments, but would keep any number of them.
-  private static func orientation(_ file: ImageFile) throws(SquintError) -> Orientation {
+  private static func orientation(_ file: MediaFile) throws(SquintError) -> Orientation {
     var offset = 2
     for _ in 0..<1000 {
       let start = try file.bytes(at: offset, count: 10)
@@ -83,7 +83,7 @@ final class JPEGDecoder: ImageDecoder {
 
 /// Turns a status of the C codecs into the error that it is.
 func checkCodec(
-  _ status: squint_image_status, _ message: UnsafePointer<CChar>, _ file: ImageFile, codecBytes: Int
+  _ status: squint_image_status, _ message: UnsafePointer<CChar>, _ file: MediaFile, codecBytes: Int
 ) throws(SquintError) {
   switch status {
   case SQUINT_PICTURE_OK: return

@@ -7,7 +7,7 @@ import SquintFile
 /// but the lowest 256 levels to white, which is no example to follow.
 final class PNGDecoder: ImageDecoder {
   let header: ImageHeader
-  private let file: ImageFile
+  private let file: MediaFile
   private let codec: OpaquePointer
   private let width: Int
   private let channels: Int
@@ -16,7 +16,7 @@ final class PNGDecoder: ImageDecoder {
   private var rows: UnsafeMutablePointer<UInt8>?
   private var nextRow = 0
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     self.file = file
     guard let codec = squint_png_open(file.descriptor) else { throw file.noMemory(1 << 18) }
     self.codec = codec
@@ -85,7 +85,7 @@ final class PNGDecoder: ImageDecoder {
   }
 
   /// The orientation in the chunk eXIf, which may come before or after the image's data.
-  private static func orientation(_ file: ImageFile) throws(SquintError) -> Orientation {
+  private static func orientation(_ file: MediaFile) throws(SquintError) -> Orientation {
     var offset = 8
     // No writer makes so many chunks of an image that is accepted.
     for _ in 0..<65536 {

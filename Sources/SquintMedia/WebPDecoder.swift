@@ -8,7 +8,7 @@ import SquintFile
 /// image is held once more inside libwebp, in full size.
 final class WebPDecoder: ImageDecoder {
   let header: ImageHeader
-  private let file: ImageFile
+  private let file: MediaFile
   private let frame: WebPFrame
   /// The sizes of the whole image as it is decoded, and where the frame lies in it: not everywhere in an animation.
   private let size: (width: Int, height: Int)
@@ -20,7 +20,7 @@ final class WebPDecoder: ImageDecoder {
 
   static let largestDecoded = 16_000_000
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     self.file = file
     let frame = try WebPFrame(file)
     self.frame = frame
@@ -122,7 +122,7 @@ struct WebPFrame {
     return 262_144 + losslessBytes + lossyBytes
   }
 
-  init(_ file: ImageFile) throws(SquintError) {
+  init(_ file: MediaFile) throws(SquintError) {
     try walk(file, from: 12, to: file.byteCount, isFrame: false)
     guard !payload.isEmpty else { throw file.error("the WebP file has no image in it; export it again") }
     if canvas.width == 0 { canvas = (width, height) }
@@ -138,7 +138,7 @@ struct WebPFrame {
   }
 
   /// What is coded by VP8L: the image, or its alpha.
-  private func findLossless(_ file: ImageFile) throws(SquintError) -> WebPLossless? {
+  private func findLossless(_ file: MediaFile) throws(SquintError) -> WebPLossless? {
     let chunk = try file.bytes(at: payload.lowerBound, count: 9)
     let data = payload.lowerBound + 8
     if isLossless {
@@ -153,7 +153,7 @@ struct WebPFrame {
     return try WebPLossless(file, data + 1..<end, width: width, height: height, isAlpha: true)
   }
 
-  private mutating func walk(_ file: ImageFile, from start: Int, to end: Int, isFrame: Bool) throws(SquintError) {
+  private mutating func walk(_ file: MediaFile, from start: Int, to end: Int, isFrame: Bool) throws(SquintError) {
     var offset = start
     var alphaStart: Int?
     // The metadata come last, behind all frames of an animation.

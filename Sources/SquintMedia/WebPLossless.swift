@@ -24,7 +24,7 @@ struct WebPLossless {
   ///
   /// - Parameter isAlpha: whether it is the alpha of a lossy image, which has no header.
   /// - Throws: `badData` where that is damaged, as libwebp would find, or ends; `inputOutput` where it cannot be read.
-  init(_ file: ImageFile, _ range: Range<Int>, width: Int, height: Int, isAlpha: Bool) throws(SquintError) {
+  init(_ file: MediaFile, _ range: Range<Int>, width: Int, height: Int, isAlpha: Bool) throws(SquintError) {
     var reader = BitReader(file, range)
     do throws(Failure) {
       if !isAlpha {
@@ -235,14 +235,14 @@ struct WebPLossless {
   private struct BitReader {
     private static let stepBytes = 16 << 10
 
-    private let file: ImageFile
+    private let file: MediaFile
     private var range: Range<Int>
     private var bytes: [UInt8] = []
     private var position = 0
     private var held: UInt64 = 0
     private var heldBits = 0
 
-    init(_ file: ImageFile, _ range: Range<Int>) {
+    init(_ file: MediaFile, _ range: Range<Int>) {
       self.file = file
       self.range = range
     }

@@ -18,14 +18,14 @@ import Testing
   @Test func shouldContinue() throws {
     let saved = "\(folder.path)/said.txt"
     let again = "\(folder.path)/again.txt"
-    let question = "\"\"\"\nuser: one\n\n  two [image x] \\[image y]\nassistant: three\n\"\"\"\n"
+    let question = "\"\"\"\nuser: one\n\n  two [picture x] \\[picture y]\nassistant: three\n\"\"\"\n"
     let whole = try chat("\(question)And now?\n/save \(saved)\nWhat next?\n", "--system", "Be brief.\nVery.")
     let parts = try chat("Forget this.\n/load \(saved)\n/save \(again)\nWhat next?\n")
     #expect(whole.status == 0 && whole.error.isEmpty && parts.error.isEmpty, "\(whole.error)\(parts.error)")
     let text = try String(contentsOfFile: saved, encoding: .utf8)
     #expect(try String(contentsOfFile: again, encoding: .utf8) == text)
     #expect(
-      text.hasPrefix("system: Be brief.\n  Very.\nuser: user: one\n  \n    two \\[image x] \\\\\\[image y]\n"))
+      text.hasPrefix("system: Be brief.\n  Very.\nuser: user: one\n  \n    two \\[picture x] \\\\\\[picture y]\n"))
     // The same prompt gives the same answer.
     let last = try chat("/load \(saved)\nWhat next?\n")
     #expect(!last.text.isEmpty && whole.text.hasSuffix(last.text) && parts.text.hasSuffix(last.text))
@@ -38,7 +38,7 @@ import Testing
 
   /// Images are opened again, where they stood.
   @Test func images() throws {
-    let image = "\(folder.path)/a ] [image b.png"
+    let image = "\(folder.path)/a ] [picture b.png"
     try FileManager.default.copyItem(
       atPath: fixtures.appendingPathComponent("vision/pictures/square.png").path, toPath: image)
     let seeing = try folder.seeingModel("smolvlm")
@@ -48,7 +48,7 @@ import Testing
     }
     let whole = try chat("/image \(image)\n/image '\(image)'\nIs <image> like <image>?\n/save \(saved)\nWhy?\n")
     let text = try String(contentsOfFile: saved, encoding: .utf8)
-    let name = "[picture \(folder.path)/a \\] [image b.png]"
+    let name = "[picture \(folder.path)/a \\] [picture b.png]"
     #expect(text.hasPrefix("user: Is \(name) like \(name)?\nassistant: "), "\(text)")
     let parts = try chat("/load \(saved)\nWhy?\n")
     #expect(parts.status == 0 && parts.error.contains("2 images"), "\(parts.error)")

@@ -170,7 +170,7 @@ import Testing
     screen.expectClean()
     let text = screen.squeezed
     #expect(
-      text.contains(">Whatisinthisimage?\(Self.answer.squeezed)>/stats1imagein1tile"), "\(screen.text)")
+      text.contains(">Whatisinthispicture?\(Self.answer.squeezed)>/stats1imagein1tile"), "\(screen.text)")
     #expect(
       text.hasSuffix("squint:thereisno/nonsense;/helplistswhatthereis>/reset>/quit"), "\(screen.text)")
   }

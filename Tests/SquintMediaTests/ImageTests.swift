@@ -103,7 +103,7 @@ import Testing
         fclose(pipe)
       }
       writer.start()
-      let file = try ImageFile(path: path)
+      let file = try MediaFile(path: path)
       #expect(file.isReadOnce && file.heldBytes == bytes.count)
       #expect(try ImageHeader.read(file).format == .gif)
       for _ in 0..<2 { #expect(try processor.process(file).pixels == expected.pixels) }

@@ -207,14 +207,14 @@ struct VisionRun {
     var plan = ArenaPlan()
     let weights = try ViT.Weights(file, configuration)
     let encoderRegions = try ViT.Regions(
-      configuration, Residency(keeping: weights.parts), patches: grid.count, tiles: 1, threads: threads, in: &plan)
+      configuration, Residency(keeping: weights.streamUnits), patches: grid.count, tiles: 1, threads: threads, in: &plan)
     let projectorRegions = try MLP.Regions(projection, rows: tokens, in: &plan)
     let features = try plan.reserve(
       "features", Float.self, count: featureRows * configuration.featureWidth, phases: .encode)
     let rows = try plan.reserve("rows", Float.self, count: tokens * settings.decoderWidth, phases: .encode)
     arena = try Arena(plan)
     encoder = try ViT(
-      configuration, weights, encoderRegions, reader: DirectReader(file), in: arena, compute)
+      configuration, weights, levels: tile.levels, encoderRegions, reader: DirectReader(file), in: arena, compute)
     projector = MLP(projection, try MLP.Weights(file, projection), projectorRegions, in: arena, compute)
     self.features = Rows(features, width: configuration.featureWidth, in: arena)
     self.rows = Rows(rows, width: settings.decoderWidth, in: arena)
@@ -229,13 +229,11 @@ struct VisionRun {
   /// Writes what the encoder makes of `tile` to `features`.
   func encode(_ tile: Tile) throws {
     try tile.pixels.withElements { (pixels) throws(SquintError) in
-      try tile.levels.withElements { (levels) throws(SquintError) in
-        _ = try encoder.encode(
-          pixels: pixels.baseAddress!, count: 1, height: tile.height, width: tile.width, levels: levels.baseAddress!
-        ) { (_, found) throws(SquintError) in
-          let rows = try encoder.configuration.rows(height: tile.height, width: tile.width)
-          features.data.update(from: found.data, count: rows * features.width)
-        }
+      _ = try encoder.encode(
+        pixels: pixels.baseAddress!, count: 1, height: tile.height, width: tile.width
+      ) { (_, found) throws(SquintError) in
+        let rows = try encoder.configuration.rows(height: tile.height, width: tile.width)
+        features.data.update(from: found.data, count: rows * features.width)
       }
     }
   }

@@ -19,28 +19,28 @@ import Testing
     let model = try VisionFixture.named(name).model(.f32)
     let (first, second) = (try model.image(square), try model.image(wide))
     let session = try Session(
-      model, SessionOptions(context: 256, kvType: .f32, threads: 1, chunk: 5, vision: .always))
+      model, SessionOptions(context: 256, kvType: .f32, threads: 1, chunk: 5, media: .always))
     var messages = [try ChatMessage(role: "user", "What is it?", images: 1)]
-    try session.append(model.prompt(messages, images: [first]))
+    try session.append(model.prompt(messages, media: [first]))
     _ = try answer(session)
-    #expect(session.encoded.images == 1)
+    #expect(session.encoded.media == 1)
 
     messages += [ChatMessage(role: "assistant", "A"), try ChatMessage(role: "user", "And?", images: 0)]
-    try session.replace(with: model.prompt(messages, images: [first]))
+    try session.replace(with: model.prompt(messages, media: [first]))
     #expect(session.cachedCount > first.rows)
     _ = try answer(session)
-    #expect(session.encoded.images == 1)
+    #expect(session.encoded.media == 1)
 
     // Another image behind what the cache holds, which the encoder must leave alone.
     messages += [ChatMessage(role: "assistant", "B"), try ChatMessage(role: "user", "Now <image>?", images: 1)]
-    let prompt = try model.prompt(messages, images: [first, second])
+    let prompt = try model.prompt(messages, media: [first, second])
     try session.replace(with: prompt)
     let continued = try answer(session)
-    #expect(session.encoded.images == 2)
+    #expect(session.encoded.media == 2)
 
     let fresh = try Session(
       model,
-      SessionOptions(context: 256, kvType: .f32, threads: 1, vision: .once([first.size, second.size])))
+      SessionOptions(context: 256, kvType: .f32, threads: 1, media: .once([first.size, second.size])))
     try fresh.append(prompt)
     #expect(try answer(fresh) == continued)
   }
@@ -48,34 +48,34 @@ import Testing
   /// An image that is another one, though the tokens are the same, is looked at.
   @Test func anotherImageIsAnother() throws {
     let model = try VisionFixture.named("llava-clip").model(.f32)
-    let session = try Session(model, SessionOptions(context: 128, threads: 1, vision: .always))
+    let session = try Session(model, SessionOptions(context: 128, threads: 1, media: .always))
     let images = [try model.image(square), try model.image(wide)]
     for image in images {
-      try session.replace(with: model.prompt(text: "The <image> is", images: [image]))
+      try session.replace(with: model.prompt(text: "The <image> is", media: [image]))
       _ = try answer(session, 1)
     }
-    #expect(session.encoded.images == 2)
+    #expect(session.encoded.media == 2)
     // Cut in the middle of the image, what remains of it is computed again.
-    let prompt = try model.prompt(text: "The <image> is", images: [images[1]])
+    let prompt = try model.prompt(text: "The <image> is", media: [images[1]])
     session.truncate(to: prompt.count - 6)
     try session.replace(with: prompt)
     #expect(session.cachedCount == prompt.count - 6)
     _ = try answer(session, 1)
-    #expect(session.encoded.images == 3)
+    #expect(session.encoded.media == 3)
   }
 
   /// Where a prompt has more images than the session's buffer holds, they are looked at one after the other.
   @Test func manyImagesInOnePrompt() throws {
     let model = try VisionFixture.named("llava-clip").model(.f32)
     let images = try [square, wide, square, VisionFixture.image("tall.png")].map { try model.image($0) }
-    let prompt = try model.prompt(text: "a <image> b <image><image> c <image> d", images: images)
-    let one = try logits(model, prompt, SessionOptions(kvType: .f32, threads: 1, vision: .always))
+    let prompt = try model.prompt(text: "a <image> b <image><image> c <image> d", media: images)
+    let one = try logits(model, prompt, SessionOptions(kvType: .f32, threads: 1, media: .always))
     let all = try logits(
-      model, prompt, SessionOptions(kvType: .f32, threads: 1, vision: .once(images.map(\.size))))
+      model, prompt, SessionOptions(kvType: .f32, threads: 1, media: .once(images.map(\.size))))
     // Chunks end elsewhere, so that sums are in another order.
     #expect(largestDifference(one.flatMap { $0 }, all.flatMap { $0 }) < 1e-4)
     #expect(
-      caught { _ = try logits(model, prompt, SessionOptions(threads: 1, vision: .once([images[0].size]))) }?.kind
+      caught { _ = try logits(model, prompt, SessionOptions(threads: 1, media: .once([images[0].size]))) }?.kind
         == .usage)
     #expect(caught { _ = try logits(model, prompt, SessionOptions(threads: 1)) }?.kind == .usage)
   }
@@ -84,21 +84,21 @@ import Testing
   @Test func cancelledWhileItLooks() throws {
     let model = try VisionFixture.named("smolvlm").model(.f32)
     let image = try model.image(wide)
-    let prompt = try model.prompt(text: "What?", images: [image])
-    let options = SessionOptions(kvType: .f32, threads: 1, vision: .once([image.size]))
+    let prompt = try model.prompt(text: "What?", media: [image])
+    let options = SessionOptions(kvType: .f32, threads: 1, media: .once([image.size]))
     let session = try Session(model, options)
     try session.append(prompt)
     session.onProgress = { [cancellation = session.cancellation] progress in
-      if case .encode(let tile, _) = progress, tile == 1 { cancellation.cancel() }
+      if case .encode(_, unit: 1, _) = progress { cancellation.cancel() }
     }
-    #expect(try answer(session).isEmpty && session.encoded.images == 0)
+    #expect(try answer(session).isEmpty && session.encoded.media == 0)
     session.onProgress = nil
     session.cancellation.reset()
     let again = try answer(session)
     let fresh = try Session(model, options)
     try fresh.append(prompt)
     #expect(try answer(fresh) == again)
-    #expect(session.encoded.images == 1)
+    #expect(session.encoded.media == 1)
   }
 
   /// The same image object twice, side by side.
@@ -113,15 +113,15 @@ import Testing
     let cancellation = Cancellation()
     var images = [try model.image(square), try model.image(wide)]
     var session = try Session(
-      model, SessionOptions(context: 256, threads: 1, vision: .once(images.map(\.size))), cancellation: cancellation)
+      model, SessionOptions(context: 256, threads: 1, media: .once(images.map(\.size))), cancellation: cancellation)
     session.onProgress = { _ in cancellation.cancel() }
-    try session.append(model.prompt(text: "<image> <image>", images: images))
+    try session.append(model.prompt(text: "<image> <image>", media: images))
     #expect(try session.forEachLogits { _, _ in } == false)
     #expect(images.allSatisfy { !$0.isDecoded })
 
     images = [try model.image(square), try model.image(broken)]
-    session = try Session(model, SessionOptions(context: 256, threads: 1, vision: .once(images.map(\.size))))
-    try session.append(model.prompt(text: "<image> <image>", images: images))
+    session = try Session(model, SessionOptions(context: 256, threads: 1, media: .once(images.map(\.size))))
+    try session.append(model.prompt(text: "<image> <image>", media: images))
     #expect(caught { try session.forEachLogits { _, _ in } }?.kind == .badData)
     #expect(images.allSatisfy { !$0.isDecoded })
   }
@@ -129,9 +129,9 @@ import Testing
   @Test func theImageTwice() throws {
     let model = try VisionFixture.named("original-linear").model(.f32)
     let (a, b) = (try model.image(square), try model.image(square))
-    let same = try model.prompt(text: "<image><image> same?", images: [a, a])
-    let two = try model.prompt(text: "<image><image> same?", images: [a, b])
-    let options = SessionOptions(kvType: .f32, threads: 1, vision: .once([a.size, a.size]))
+    let same = try model.prompt(text: "<image><image> same?", media: [a, a])
+    let two = try model.prompt(text: "<image><image> same?", media: [a, b])
+    let options = SessionOptions(kvType: .f32, threads: 1, media: .once([a.size, a.size]))
     let areEqual = try logits(model, same, options) == logits(model, two, options)
     #expect(areEqual)
   }
@@ -142,15 +142,15 @@ import Testing
     let image = try model.image(square)
     for (text, count) in [("<image>", 0), ("a <image> b", 2), ("<image><image>", 1)] {
       let images = [Image](repeating: image, count: count)
-      #expect(caught { _ = try model.prompt(text: text, images: images) }?.kind == .usage)
+      #expect(caught { _ = try model.prompt(text: text, media: images) }?.kind == .usage)
       #expect(
         caught {
-          _ = try model.prompt([ChatMessage(role: "user", text, images: count)], images: images)
+          _ = try model.prompt([ChatMessage(role: "user", text, images: count)], media: images)
         }?.kind == .usage)
     }
     // Without markers, images come first.
-    let first = try model.prompt(text: "What?", images: [image, image])
-    #expect(first.tokens == (try model.prompt(text: "<image><image>What?", images: [image, image]).tokens))
+    let first = try model.prompt(text: "What?", media: [image, image])
+    #expect(first.tokens == (try model.prompt(text: "<image><image>What?", media: [image, image]).tokens))
   }
 
   /// The template puts the image where the message has it; one that knows no images gets the marker in the text.
@@ -158,7 +158,7 @@ import Testing
     let model = try fixture.model(.int8)
     let image = try model.image(square)
     let prompt = try model.prompt(
-      [ChatMessage(role: "user", "What is <image>?", images: 1)], images: [image])
+      [ChatMessage(role: "user", "What is <image>?", images: 1)], media: [image])
     #expect(prompt.tokens.filter { $0 == Prompt.featureToken }.count == image.rows)
     #expect(prompt.count > image.rows + 3)
   }
@@ -174,8 +174,8 @@ import Testing
     #expect(try residentPages(of: "projector.image", in: model.file) == 0)
 
     let image = try model.image(square)
-    let looking = try Session(model, SessionOptions(context: 64, threads: 1, vision: .once([image.size])))
-    try looking.append(model.prompt(text: "What?", images: [image]))
+    let looking = try Session(model, SessionOptions(context: 64, threads: 1, media: .once([image.size])))
+    try looking.append(model.prompt(text: "What?", media: [image]))
     let pages = Pages()
     looking.onProgress = { [file = model.file] progress in
       // The encoder has worked when the decoder begins, and its pages are gone.
@@ -194,15 +194,15 @@ import Testing
     let model = try VisionFixture.named("idefics3").model(.int8)
     let image = try model.image(wide)
     let text = try SessionPlan(model, SessionOptions(context: 64))
-    let seeing = try SessionPlan(model, SessionOptions(context: 64, vision: .once([image.size])))
-    #expect(!text.phases.contains { $0.name == "encode" })
-    let encode = try #require(seeing.phases.first { $0.name == "encode" })
-    #expect(encode.items.contains { $0.name == "encoder.image" } && !encode.items.contains { $0.name == "decoder" })
-    #expect(encode.items.first { $0.name == "pictures" }!.byteCount >= image.size.pixelBytes)
+    let seeing = try SessionPlan(model, SessionOptions(context: 64, media: .once([image.size])))
+    #expect(!text.phases.contains { $0.name == .encode })
+    let encode = try #require(seeing.phases.first { $0.name == .encode })
+    #expect(encode.items.contains { $0.name == .encoder(.image) } && !encode.items.contains { $0.name == .decoder })
+    #expect(encode.items.first { $0.name == .decodingMedia }!.byteCount >= image.size.unitBytes)
     #expect(
       caught {
         _ = try SessionPlan(
-          model, SessionOptions(context: 64, memory: encode.byteCount - 1, vision: .once([image.size])))
+          model, SessionOptions(context: 64, memory: encode.byteCount - 1, media: .once([image.size])))
       }?.kind == .doesNotFit)
   }
 }

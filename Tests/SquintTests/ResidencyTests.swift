@@ -8,9 +8,9 @@ import Testing
 /// Weights that do not stay in memory: the same answers, and no byte read more often than planned.
 @Suite struct ResidencyTests {
   private func streamed(
-    _ model: Model, _ options: SessionOptions, keeping bytes: Int = 0, rows: Int = 64, tiles: Int = 1
+    _ model: Model, _ options: SessionOptions, keeping bytes: Int = 0, rows: Int = 64, units: Int = 1
   ) throws -> Session {
-    try Session(model, SessionPlan(model, options, keeping: bytes, rows: rows, tiles: tiles))
+    try Session(model, SessionPlan(model, options, keeping: bytes, rows: rows, units: units))
   }
 
   private func logits(_ session: Session, _ prompt: Prompt) throws -> [Float] {
@@ -98,17 +98,17 @@ import Testing
   func imagesAreTheSame(_ name: String, _ type: ElementType) throws {
     let model = try VisionFixture.named(name).model(type)
     let images = try ["wide.png", "square.png"].map { try model.image(VisionFixture.image($0)) }
-    let prompt = try model.prompt(text: "a <image> b <image> c", images: images)
-    let options = SessionOptions(threads: 2, vision: .once(images.map(\.size)))
+    let prompt = try model.prompt(text: "a <image> b <image> c", media: images)
+    let options = SessionOptions(threads: 2, media: .once(images.map(\.size)))
     let expected = try logits(Session(model, options), prompt)
     for (bytes, tiles) in [(0, 1), (0, 3), (20_000, 2), (0, 64)] {
-      let session = try streamed(model, options, keeping: bytes, rows: 128, tiles: tiles)
+      let session = try streamed(model, options, keeping: bytes, rows: 128, units: tiles)
       let isEqual = try logits(session, prompt) == expected
       #expect(isEqual, "\(bytes) bytes stay, \(tiles) tiles")
     }
     // Encoder and decoder take turns, and what stays comes back.
     var always = options
-    always.vision = .always
+    always.media = .always
     let resident = try Session(model, always)
     let whole = try logits(resident, prompt)
     let part = try continued(resident, prompt)
@@ -127,7 +127,7 @@ import Testing
     let model = try model("llama-gqa", type)
     let ids = try promptIDs("llama-gqa")
     for (rows, passes) in [(64, (ids.count + 63) / 64), (8, (ids.count + 7) / 8)] {
-      let plan = try SessionPlan(model, SessionOptions(threads: 1, chunk: 8), keeping: 0, rows: rows, tiles: 1)
+      let plan = try SessionPlan(model, SessionOptions(threads: 1, chunk: 8), keeping: 0, rows: rows, units: 1)
       let session = try Session(model, plan)
       try session.append(ids)
       var generator = Generator(session, GenerationOptions(maxTokens: 9, stopsAtStopTokens: false))
@@ -148,7 +148,7 @@ import Testing
     let embedding = model.file.tensor("decoder.embedding")!.range.count
     // The head stays, the layers do not.
     let plan = try SessionPlan(
-      model, SessionOptions(threads: 1), keeping: embedding + 3 * DirectReader.alignment, rows: 64, tiles: 1)
+      model, SessionOptions(threads: 1), keeping: embedding + 3 * DirectReader.alignment, rows: 64, units: 1)
     #expect(plan.bytesReadPerToken > 0)
     let session = try Session(model, plan)
     let before = model.reader.bytesRead
@@ -198,7 +198,7 @@ import Testing
     let ids = try promptIDs("llama-gqa")
     let expected = try logits(Session(model, SessionOptions(threads: 2, chunk: 8)), Prompt(tokens: ids))
     let cancellation = Cancellation()
-    let plan = try SessionPlan(model, SessionOptions(threads: 2, chunk: 8), keeping: 0, rows: 64, tiles: 1)
+    let plan = try SessionPlan(model, SessionOptions(threads: 2, chunk: 8), keeping: 0, rows: 64, units: 1)
     let session = try Session(model, plan, cancellation: cancellation)
     var steps = 0
     session.onProgress = { _ in
@@ -261,15 +261,15 @@ import Testing
   @Test func asManyTilesAsFit() throws {
     let model = try VisionFixture.named("smolvlm").model(.int8)
     let wide = VisionFixture.image("wide.png")
-    let most = try model.image(wide).size.layout.count
+    let most = try model.image(wide).size.units
     for tiles in 1...most {
       let image = try model.image(wide, maximumTiles: tiles)
-      #expect(image.size.layout.count <= tiles)
+      #expect(image.size.units <= tiles)
     }
     #expect(caught { _ = try model.image(wide, maximumTiles: 0) }?.kind == .usage)
     var options = SessionOptions(memory: 1 << 40)
-    #expect(try model.images([wide], fitting: options)[0].size.layout.count == most)
+    #expect(try model.media([(.image, wide)], fitting: options)[0].size.units == most)
     options.memory = 1 << 20
-    #expect(try model.images([wide], fitting: options)[0].size.layout.count == 1)
+    #expect(try model.media([(.image, wide)], fitting: options)[0].size.units == 1)
   }
 }

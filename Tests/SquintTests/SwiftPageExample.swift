@@ -7,9 +7,9 @@ import Squint
 func describe(_ photo: String, with path: String) async throws {
   let model = try Model(path: path)
   let image = try model.image(photo)
-  let session = try Session(model, SessionOptions(context: 2048, vision: .once([image.size])))
+  let session = try Session(model, SessionOptions(context: 2048, media: .once([image.size])))
   let question = try ChatMessage(role: "user", "What is in this picture?", images: 1)
-  try session.append(model.prompt([question], images: [image]))
+  try session.append(model.prompt([question], media: [image]))
   for try await token in session.generate(GenerationOptions(maxTokens: 64)) {
     print(token.text, terminator: "")
   }

@@ -29,11 +29,11 @@ import Testing
       let question = role == "user" ? text : "What?"
       let messages = [
         ChatMessage(role: "system", role == "system" ? text : "Be brief."),
-        try ChatMessage(role: "user", question, images: images.count),
+        try ChatMessage(role: "user", question, media: images),
         ChatMessage(role: "assistant", role == "assistant" ? text : "A cat."),
         ChatMessage(role: "user", question.replacingOccurrences(of: "\\<image>", with: "<image>")),
       ]
-      return try model.prompt(messages, images: images, allowsControlTokens: allowing).tokens
+      return try model.prompt(messages, media: images, allowsControlTokens: allowing).tokens
         .filter { controls.contains($0) || $0 == Prompt.featureToken }
     }
     let honest = try found("x", "user")
@@ -50,11 +50,11 @@ import Testing
           #expect(try found(text, role) == honest, "\(role): \(text.debugDescription)")
         }
       }
-      if token.content != "<image>", token.id != model.imageToken {
+      if token.content != "<image>", token.id != model.token(for: .image) {
         #expect(try found(word, "user", allowing: true) != honest)
       }
       // Without a template they are what they are spelled.
-      if token.id != model.imageToken {
+      if token.id != model.token(for: .image) {
         #expect(try model.prompt(text: "a\(token.content)").tokens.contains(token.id))
       }
     }
@@ -76,7 +76,7 @@ import Testing
     let image = try model.image(Self.square)
     func rows(_ text: String, _ count: Int) throws -> Int {
       let images = [Image](repeating: image, count: count)
-      return try model.prompt([ChatMessage(role: "user", text, images: count)], images: images).tokens
+      return try model.prompt([ChatMessage(role: "user", text, images: count)], media: images).tokens
         .count { $0 == Prompt.featureToken }
     }
     #expect(try rows("What?", 1) == image.rows)
@@ -85,15 +85,15 @@ import Testing
     #expect(try rows("<fake_token_around_image><global-img>", 1) == image.rows)
     #expect(throws: SquintError.self) { try rows("<image>", 0) }
     #expect(throws: SquintError.self) { try rows("<image> <image>", 1) }
-    #expect(try model.prompt(text: "a \\<image> <image>", images: [image]).images.count == 1)
+    #expect(try model.prompt(text: "a \\<image> <image>", media: [image]).images.count == 1)
     // The word is there, as its letters.
     let tokenizer = try #require(model.tokenizer)
-    let word = try model.prompt([ChatMessage(role: "user", "a\\<image>b", images: 0)]).tokens
+    let word = try model.prompt([ChatMessage(role: "user", "a\\<image>b", media: 0)]).tokens
     #expect(tokenizer.decode(word, skipSpecialTokens: true).contains("a<image>b"))
     // To a model that takes text alone the marker is a word with and without a backslash.
     let blind = try Self.opened("llama-llama3")
     let words = try ["a <image>b", "a \\<image>b"].map {
-      try blind.prompt([ChatMessage(role: "user", $0, images: 0)]).tokens
+      try blind.prompt([ChatMessage(role: "user", $0, media: 0)]).tokens
     }
     #expect(words[0] == words[1])
     #expect(try #require(blind.tokenizer).decode(words[0], skipSpecialTokens: true).contains("a <image>b"))
@@ -168,7 +168,7 @@ import Testing
     let tokenizer = try tokenizer(tokens, isSpecial: false)
     let template = "{{ '<think>' }}  word{{ messages[0].content }}"
     let format = ChatFormat(
-      source: template, tokenizer: tokenizer, stopTokens: [tokenizer.id(of: "<pad>")!], images: (nil, "<v><x>"))
+      source: template, tokenizer: tokenizer, stopTokens: [tokenizer.id(of: "<pad>")!], media: ([], "<v><x>"))
     let names = Set(format.controls.map { String(decoding: tokenizer.bytes(of: $0), as: UTF8.self) })
     #expect(names == ["<e>", "<think>", "<|tool|>", "<pad>", "<v>"])
   }

@@ -42,25 +42,25 @@ import Testing
     let model = try fixture.model(.f32)
     for test in fixture.cases {
       let images = try test.images.map { try model.image(VisionFixture.image($0)) }
-      let prompt = try model.prompt(text: fixture.text(test), images: images)
+      let prompt = try model.prompt(text: fixture.text(test), media: images)
       let ids = try fixture.ids(test)
       #expect(prompt.count == ids.count)
       // Where a row of an image stands, the processor has its image token, or none.
       for (ours, theirs) in zip(prompt.tokens, ids) {
-        #expect(ours == theirs || ours == Prompt.featureToken && (theirs == -1 || theirs == model.imageToken))
+        #expect(ours == theirs || ours == Prompt.featureToken && (theirs == -1 || theirs == model.token(for: .image)))
       }
       let expected = try numpyRows(fixture.file(test, "logits.npy").path)
       for (chunk, vision) in [
-        (128, SessionOptions.VisionUse.once(images.map(\.size))), (7, .always), (1, .always),
+        (128, SessionOptions.MediaUse.once(images.map(\.size))), (7, .always), (1, .always),
       ] {
-        let options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, vision: vision)
+        let options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, media: media)
         let ours = try logits(model, prompt, options)
         #expect(ours.count == expected.count)
         #expect(
           largestDifference(ours.flatMap { $0 }, expected.flatMap { $0 }) < 1e-4, "\(test.name), chunks of \(chunk)")
       }
       guard !ids.contains(-1) else { continue }
-      #expect(try model.prompt(tokens: ids, images: images).tokens == prompt.tokens)
+      #expect(try model.prompt(tokens: ids, media: images).tokens == prompt.tokens)
     }
   }
 
@@ -87,9 +87,9 @@ import Testing
     let images = name.hasPrefix("llava") ? ["square.png"] : ["wide.png", "square.png"]
     func logits(_ model: Model) throws -> [[Float]] {
       let images = try images.map { try model.image(VisionFixture.image($0)) }
-      let prompt = try model.prompt(text: "The quick brown fox is", images: images)
+      let prompt = try model.prompt(text: "The quick brown fox is", media: images)
       return try SquintTests.logits(
-        model, prompt, SessionOptions(kvType: .f32, threads: 1, vision: .once(images.map(\.size))))
+        model, prompt, SessionOptions(kvType: .f32, threads: 1, media: .once(images.map(\.size))))
     }
     let (ours, expected) = (try logits(model), try logits(reference))
     #expect(ours.count == expected.count)
@@ -108,10 +108,10 @@ import Testing
       let model = try fixture.model(.int8)
       for test in fixture.cases {
         let images = try test.images.map { try model.image(VisionFixture.image($0)) }
-        let prompt = try model.prompt(text: fixture.text(test), images: images)
+        let prompt = try model.prompt(text: fixture.text(test), media: images)
         let expected = try numpyRows(fixture.file(test, "logits.npy").path)
         let ours = try logits(
-          model, prompt, SessionOptions(threads: 2, vision: .once(images.map(\.size))))
+          model, prompt, SessionOptions(threads: 2, media: .once(images.map(\.size))))
         means.append(zip(ours, expected).map(cosine).reduce(0, +) / Double(expected.count))
         #expect(means.last! > 0.997, "\(fixture.name), \(test.name)")
       }

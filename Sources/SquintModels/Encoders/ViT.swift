@@ -12,17 +12,7 @@ package struct ViT {
   // MARK: Configuration
 
   /// Patches: row after row.
-  package struct Grid: Equatable, Sendable {
-    package let rows: Int
-    package let columns: Int
-
-    package init(rows: Int, columns: Int) {
-      self.rows = rows
-      self.columns = columns
-    }
-
-    package var count: Int { rows * columns }
-  }
+  package typealias Grid = FeatureGrid
 
   /// What becomes of the table of positions where a tile's grid is another.
   package enum Positions: String, CaseIterable, Sendable {
@@ -163,7 +153,7 @@ package struct ViT {
     /// Keeps the file mapped for the views above.
     let file: ModelFile
     /// The layers that are used, as ranges of the file, in their order.
-    package let parts: [Range<Int>]
+    package let streamUnits: [Range<Int>]
 
     /// Finds the tensors of the module and checks their shapes.
     ///
@@ -194,7 +184,7 @@ package struct ViT {
             down: try Matrix("\(name).ffn.down", rows: c.width, columns: c.ffnWidth, in: file)))
       }
       self.layers = layers
-      parts = file.layerRanges(of: c.name, count: c.featureLayers[c.featureLayers.count - 1])
+      streamUnits = file.layerRanges(of: c.name, count: c.featureLayers[c.featureLayers.count - 1])
       self.norm = file.tensor("\(c.name).norm") == nil ? nil : try norm("\(c.name).norm")
     }
   }
@@ -262,6 +252,8 @@ package struct ViT {
 
   package let configuration: Configuration
   private let weights: Weights
+  /// [3, 256]: what each level of each channel is for the model.
+  private let levels: [Float]
   private let compute: Compute
   private let patches: Int
   /// The tiles of the largest pass.
@@ -284,14 +276,16 @@ package struct ViT {
   private let up: Rows
   private let quantized: QuantizedRows
 
+  /// - Parameter levels: [3, 256]: what each level of each channel is for the model.
   /// - Throws: `internalError` where the system gives no threads to read weights.
   package init(
-    _ configuration: Configuration, _ weights: Weights, _ regions: Regions, reader: DirectReader, in arena: Arena,
-    _ compute: Compute
+    _ configuration: Configuration, _ weights: Weights, levels: [Float], _ regions: Regions, reader: DirectReader,
+    in arena: Arena, _ compute: Compute
   ) throws(SquintError) {
     let c = configuration
     self.configuration = c
     self.weights = weights
+    self.levels = levels
     self.compute = compute
     patches = regions.patches
     tiles = regions.tiles
@@ -321,12 +315,11 @@ extension ViT {
   /// - Parameters:
   ///   - pixels: RGB, [count, height, width, 3].
   ///   - count: at most `tiles`.
-  ///   - levels: [3, 256]: what each level of each channel is for the model.
   ///   - shouldContinue: asked before each layer.
   ///   - visit: called with each tile in turn and its features, which are valid until it returns.
   /// - Returns: whether it was finished.
   package func encode(
-    pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int, levels: UnsafePointer<Float>,
+    pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int,
     while shouldContinue: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
   ) throws(SquintError) -> Bool {
     let c = configuration
@@ -339,7 +332,9 @@ extension ViT {
     defer { stream.end() }
     for tile in 0..<tiles {
       let x = x.from(tile * count)
-      embed(pixels + tile * height * width * 3, width: width, grid, levels, into: x)
+      levels.withUnsafeBufferPointer {
+        embed(pixels + tile * height * width * 3, width: width, grid, $0.baseAddress!, into: x)
+      }
       if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
       compute.trace.current?.place = c.name
       compute.record("input", x, count: count)
@@ -429,6 +424,60 @@ extension ViT {
       for row in 0..<count - first { output[row].update(from: x[first + row], count: c.width) }
     }
     return features
+  }
+}
+
+// MARK: As any encoder
+
+extension ViT: Encoder {
+  package var units: Int { tiles }
+
+  /// - Parameter numbers: RGB, [count, height, width, 3].
+  package func encode(
+    _ numbers: UnsafeRawPointer, count: Int, shape: [Int], while shouldContinue: () -> Bool,
+    visit: (_ unit: Int, _ features: Rows) throws(SquintError) -> Void
+  ) throws(SquintError) -> Bool {
+    try encode(
+      pixels: numbers.assumingMemoryBound(to: UInt8.self), count: count, height: shape[0], width: shape[1],
+      while: shouldContinue, visit: visit)
+  }
+
+  /// The blueprint and the weights, for tiles of [height, width] pixels.
+  package struct Graph: EncoderGraph {
+    package let configuration: Configuration
+    package let weights: Weights
+    /// [3, 256]: what each level of each channel is for the model.
+    let levels: [Float]
+
+    /// - Throws: `badData` where keys or tensors of the module `name` are missing or impossible.
+    package init(_ file: ModelFile, name: String, levels: [Float]) throws(SquintError) {
+      configuration = try Configuration(file, name: name)
+      weights = try Weights(file, configuration)
+      self.levels = levels
+    }
+
+    package var featureWidth: Int { configuration.featureWidth }
+    package var hasClassRow: Bool { configuration.hasClassRow }
+    package var streamUnits: [Range<Int>] { weights.streamUnits }
+
+    package func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid {
+      try configuration.grid(height: shape[0], width: shape[1])
+    }
+
+    package func attentionOperations(rows: Int) -> Int { 4 * rows * rows * configuration.width * configuration.layers }
+
+    package func reserve(
+      _ residency: Residency, shapes: [[Int]], units: Int, threads: Int, in plan: inout ArenaPlan
+    ) throws(SquintError) -> EncoderMaker {
+      var patches = 1
+      for shape in shapes { patches = max(patches, try grid(of: shape).count) }
+      let regions = try Regions(configuration, residency, patches: patches, tiles: units, threads: threads, in: &plan)
+      let graph = self
+      return { (reader, arena, compute) throws(SquintError) in
+        try ViT(
+          graph.configuration, graph.weights, levels: graph.levels, regions, reader: reader, in: arena, compute)
+      }
+    }
   }
 }
 

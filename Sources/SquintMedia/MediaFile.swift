@@ -1,10 +1,10 @@
 import CSystem
 import SquintFile
 
-/// An image file that is read by position: in pieces, since the pages of a mapped file would count as our memory.
+/// The file of a medium, such as an image, that is read by position: in pieces, since the pages of a mapped file would count as our memory.
 ///
 /// A pipe is read to its end first, into memory that has a descriptor as files have.
-public final class ImageFile: Sendable {
+public final class MediaFile: Sendable {
   /// What messages call it.
   public let path: String
   let descriptor: Int32

@@ -1,0 +1,107 @@
+import SquintFile
+import SquintMedia
+import Synchronization
+
+/// A medium for a prompt, such as an image: where it is, how it will be cut, and what that costs. Two media are the same where
+/// they are the same object, so that a conversation knows which ones it has encoded.
+///
+/// It is decoded when the session encodes it, and what it was decoded to is forgotten afterwards.
+public final class Medium: Sendable {
+  public let path: String
+  public let size: MediumSize
+  private let processor: any MediaProcessor
+  /// The file, where it cannot be opened again by its path.
+  private let kept: MediaFile?
+  private let decoded = Mutex<MediaUnits?>(nil)
+
+  convenience init(path: String, _ modality: Modality, maximumUnits: Int? = nil) throws(SquintError) {
+    try self.init(MediaFile(path: path), modality, maximumUnits: maximumUnits)
+  }
+
+  /// The same medium, in no more than `maximumUnits` units.
+  convenience init(_ medium: Medium, _ modality: Modality, maximumUnits: Int?) throws(SquintError) {
+    try self.init(medium.file(), modality, maximumUnits: maximumUnits)
+  }
+
+  private init(_ file: MediaFile, _ modality: Modality, maximumUnits: Int?) throws(SquintError) {
+    path = file.path
+    kept = file.isReadOnce ? file : nil
+    do throws(SquintError) {
+      processor =
+        try maximumUnits.map { (most) throws(SquintError) in
+          try modality.processor.limited(toUnits: most, of: file)
+        } ?? modality.processor
+      size = try modality.size(processor.cost(of: file), heldBytes: file.heldBytes)
+    } catch {
+      throw error.naming(path)
+    }
+  }
+
+  private func file() throws(SquintError) -> MediaFile {
+    if let kept { return kept }
+    return try MediaFile(path: path)
+  }
+
+  public var kind: MediaKind { size.kind }
+
+  /// The rows of the decoder that it takes.
+  public var rows: Int { size.rows }
+
+  /// Its units, decoded now or before; nil where `shouldContinue`, which is asked while it is decoded, said no.
+  func units(while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? {
+    if let units = decoded.withLock({ $0 }) { return units }
+    guard let units = try processor.units(of: file(), while: shouldContinue) else { return nil }
+    guard units.layout == size.cost.layout else {
+      throw .badData(path, "the \(kind.rawValue) was changed while it was looked at; ask again")
+    }
+    decoded.withLock { $0 = units }
+    return units
+  }
+
+  /// Whether it holds the memory of its units.
+  package var isDecoded: Bool { decoded.withLock { $0 != nil } }
+
+  /// Gives the memory of the units back.
+  func forget() { decoded.withLock { $0 = nil } }
+}
+
+/// A medium that is an image.
+public typealias Image = Medium
+
+/// What a medium takes, known from the head of its file alone: from the width and height of an image.
+public struct MediumSize: Equatable, Sendable {
+  public let kind: MediaKind
+  /// How it is cut, and what that takes.
+  package private(set) var cost: MediaCost
+  /// The rows of the decoder that each unit of a run of the layout becomes.
+  let rowsPerUnit: [Int]
+  /// The memory of a medium that came through a pipe, as long as it is there, in bytes.
+  public let heldBytes: Int
+
+  init(kind: MediaKind, cost: MediaCost, rowsPerUnit: [Int], heldBytes: Int) {
+    self.kind = kind
+    self.cost = cost
+    self.rowsPerUnit = rowsPerUnit
+    self.heldBytes = heldBytes
+  }
+
+  /// How many units it is cut into, each of which is encoded by itself: the tiles of an image.
+  public var units: Int { cost.layout.count }
+
+  /// The rows of the decoder that it takes.
+  public var rows: Int { zip(cost.layout.runs, rowsPerUnit).reduce(0) { $0 + $1.0.count * $1.1 } }
+
+  /// The memory that decoding and cutting it take at most, its units among them, in bytes.
+  public var decodingBytes: Int { cost.decodingBytes }
+
+  /// The memory of its units, in bytes.
+  public var unitBytes: Int { cost.layout.byteCount }
+
+  /// What a medium of at most `most` units takes instead, where it can be cut into fewer.
+  func limited(toUnits most: Int) -> MediumSize {
+    var size = self
+    size.cost.layout = cost.layout.limited(toUnits: most)
+    size.cost.decodingBytes -= unitBytes - size.unitBytes
+    return size
+  }
+}

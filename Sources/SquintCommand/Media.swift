@@ -1,0 +1,55 @@
+import ArgumentParser
+import Squint
+
+/// How people give media of one kind on a command line and in a conversation. There is one for each that there are processors for.
+struct MediaSyntax: Sendable {
+  let kind: MediaKind
+  /// The option, without its dashes, and what it has in `MediaOptions`.
+  let option: String
+  let files: @Sendable (MediaOptions) -> [String]
+  /// In a conversation.
+  let command: String
+  let help: String
+  /// The endings of their files' names.
+  let extensions: [String]
+  /// What a saved conversation calls one.
+  let savedName: String
+  /// What is asked about them where nothing else is.
+  let usualQuestion: String
+
+  static let all = [
+    MediaSyntax(
+      kind: .image, option: "image", files: \.image, command: "/image",
+      help: "show an image with the next question", extensions: ImageFormat.extensions,
+      savedName: "picture", usualQuestion: "What is in this picture?")
+  ]
+
+  /// The one for media of `kind`.
+  static func of(_ kind: MediaKind) -> MediaSyntax {
+    guard let syntax = all.first(where: { $0.kind == kind }) else { preconditionFailure("there is one for each kind") }
+    return syntax
+  }
+}
+
+/// What the model is to look at.
+struct MediaOptions: ParsableArguments {
+  @Option(
+    help: .init(
+      """
+      An image (\(ImageFormat.list)), or - for one on stdin. Repeatable; it stands where the prompt has <image>, or comes first.
+      """, valueName: "file"), completion: .file(extensions: ImageFormat.extensions))
+  var image: [String] = []
+
+  /// All of them, those of a kind in order.
+  var files: [(kind: MediaKind, path: String)] {
+    MediaSyntax.all.flatMap { syntax in syntax.files(self).map { (syntax.kind, $0) } }
+  }
+
+  /// What is on stdin; nil where that is no medium.
+  var onStandardInput: MediaKind? { files.first { MediaFile.isStandardInput($0.path) }?.kind }
+}
+
+extension SessionOptions.MediaUse {
+  /// For one answer about `media`.
+  init(_ media: [Medium]) { self = media.isEmpty ? .none : .once(media.map(\.size)) }
+}

@@ -1,0 +1,55 @@
+import SquintFile
+
+/// An image's units are its tiles: 8-bit levels, [height, width, 3] each.
+extension ImageProcessor: MediaProcessor {
+  /// What decoding an image takes beside its tiles where nothing is known of it: enough for a photograph of 50 megapixels,
+  /// unless it is a progressive JPEG, an interlaced PNG or a WebP, which are held whole.
+  private static let usualDecoderBytes = 8 << 20
+
+  public func costs() -> [MediaCost] {
+    layouts().map {
+      MediaCost(layout: MediaLayout($0), decodingBytes: $0.byteCount + Self.usualDecoderBytes)
+    }
+  }
+
+  public func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
+    let header = try ImageHeader.read(file)
+    return MediaCost(
+      layout: MediaLayout(try layout(width: header.width, height: header.height)), decodingBytes: peakBytes(for: header)
+    )
+  }
+
+  public func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> ImageProcessor {
+    let header = try ImageHeader.read(file)
+    return try limited(toTiles: most, width: header.width, height: header.height)
+  }
+
+  public func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? {
+    try process(file, while: shouldContinue).map { MediaUnits(layout: MediaLayout($0.layout), bytes: $0.pixels) }
+  }
+
+  /// [3, height, width], normalized.
+  public func numbers(of unit: Int, in units: MediaUnits) -> (shape: [Int], numbers: [Float]) {
+    let (height, width) = (units.layout.runs[0].shape[0], units.layout.runs[0].shape[1])
+    let plane = height * width
+    let levels = levels
+    let numbers = [Float](unsafeUninitializedCapacity: 3 * plane) { planes, count in
+      for channel in 0..<3 {
+        for pixel in 0..<plane {
+          planes[channel * plane + pixel] =
+            levels[channel * 256 + Int(units.bytes[(unit * plane + pixel) * 3 + channel])]
+        }
+      }
+      count = 3 * plane
+    }
+    return ([3, height, width], numbers)
+  }
+}
+
+extension MediaLayout {
+  init(_ tiles: TileLayout) {
+    self.init(
+      runs: [Run(shape: [tiles.height, tiles.width], count: tiles.count, unitBytes: tiles.tileBytes)],
+      grid: Grid(rows: tiles.rows, columns: tiles.columns, hasOverview: tiles.hasOverview))
+  }
+}

@@ -1,0 +1,87 @@
+import SquintCompute
+import SquintFile
+
+/// An encoder as a plan sees it: its blueprint and where its weights are in the file. Nothing of them has been read.
+///
+/// A unit is what the encoder takes by itself, such as a tile of an image; its shape is its size along each axis, the outer
+/// first.
+package protocol EncoderGraph: Sendable {
+  /// The width of a row of features.
+  var featureWidth: Int { get }
+  /// Whether the features of a unit begin with a row that stands for all of it.
+  var hasClassRow: Bool { get }
+  /// The layers that are used, as ranges of the file, in their order.
+  var streamUnits: [Range<Int>] { get }
+
+  /// How the features of a unit lie, without a row that stands for all of it.
+  ///
+  /// - Throws: `badData` where the encoder takes no unit of this shape.
+  func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid
+
+  /// The multiplications and additions of attention for a unit of `rows` rows.
+  func attentionOperations(rows: Int) -> Int
+
+  /// Reserves the encoder's buffers.
+  ///
+  /// - Parameters:
+  ///   - residency: which of `streamUnits` stay in memory.
+  ///   - shapes: of all units that there can be.
+  ///   - units: that go through the layers together. Weights that do not stay are read once for them.
+  /// - Returns: what makes the encoder in an arena of this plan.
+  func reserve(
+    _ residency: Residency, shapes: [[Int]], units: Int, threads: Int, in plan: inout ArenaPlan
+  ) throws(SquintError) -> EncoderMaker
+}
+
+extension EncoderGraph {
+  /// The rows of features that a unit gives.
+  package func rows(of shape: [Int]) throws(SquintError) -> Int { try grid(of: shape).count + (hasClassRow ? 1 : 0) }
+}
+
+/// Makes an encoder in an arena; throws `internalError` where the system gives no threads to read weights.
+package typealias EncoderMaker =
+  @Sendable (_ reader: DirectReader, _ arena: Arena, _ compute: Compute) throws(SquintError) -> any Encoder
+
+/// An encoder with its buffers.
+package protocol Encoder {
+  /// The units of the largest pass.
+  var units: Int { get }
+  /// Hands out the weights.
+  var stream: WeightStream { get }
+
+  /// Computes the features of units of one shape, such as the graph accepts, and as were planned for.
+  ///
+  /// - Parameters:
+  ///   - numbers: of the units, one after the other, as the processor makes them.
+  ///   - count: at most `units`.
+  ///   - shouldContinue: asked before each layer.
+  ///   - visit: called with each unit in turn and its features [rows, features' width], which are valid until it returns.
+  /// - Returns: whether it was finished.
+  func encode(
+    _ numbers: UnsafeRawPointer, count: Int, shape: [Int], while shouldContinue: () -> Bool,
+    visit: (_ unit: Int, _ features: Rows) throws(SquintError) -> Void
+  ) throws(SquintError) -> Bool
+}
+
+/// How a unit's features lie: row after row. Those of a sequence are one row.
+package struct FeatureGrid: Equatable, Sendable {
+  package let rows: Int
+  package let columns: Int
+
+  package init(rows: Int, columns: Int) {
+    self.rows = rows
+    self.columns = columns
+  }
+
+  package var count: Int { rows * columns }
+}
+
+extension ModelFile {
+  /// The encoder in the module `name`.
+  ///
+  /// - Parameter levels: what its processor's 8-bit levels are for it.
+  /// - Throws: `badData` where keys or tensors are missing or impossible.
+  package func encoder(_ name: String, levels: [Float]) throws(SquintError) -> any EncoderGraph {
+    try ViT.Graph(self, name: name, levels: levels)
+  }
+}
