@@ -112,7 +112,7 @@ public struct SessionPlan: Sendable {
   public let options: SessionOptions
   public let context: Int
   public let threads: Int
-  public let arena: ArenaPlan
+  package let arena: ArenaPlan
   public let phases: [Phase]
   /// The bytes that the whole process may take.
   public let budget: Int
