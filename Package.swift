@@ -21,7 +21,7 @@ let package = Package(
     .executableTarget(
       name: "SquintCommand",
       dependencies: [
-        "Squint", "SquintTerminal", "CEdit", "CSquintNano",
+        "Squint", "SquintTerminal", "SquintText", "SquintMedia", "SquintCompute", "SquintFile", "CEdit", "CSquintNano",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -56,11 +56,19 @@ let package = Package(
     .testTarget(name: "SquintMediaTests", dependencies: ["SquintMedia", "SquintFile"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
     .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion", "AllocationCounter"]),
-    .testTarget(name: "SquintTests", dependencies: ["Squint", "SquintConversion", "AllocationCounter"]),
+    .testTarget(
+      name: "SquintTests",
+      dependencies: [
+        "Squint", "SquintConversion", "SquintModels", "SquintText", "SquintMedia", "SquintCompute", "SquintFile",
+        "AllocationCounter",
+      ]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
       name: "CommandLineTests",
-      dependencies: ["SquintCommand", "SquintConvertCommand", "SquintTerminal", "Squint", "SquintConversion"]),
+      dependencies: [
+        "SquintCommand", "SquintConvertCommand", "SquintTerminal", "Squint", "SquintConversion", "SquintText",
+        "SquintFile",
+      ]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c11

@@ -36,7 +36,7 @@ public final class Embedder {
   }
 
   /// The same of a model that is open.
-  public init(
+  package init(
     _ file: ModelFile, _ kind: MediaKind = .image, stage: Stage, side: Int? = nil, threads: Int? = nil,
     memory: Int? = nil
   ) throws(SquintError) {
@@ -99,7 +99,7 @@ public final class Embedder {
       return
     }
     guard stage == .encoder || modality.projector != nil else {
-      throw SquintError(.usage, "\(file.path): there is no projector in this file; --stage encoder")
+      throw SquintError(.usage, "\(file.path): there is no projector in this file", remedies: [.encoderStage])
     }
     let planned = try plan(medium)
     let arena = try Arena(planned.arena)
@@ -179,9 +179,9 @@ public final class Embedder {
       throw SquintError(
         .doesNotFit,
         "\(medium.path): looking at it takes \(grouped(found.byteCount)) bytes, and \(grouped(budget)) are "
-          + (memory == nil
-            ? "free; end other programs, or take a smaller model"
-            : "allowed; --memory \((found.byteCount >> 20) + 1)M would do"))
+          + (memory == nil ? "free" : "allowed"),
+        needed: found.byteCount, available: budget,
+        remedies: memory == nil ? [.closePrograms, .smallerModel] : [.memory(found.byteCount)])
     }
     return found
   }

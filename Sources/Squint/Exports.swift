@@ -1,5 +1,5 @@
-// `import Squint` is all that a program needs: these modules' types are in its API.
-@_exported import SquintCompute
-@_exported import SquintFile
-@_exported import SquintMedia
-@_exported import SquintText
+// What `import Squint` brings of the modules below: the types that are in its API, and nothing else of them.
+@_exported import enum SquintCompute.KVType
+@_exported import class SquintFile.Cancellation
+@_exported import struct SquintFile.SquintError
+@_exported import struct SquintText.ChatMessage

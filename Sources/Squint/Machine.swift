@@ -3,23 +3,23 @@ import SquintFile
 
 extension MemoryLimit {
   /// `memory` bytes, or what is free.
-  public init(memory: Int?) { self = memory.map { .allowed($0) } ?? .free(Machine().availableBytes) }
+  package init(memory: Int?) { self = memory.map { .allowed($0) } ?? .free(Machine().availableBytes) }
 }
 
 /// What this machine, and the control group that this process is in, have.
-public struct Machine: Sendable {
+package struct Machine: Sendable {
   /// The processors that this process may use.
-  public let processors: Int
+  package let processors: Int
   /// What this process may still take without being swapped or killed, plus what it holds already, in bytes.
-  public let availableBytes: Int
+  package let availableBytes: Int
   /// What this process holds now, in bytes: the program itself and what it has loaded.
-  public let processBytes: Int
+  package let processBytes: Int
 
   /// What the process itself will still take, in bytes: the pages of its code that it has not run yet, the text of prompt
   /// and answer. (Measured with models of no size: 1.4 MB.)
   static let growthBytes = 2 << 20
 
-  public init() {
+  package init() {
     let groups = ControlGroups()
     processBytes = Self.residentBytes()
     processors = min(usableProcessors(groups), Workers.counts.upperBound)
@@ -35,7 +35,7 @@ public struct Machine: Sendable {
   }
 
   /// What this process has held at most, in bytes.
-  public static func peakResidentBytes() -> Int {
+  package static func peakResidentBytes() -> Int {
     for line in systemText("/proc/self/status").split(separator: "\n") where line.hasPrefix("VmHWM:") {
       return (Int(line.filter(\.isNumber)) ?? 0) << 10
     }

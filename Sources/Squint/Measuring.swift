@@ -5,7 +5,7 @@ import SquintModels
 extension Session {
   /// Tokens per second of a prompt of `promptTokens` tokens, and of `generatedTokens` steps behind it. The conversation is
   /// forgotten.
-  public func measure(
+  package func measure(
     promptTokens: Int, generatedTokens: Int
   ) throws(SquintError) -> (prefill: Double, decode: Double) {
     guard promptTokens > 0, generatedTokens >= 0, promptTokens <= context, generatedTokens <= context - promptTokens
@@ -31,7 +31,7 @@ extension Session {
   }
 
   /// What encoding `medium` takes. The conversation is forgotten.
-  public func measure(_ medium: Medium) throws(SquintError) -> EncodingStatistics {
+  package func measure(_ medium: Medium) throws(SquintError) -> EncodingStatistics {
     truncate(to: 0)
     defer { truncate(to: 0) }
     var prompt = Prompt()
@@ -71,13 +71,13 @@ extension Session {
   }
 
   /// The instruction set whose kernels run.
-  public var instructionSet: String { decoder.instructionSet }
+  package var instructionSet: String { decoder.instructionSet }
 }
 
 extension Model {
   /// The weights that each decoded token reads, in bytes: all matrices of the decoder, but one row of an embedding that is
   /// not the head.
-  public var bytesPerToken: Int {
+  package var bytesPerToken: Int {
     let isTied = file.tensor("decoder.head") == nil
     return file.tensors.filter { tensor in
       file.modules[tensor.module].name == "decoder" && (isTied || tensor.name != "decoder.embedding")
@@ -85,7 +85,7 @@ extension Model {
   }
 
   /// The multiplications and additions of the layers for each token of a prompt (the head serves its last token only).
-  public var operationsPerToken: Int {
+  package var operationsPerToken: Int {
     file.tensors.filter { tensor in
       file.modules[tensor.module].name == "decoder" && tensor.shape.count == 2 && tensor.name != "decoder.embedding"
         && tensor.name != "decoder.head"
@@ -93,7 +93,7 @@ extension Model {
   }
 
   /// The multiplications and additions of encoding and projecting `medium`.
-  public func operations(for medium: Medium) throws(SquintError) -> Int {
+  package func operations(for medium: Medium) throws(SquintError) -> Int {
     let modality = try modality(medium.kind)
     func matrices(of module: String) -> Int {
       file.tensors.filter {

@@ -8,12 +8,12 @@ import SquintText
 /// Opening reads the tables and the tokenizer; no weight is touched. A model may serve any number of sessions, also at the
 /// same time.
 public final class Model: Sendable {
-  public let file: ModelFile
+  package let file: ModelFile
   /// Reads weights that do not stay in memory.
   package let reader: DirectReader
   package let decoder: any DecoderModel
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
-  public let tokenizer: Tokenizer?
+  package let tokenizer: Tokenizer?
   /// How a conversation becomes a prompt.
   let chat: ChatFormat
   /// The tokens that end an answer: those that the file names, the usual ends of a turn, and the one that the chat template
@@ -42,7 +42,7 @@ public final class Model: Sendable {
   /// Makes `file`, which may be a part of a larger one, ready for sessions.
   ///
   /// - Throws: `badData` when it is not a sound model with a text decoder.
-  public init(_ file: ModelFile) throws(SquintError) {
+  package init(_ file: ModelFile) throws(SquintError) {
     self.file = file
     reader = DirectReader(file)
     do throws(SquintError) {
@@ -87,7 +87,7 @@ public final class Model: Sendable {
   /// The tokenizer in `file`.
   ///
   /// - Throws: `badData` where it has none or it is corrupt.
-  public static func tokenizer(of file: ModelFile) throws(SquintError) -> Tokenizer {
+  package static func tokenizer(of file: ModelFile) throws(SquintError) -> Tokenizer {
     guard let tokenizer = try storedTokenizer(in: file).tokenizer else { throw noTokenizer(file) }
     return tokenizer
   }
@@ -126,6 +126,14 @@ public final class Model: Sendable {
     let tokens = try encode(text, addSpecialTokens: addSpecialTokens)
     try checkVocabulary(tokens)
     return tokens
+  }
+
+  /// The text of `tokens`.
+  ///
+  /// - Throws: `badData` where the file has no tokenizer.
+  public func text(_ tokens: [Int32], skipSpecialTokens: Bool = true) throws(SquintError) -> String {
+    guard let tokenizer else { throw noTokenizer }
+    return tokenizer.decode(tokens, skipSpecialTokens: skipSpecialTokens)
   }
 
   private func encode(_ text: String, addSpecialTokens: Bool) throws(SquintError) -> [Int32] {

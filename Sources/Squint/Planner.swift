@@ -346,31 +346,31 @@ struct Planner {
   /// What does not fit, and what would.
   private func doesNotFit(_ context: Int) -> SquintError {
     let least = (try? leastBytes(context)) ?? Int.max
-    var remedies: [String] = []
+    var remedies: [SquintError.Remedy] = []
     let needed = options.prompt.map { $0 + 1 } ?? 1
     if options.context != nil, needed <= context,
       let shorter = (try? longest(needed...context) { (context) throws(SquintError) in try fitting(context) }) ?? nil
     {
-      remedies.append("--context \(shorter.context) would fit")
+      remedies.append(.context(shorter.context))
     }
     if options.kvType != .int8 {
       var smaller = options
       smaller.kvType = .int8
       if let planner = try? with(smaller), ((try? planner.fitting(context)) ?? nil) != nil {
-        remedies.append("--kv int8 would fit")
+        remedies.append(.kvType(KVType.int8.rawValue))
       }
     }
-    if let tiles = unitsThatFit() { remedies.append("--max-tiles \(tiles) would fit") }
+    if let tiles = unitsThatFit() { remedies.append(.tiles(tiles)) }
     if options.memory != nil {
-      remedies.append("--memory \((least >> 20) + 1)M would do")
+      remedies.append(.memory(least))
     } else if remedies.isEmpty {
-      remedies.append("end other programs, or take a smaller model")
+      remedies += [.closePrograms, .smallerModel]
     }
     return SquintError(
       .doesNotFit,
       "\(model.file.path): a context of \(context) takes \(grouped(least)) bytes at least, and "
-        + "\(grouped(conditions.budget)) are " + (options.memory == nil ? "free" : "allowed") + "; "
-        + remedies.joined(separator: ", "))
+        + "\(grouped(conditions.budget)) are " + (options.memory == nil ? "free" : "allowed"),
+      needed: least, available: conditions.budget, remedies: remedies)
   }
 
   /// How many units media could have; nil where that is not what does not fit.

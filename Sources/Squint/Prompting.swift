@@ -22,7 +22,7 @@ extension Model {
     let media = try Self.placed(media, at: messages.flatMap(\.places))
     let controls = allowsControlTokens ? mediaTokens : chat.controls
     if let failure = chat.failure {
-      throw SquintError(failure.kind, "\(file.path): \(failure.message); --raw does without the template")
+      throw failure.adding(before: "\(file.path): ", remedies: [.noTemplate])
     }
     guard let template = chat.template else {
       var text = PromptText()
@@ -128,8 +128,7 @@ extension Model {
       throw SquintError(
         .usage,
         "the prompt has \(count(places, "place")) for \(kind.rawValue)s, and there \(media == 1 ? "is" : "are") "
-          + "\(count(media, kind.rawValue)); give as many --\(kind.rawValue) as the prompt has \(kind.marker), or write "
-          + "\\\(kind.marker) for the word")
+          + count(media, kind.rawValue), remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
     }
   }
 
@@ -304,7 +303,7 @@ extension Model {
     }
     if let fallback { return (fallback, ["the chat template changes what was said, or leaves a part of it out"]) }
     let error = failure ?? SquintError(.badData, "the chat template gives nothing")
-    throw SquintError(error.kind, "\(file.path): \(error.message); --raw does without the template")
+    throw error.adding(before: "\(file.path): ", remedies: [.noTemplate])
   }
 }
 

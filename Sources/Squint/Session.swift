@@ -97,8 +97,8 @@ public final class Session {
     guard count + more.count <= context else {
       throw SquintError(
         .usage,
-        "the prompt has \(grouped(count + more.count)) tokens, and the context holds \(grouped(context)); "
-          + "shorten it or use a larger --context")
+        "the prompt has \(grouped(count + more.count)) tokens, and the context holds \(grouped(context))",
+        remedies: [.longerContext])
     }
     if let stranger = more.tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= model.vocabularySize) })
     {
@@ -124,7 +124,8 @@ public final class Session {
         .doesNotFit,
         "\(medium.path): decoding it takes \(grouped(medium.size.decodingBytes)) bytes, which with all else is "
           + "\(grouped(needed)), and \(grouped(plan.budget)) are "
-          + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.rawValue) smaller")
+          + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.rawValue) smaller",
+        needed: needed, available: plan.budget)
     }
   }
 

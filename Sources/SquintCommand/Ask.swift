@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintFile
 import SquintTerminal
 
 struct Ask: ParsableCommand {
@@ -141,7 +142,7 @@ struct Ask: ParsableCommand {
     } catch {
       guard !isAlone, let model, !Self.isMeantAsFile(model) else { throw error }
       throw SquintError(
-        error.kind, "\(error.message); of two arguments the first is the model: put a question in quotes")
+        error.kind, "\(error.commandLine); of two arguments the first is the model: put a question in quotes")
     }
   }
 }

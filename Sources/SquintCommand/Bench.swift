@@ -1,5 +1,8 @@
 import ArgumentParser
 import Squint
+import SquintCompute
+import SquintFile
+import SquintMedia
 import SquintTerminal
 
 struct Bench: ParsableCommand {

@@ -1,5 +1,6 @@
 import CSquintNano
 import Squint
+import SquintFile
 
 /// The model that is part of this program.
 enum BuiltInModel {
@@ -23,7 +24,7 @@ enum BuiltInModel {
       if let path = programPath, let file = try? ModelFile(path: path, range: range, name: name, memory: memory) {
         return file
       }
-      throw SquintError(error.kind, "\(error.message): it is in this program, read by /proc/self/exe; give a MODEL")
+      throw SquintError(error.kind, "\(error.problem): it is in this program, read by /proc/self/exe; give a MODEL")
     }
   }
 }

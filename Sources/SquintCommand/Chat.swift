@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintFile
 import SquintTerminal
 
 struct Chat: ParsableCommand {
@@ -254,7 +255,7 @@ private struct Conversation {
       (messages, media) = before
       guard !shown.isEmpty else { throw error }
       let names = shown.map(\.path).joined(separator: ", ")
-      throw SquintError(error.kind, "\(error.message); not shown any more: \(names)")
+      throw SquintError(error.kind, "\(error.commandLine); not shown any more: \(names)")
     }
   }
 

@@ -1,4 +1,5 @@
 import Squint
+import SquintFile
 
 /// Writes `text` to the file `path`, whole or not at all.
 func writeFile(_ path: String, _ text: String) throws(SquintError) {

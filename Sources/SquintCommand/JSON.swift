@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Squint
+import SquintFile
 import SquintTerminal
 
 /// Prints `value` to stdout as one JSON object.

@@ -1,5 +1,6 @@
 import CEdit
 import Squint
+import SquintFile
 import SquintTerminal
 import Synchronization
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintMedia
 
 /// How people give media of one kind on a command line and in a conversation. There is one for each that there are processors for.
 struct MediaSyntax: Sendable {

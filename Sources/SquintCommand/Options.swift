@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintFile
 import SquintTerminal
 
 /// A number of bytes, written `256M`, `1.5G` or `268435456`.

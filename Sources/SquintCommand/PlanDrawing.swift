@@ -1,4 +1,5 @@
 import Squint
+import SquintFile
 
 /// A plan as an image: a stacked column for each phase against the line of the budget, as SVG.
 ///

@@ -1,4 +1,5 @@
 import Squint
+import SquintFile
 import SquintTerminal
 
 /// What `ask` asks: the argument, what stdin has, or both.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Squint
+import SquintFile
 import SquintTerminal
 
 @main

@@ -1,4 +1,5 @@
 import Squint
+import SquintFile
 import SquintTerminal
 
 /// What an answer took.

@@ -47,7 +47,7 @@ extension FileHeader {
       throw .badData(path, "this is a GGUF model; convert it with squint-convert")
     }
     guard !Self.isImage(file) else {
-      throw .badData(path, "this is an image, not a model; give images with --image")
+      throw SquintError(.badData, "\(path): this is an image, not a model", remedies: [.imageBesideModel])
     }
     guard file.count >= Self.magic.count, file.prefix(Self.magic.count).elementsEqual(Self.magic) else {
       if let remark = ForeignFile.remark(start: Array(file.prefix(ForeignFile.startBytes))) {

@@ -8,7 +8,7 @@ public struct MemoryLimit: Sendable {
 
   public static let none = MemoryLimit(bytes: nil, isFree: false)
 
-  /// What `--memory` says.
+  /// What someone allows.
   public static func allowed(_ bytes: Int) -> MemoryLimit { MemoryLimit(bytes: bytes, isFree: false) }
 
   /// What the machine leaves.
@@ -28,8 +28,8 @@ public struct MemoryLimit: Sendable {
     throw SquintError(
       .doesNotFit,
       "\(what) takes \(grouped(more)) bytes, which with the program is \(overflow ? "too much" : grouped(needed)), and "
-        + "\(grouped(bytes)) are "
-        + (isFree ? "free; end other programs" : "allowed; --memory \((needed >> 20) + 1)M would do for that"))
+        + "\(grouped(bytes)) are \(isFree ? "free" : "allowed")",
+      needed: needed, available: bytes, remedies: [isFree ? .closePrograms : .memoryForStep(needed)])
   }
 }
 

@@ -40,14 +40,19 @@ package struct ThreadGroup {
       Unmanaged<Body>.fromOpaque(reference).release()
       throw SquintError(
         .doesNotFit,
-        "thread \(threads.count + 1) cannot be started: \(systemMessage(code)); allow more processes or memory (ulimit -u, -v), "
-          + "or try --threads 1")
+        "thread \(threads.count + 1) cannot be started: \(systemMessage(code))", remedies: [.raiseLimits, .oneThread])
     }
     #if canImport(Glibc)
       threads.append(thread)
     #else
       threads.append(thread!)
     #endif
+  }
+
+  /// Lets them go on by themselves: nobody will wait for them.
+  package mutating func detach() {
+    for thread in threads { pthread_detach(thread) }
+    threads = []
   }
 
   /// Waits until all have ended.

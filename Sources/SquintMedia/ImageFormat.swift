@@ -1,10 +1,10 @@
 import SquintFile
 
 /// The kinds of image files that are decoded.
-public enum ImageFormat: String, Sendable, Equatable, CaseIterable {
+package enum ImageFormat: String, Sendable, Equatable, CaseIterable {
   case jpeg, png, webp, gif, bmp
 
-  public var name: String {
+  package var name: String {
     switch self {
     case .jpeg: "JPEG"
     case .png: "PNG"
@@ -17,13 +17,13 @@ public enum ImageFormat: String, Sendable, Equatable, CaseIterable {
 
 extension ImageFormat {
   /// All of them, for messages: "JPEG, PNG, … and BMP".
-  public static let list: String = {
+  package static let list: String = {
     let names = allCases.map(\.name)
     return names.dropLast().joined(separator: ", ") + " and " + names[names.count - 1]
   }()
 
   /// The endings of their files' names.
-  public static let extensions = ["jpg", "jpeg", "png", "webp", "gif", "bmp"]
+  package static let extensions = ["jpg", "jpeg", "png", "webp", "gif", "bmp"]
 
   /// The format that the file's first bytes tell; its name may say anything.
   ///

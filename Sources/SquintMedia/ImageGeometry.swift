@@ -17,13 +17,13 @@ extension ImageProcessor {
   /// How the tiles of an image of this size, as it is displayed, are laid out.
   ///
   /// - Throws: `badData` where the image is of a size that is refused, or the model makes tiles of it that no board holds.
-  public func layout(width: Int, height: Int) throws(SquintError) -> TileLayout {
+  package func layout(width: Int, height: Int) throws(SquintError) -> TileLayout {
     try geometry(width: width, height: height).layout
   }
 
   /// The layout with most tiles that an image can have, whatever its shape; nil where a tile can be of any size, since
   /// images are not, or only in proportion, resized.
-  public func largestLayout() -> TileLayout? { layouts().last }
+  package func largestLayout() -> TileLayout? { layouts().last }
 
   func geometry(width: Int, height: Int) throws(SquintError) -> ImageGeometry {
     if let objection = ImageLimits.objection(width: width, height: height) { throw SquintError(.badData, objection) }

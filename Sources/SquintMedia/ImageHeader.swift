@@ -1,15 +1,15 @@
 import SquintFile
 
 /// What there is to know of an image before its pixels are decoded.
-public struct ImageHeader: Sendable, Equatable {
-  public let format: ImageFormat
+package struct ImageHeader: Sendable, Equatable {
+  package let format: ImageFormat
   /// The width as displayed, which is after the EXIF orientation, in pixels.
-  public let width: Int
+  package let width: Int
   /// The height as displayed, in pixels.
-  public let height: Int
+  package let height: Int
   /// At most what decoding takes beside the tiles, in bytes: the codec's state, rows, and, for progressive JPEG, interlaced
   /// PNG and WebP, the whole image.
-  public let decoderBytes: Int
+  package let decoderBytes: Int
 
   /// How the stored image, which the rows of the decoder have, lies in the displayed one.
   let orientation: Orientation
@@ -38,12 +38,12 @@ public struct ImageHeader: Sendable, Equatable {
   /// - Throws: `noInput` where there is no file, `badData` where it is no image of a format that is known, or one of a size that is
   ///   refused: without pixels, of more than 256 megapixels, or more than 200 times as long as wide. The data behind the
   ///   header is not looked at.
-  public static func read(path: String) throws(SquintError) -> ImageHeader {
+  package static func read(path: String) throws(SquintError) -> ImageHeader {
     try read(MediaFile(path: path))
   }
 
   /// The same of a file that is open.
-  public static func read(_ file: MediaFile) throws(SquintError) -> ImageHeader { try openImage(file).header }
+  package static func read(_ file: MediaFile) throws(SquintError) -> ImageHeader { try openImage(file).header }
 }
 
 /// The rows of an image as it is stored, from the first to the last.

@@ -4,18 +4,18 @@ import SquintFile
 ///
 /// The numbers are those of transformers' Pillow-backed image processors, such as `CLIPImageProcessorPil`,
 /// `LlavaImageProcessorPil` and `Idefics3ImageProcessorPil`.
-public struct ImageProcessor: Sendable, Equatable {
-  public struct Size: Sendable, Equatable, Hashable {
-    public var height: Int
-    public var width: Int
+package struct ImageProcessor: Sendable, Equatable {
+  package struct Size: Sendable, Equatable, Hashable {
+    package var height: Int
+    package var width: Int
 
-    public init(height: Int, width: Int) {
+    package init(height: Int, width: Int) {
       self.height = height
       self.width = width
     }
   }
 
-  public enum Resize: Sendable, Equatable {
+  package enum Resize: Sendable, Equatable {
     case none
     case exact(Size)
     /// The shorter side becomes so many pixels, the longer one in proportion.
@@ -24,7 +24,7 @@ public struct ImageProcessor: Sendable, Equatable {
     case longestEdge(Int)
   }
 
-  public enum Cutting: Sendable, Equatable {
+  package enum Cutting: Sendable, Equatable {
     /// One tile: the image, padded to a square with a background [3], where there is one, before it is resized, and cut
     /// to `crop` around the middle, where there is one, afterwards.
     case whole(background: [UInt8]?, crop: Size?)
@@ -32,15 +32,15 @@ public struct ImageProcessor: Sendable, Equatable {
     case tiles(side: Int, split: Bool)
   }
 
-  public let cutting: Cutting
-  public let resize: Resize
-  public let filter: ResamplingFilter
-  public let rescale: Double
+  package let cutting: Cutting
+  package let resize: Resize
+  package let filter: ResamplingFilter
+  package let rescale: Double
   /// Of each channel: [3].
-  public let mean: [Double]
-  public let std: [Double]
+  package let mean: [Double]
+  package let std: [Double]
 
-  public init(
+  package init(
     cutting: Cutting, resize: Resize, filter: ResamplingFilter, rescale: Double = 1.0 / 255, mean: [Double],
     std: [Double]
   ) throws(SquintError) {
@@ -56,7 +56,7 @@ public struct ImageProcessor: Sendable, Equatable {
   /// Reads the keys `image.*` that say how an image becomes tiles.
   ///
   /// - Throws: `badData` where one is missing, of another kind, or of a value that makes no sense.
-  public init(_ metadata: Metadata) throws(SquintError) {
+  package init(_ metadata: Metadata) throws(SquintError) {
     switch try metadata.string("image.layout") {
     case "whole":
       let isPadded = try metadata.bool("image.pad_to_square", default: false)
@@ -156,7 +156,7 @@ public struct ImageProcessor: Sendable, Equatable {
   ///
   /// Rounded to single precision after the product, the difference and the quotient, as transformers' `rescale` and
   /// `normalize` (image_transforms.py) do it.
-  public var levels: [Float] {
+  package var levels: [Float] {
     var levels: [Float] = []
     levels.reserveCapacity(3 * 256)
     for channel in 0..<3 {

@@ -3,7 +3,7 @@ import SquintFile
 extension ImageProcessor {
   /// A layout for each number of tiles that an image can be cut into, rising; none where a tile can be of any size, since
   /// images are not, or only in proportion, resized.
-  public func layouts() -> [TileLayout] {
+  package func layouts() -> [TileLayout] {
     switch (cutting, resize) {
     case (.whole(_, let crop?), _): return [Self.oneTile(crop)]
     case (.whole, .exact(let size)): return [Self.oneTile(size)]
@@ -26,7 +26,7 @@ extension ImageProcessor {
   /// in more or less detail.
   ///
   /// - Throws: `usage` where the side is none, or images are cut into tiles, whose side is the encoder's.
-  public func resizing(toSide side: Int) throws(SquintError) -> ImageProcessor {
+  package func resizing(toSide side: Int) throws(SquintError) -> ImageProcessor {
     guard case .whole(let background, let crop) = cutting else {
       throw SquintError(.usage, "the size of this model's tiles cannot be chosen")
     }
@@ -44,7 +44,7 @@ extension ImageProcessor {
   ///   - most: at least 1.
   ///   - width, height: of the image, as it is displayed.
   /// - Throws: as `layout(width:height:)`; `usage` where no limit can be set.
-  public func limited(toTiles most: Int, width: Int, height: Int) throws(SquintError) -> ImageProcessor {
+  package func limited(toTiles most: Int, width: Int, height: Int) throws(SquintError) -> ImageProcessor {
     guard most >= 1 else { throw SquintError(.usage, "at most \(most) tiles; choose 1 or more") }
     guard case .tiles(let side, split: true) = cutting, try layout(width: width, height: height).count > most else {
       return self

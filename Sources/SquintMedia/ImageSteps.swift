@@ -140,22 +140,22 @@ extension ImageProcessor {
   ///
   /// - Throws: `noInput` where there is no file, `badData` where it is no image of a known format, is damaged or truncated,
   ///   or is of a size that is refused.
-  public func process(path: String) throws(SquintError) -> TiledImage { try process(MediaFile(path: path)) }
+  package func process(path: String) throws(SquintError) -> TiledImage { try process(MediaFile(path: path)) }
 
   /// The same of a file that is open.
-  public func process(_ file: MediaFile) throws(SquintError) -> TiledImage {
+  package func process(_ file: MediaFile) throws(SquintError) -> TiledImage {
     guard let tiles = try process(file, while: { true }) else { preconditionFailure("nobody cancelled it") }
     return tiles
   }
 
   /// The same; nil where `shouldContinue`, which is asked before each row, said no.
-  public func process(_ file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> TiledImage? {
+  package func process(_ file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> TiledImage? {
     let decoder = try openImage(file)
     let steps: ImageSteps
     do throws(SquintError) {
       steps = try ImageSteps(self, decoder.header)
     } catch {
-      throw SquintError(error.kind, "\(file.path): \(error.message)")
+      throw error.adding(before: "\(file.path): ")
     }
     var pixels = [UInt8](repeating: 0, count: steps.geometry.layout.byteCount)
     var isFinished = false
@@ -173,7 +173,7 @@ extension ImageProcessor {
 
   /// At most what `process(path:)` holds at a time for an image with this header, in bytes: the codec, the rows that are
   /// resized, and the tiles. 0 beside the codec where the image is one that `process(path:)` refuses.
-  public func peakBytes(for header: ImageHeader) -> Int {
+  package func peakBytes(for header: ImageHeader) -> Int {
     guard let steps = try? ImageSteps(self, header) else { return header.decoderBytes }
     return steps.byteCount
   }

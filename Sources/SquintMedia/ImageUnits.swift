@@ -6,30 +6,30 @@ extension ImageProcessor: MediaProcessor {
   /// unless it is a progressive JPEG, an interlaced PNG or a WebP, which are held whole.
   private static let usualDecoderBytes = 8 << 20
 
-  public func costs() -> [MediaCost] {
+  package func costs() -> [MediaCost] {
     layouts().map {
       MediaCost(layout: MediaLayout($0), decodingBytes: $0.byteCount + Self.usualDecoderBytes)
     }
   }
 
-  public func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
+  package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let header = try ImageHeader.read(file)
     return MediaCost(
       layout: MediaLayout(try layout(width: header.width, height: header.height)), decodingBytes: peakBytes(for: header)
     )
   }
 
-  public func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> ImageProcessor {
+  package func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> ImageProcessor {
     let header = try ImageHeader.read(file)
     return try limited(toTiles: most, width: header.width, height: header.height)
   }
 
-  public func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? {
+  package func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? {
     try process(file, while: shouldContinue).map { MediaUnits(layout: MediaLayout($0.layout), bytes: $0.pixels) }
   }
 
   /// [3, height, width], normalized.
-  public func numbers(of unit: Int, in units: MediaUnits) -> (shape: [Int], numbers: [Float]) {
+  package func numbers(of unit: Int, in units: MediaUnits) -> (shape: [Int], numbers: [Float]) {
     let (height, width) = (units.layout.runs[0].shape[0], units.layout.runs[0].shape[1])
     let plane = height * width
     let levels = levels

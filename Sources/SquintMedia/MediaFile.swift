@@ -4,22 +4,22 @@ import SquintFile
 /// The file of a medium, such as an image, that is read by position: in pieces, since the pages of a mapped file would count as our memory.
 ///
 /// A pipe is read to its end first, into memory that has a descriptor as files have.
-public final class MediaFile: Sendable {
+package final class MediaFile: Sendable {
   /// What messages call it.
-  public let path: String
+  package let path: String
   let descriptor: Int32
   /// The size when the file was opened, in bytes.
   let byteCount: Int
   /// The memory that it takes as long as it is open, in bytes: what came through a pipe.
-  public let heldBytes: Int
+  package let heldBytes: Int
   /// Whether it cannot be opened again by its path: a pipe, or a descriptor of this process.
-  public let isReadOnce: Bool
+  package let isReadOnce: Bool
 
   /// Opens the file at `path`; `-` is stdin.
   ///
   /// - Throws: `noInput` when it does not exist, is neither a regular file nor a pipe, or cannot be opened; `badData` where more
   ///   comes through a pipe than is accepted.
-  public init(path: String) throws(SquintError) {
+  package init(path: String) throws(SquintError) {
     let name = path == "-" ? "stdin" : path
     let inherited = Self.inherited(path)
     let descriptor =
@@ -65,7 +65,7 @@ public final class MediaFile: Sendable {
   }
 
   /// Whether `path` names stdin: by `-`, or as a file of the system's.
-  public static func isStandardInput(_ path: String) -> Bool { inherited(path) == STDIN_FILENO }
+  package static func isStandardInput(_ path: String) -> Bool { inherited(path) == STDIN_FILENO }
 
   /// The `count` bytes from `offset` on, or those of them that the file has.
   func bytes(at offset: Int, count: Int) throws(SquintError) -> [UInt8] {

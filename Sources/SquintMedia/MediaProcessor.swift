@@ -3,7 +3,7 @@ import SquintFile
 /// From the file of a medium to the numbers that its encoder takes.
 ///
 /// A processor is a value that says all that a checkpoint does; it holds no medium.
-public protocol MediaProcessor: Sendable {
+package protocol MediaProcessor: Sendable {
   /// What each 8-bit level of each channel is for the encoder: [channel, level]. Empty where units are not of levels.
   var levels: [Float] { get }
 
@@ -37,16 +37,16 @@ public protocol MediaProcessor: Sendable {
 }
 
 /// How a medium is cut into units: what an encoder takes by itself, such as a tile of an image.
-public struct MediaLayout: Sendable, Equatable, Hashable {
+package struct MediaLayout: Sendable, Equatable, Hashable {
   /// Units of one shape, one after the other.
-  public struct Run: Sendable, Equatable, Hashable {
+  package struct Run: Sendable, Equatable, Hashable {
     /// The size along each axis, the outer first: of a tile its height and width in pixels.
-    public let shape: [Int]
-    public var count: Int
+    package let shape: [Int]
+    package var count: Int
     /// What the numbers of one take, in bytes.
-    public let unitBytes: Int
+    package let unitBytes: Int
 
-    public init(shape: [Int], count: Int, unitBytes: Int) {
+    package init(shape: [Int], count: Int, unitBytes: Int) {
       self.shape = shape
       self.count = count
       self.unitBytes = unitBytes
@@ -54,32 +54,32 @@ public struct MediaLayout: Sendable, Equatable, Hashable {
   }
 
   /// Units that lie side by side: rows × columns, and perhaps one that shows the whole behind them.
-  public struct Grid: Sendable, Equatable, Hashable {
-    public let rows: Int
-    public let columns: Int
-    public let hasOverview: Bool
+  package struct Grid: Sendable, Equatable, Hashable {
+    package let rows: Int
+    package let columns: Int
+    package let hasOverview: Bool
   }
 
-  public let runs: [Run]
+  package let runs: [Run]
   /// nil where the units are a sequence.
-  public let grid: Grid?
+  package let grid: Grid?
 
-  public init(runs: [Run], grid: Grid? = nil) {
+  package init(runs: [Run], grid: Grid? = nil) {
     self.runs = runs
     self.grid = grid
   }
 
   /// How many units there are.
-  public var count: Int { runs.reduce(0) { $0 + $1.count } }
+  package var count: Int { runs.reduce(0) { $0 + $1.count } }
 
   /// The bytes of all units' numbers.
-  public var byteCount: Int { runs.reduce(0) { $0 + $1.count * $1.unitBytes } }
+  package var byteCount: Int { runs.reduce(0) { $0 + $1.count * $1.unitBytes } }
 
   /// In how many passes of at most `units` units each all of them go through an encoder; those of a pass are of one shape.
-  public func passes(of units: Int) -> Int { runs.reduce(0) { $0 + ($1.count + units - 1) / units } }
+  package func passes(of units: Int) -> Int { runs.reduce(0) { $0 + ($1.count + units - 1) / units } }
 
   /// The layout of no more than `most` units that lie side by side; the same where they do not.
-  public func limited(toUnits most: Int) -> MediaLayout {
+  package func limited(toUnits most: Int) -> MediaLayout {
     guard grid != nil, count > most, var run = runs.first else { return self }
     run.count = most
     return MediaLayout(runs: [run], grid: Grid(rows: 1, columns: most, hasOverview: false))
@@ -87,24 +87,24 @@ public struct MediaLayout: Sendable, Equatable, Hashable {
 }
 
 /// What a medium takes before it is encoded.
-public struct MediaCost: Sendable, Equatable {
-  public var layout: MediaLayout
+package struct MediaCost: Sendable, Equatable {
+  package var layout: MediaLayout
   /// The memory that decoding and cutting take at most, the units among them, in bytes.
-  public var decodingBytes: Int
+  package var decodingBytes: Int
 
-  public init(layout: MediaLayout, decodingBytes: Int) {
+  package init(layout: MediaLayout, decodingBytes: Int) {
     self.layout = layout
     self.decodingBytes = decodingBytes
   }
 }
 
 /// A medium as the encoder takes it.
-public struct MediaUnits: Sendable {
-  public let layout: MediaLayout
+package struct MediaUnits: Sendable {
+  package let layout: MediaLayout
   /// The numbers of the units, run after run, of the type that the encoder reads.
-  public let bytes: [UInt8]
+  package let bytes: [UInt8]
 
-  public init(layout: MediaLayout, bytes: [UInt8]) {
+  package init(layout: MediaLayout, bytes: [UInt8]) {
     self.layout = layout
     self.bytes = bytes
   }

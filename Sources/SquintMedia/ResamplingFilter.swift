@@ -1,7 +1,7 @@
 import SquintFile
 
 /// A filter that an image is resized with: Pillow's `Image.Resampling`.
-public enum ResamplingFilter: String, Sendable, Equatable, CaseIterable {
+package enum ResamplingFilter: String, Sendable, Equatable, CaseIterable {
   case nearest, box, bilinear, hamming, bicubic, lanczos
 
   /// How far from its middle the filter reaches, in pixels of the smaller image.

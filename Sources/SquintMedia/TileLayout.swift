@@ -1,14 +1,14 @@
 /// How an image is cut: rows × columns tiles of height × width pixels, and perhaps the overview behind them.
-public struct TileLayout: Sendable, Equatable, Hashable {
-  public let rows: Int
-  public let columns: Int
+package struct TileLayout: Sendable, Equatable, Hashable {
+  package let rows: Int
+  package let columns: Int
   /// Whether the whole image, reduced to one tile, follows the tiles.
-  public let hasOverview: Bool
+  package let hasOverview: Bool
   /// The size of a tile in pixels.
-  public let height: Int
-  public let width: Int
+  package let height: Int
+  package let width: Int
 
-  public init(rows: Int, columns: Int, hasOverview: Bool, height: Int, width: Int) {
+  package init(rows: Int, columns: Int, hasOverview: Bool, height: Int, width: Int) {
     self.rows = rows
     self.columns = columns
     self.hasOverview = hasOverview
@@ -17,10 +17,10 @@ public struct TileLayout: Sendable, Equatable, Hashable {
   }
 
   /// How many tiles there are, with the overview.
-  public var count: Int { rows * columns + (hasOverview ? 1 : 0) }
+  package var count: Int { rows * columns + (hasOverview ? 1 : 0) }
 
   /// The bytes of the tiles' pixels: [count, height, width, 3].
-  public var byteCount: Int { count * tileBytes }
+  package var byteCount: Int { count * tileBytes }
 
   var tileBytes: Int { height * width * 3 }
 
@@ -30,12 +30,12 @@ public struct TileLayout: Sendable, Equatable, Hashable {
 }
 
 /// An image as the encoder takes it.
-public struct TiledImage: Sendable {
-  public let layout: TileLayout
+package struct TiledImage: Sendable {
+  package let layout: TileLayout
   /// 8-bit levels of red, green and blue: [tile, height, width, 3]; tiles row after row, then the overview.
-  public let pixels: [UInt8]
+  package let pixels: [UInt8]
 
-  public init(layout: TileLayout, pixels: [UInt8]) {
+  package init(layout: TileLayout, pixels: [UInt8]) {
     self.layout = layout
     self.pixels = pixels
   }

@@ -150,7 +150,7 @@ package enum Terminal {
   }
 
   /// Writes the one line that an error is.
-  package static func report(_ error: SquintError) { report(error.message) }
+  package static func report(_ error: SquintError) { report(error.commandLine) }
 
   /// Writes one line that begins with the program's name.
   package static func report(_ message: String) { note("\(program): \(printable(message))") }

@@ -1,5 +1,6 @@
 import Foundation
 import Squint
+import SquintFile
 import Testing
 
 /// `squint` as a script meets it: what each command writes to stdout, and what to stderr.

@@ -1,6 +1,7 @@
 import AllocationCounter
 import Squint
 import SquintCompute
+import SquintFile
 import Testing
 
 @Suite struct AllocationTests {

@@ -1,6 +1,7 @@
 import Foundation
 import Squint
 import SquintConversion
+import SquintFile
 import Testing
 
 /// Our logits beside transformers' on the tiny checkpoints of tools/fixtures/models_tiny.py.

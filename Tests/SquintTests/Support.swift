@@ -1,6 +1,7 @@
 import Foundation
 import Squint
 import SquintConversion
+import SquintFile
 
 /// Where the fixtures are.
 let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

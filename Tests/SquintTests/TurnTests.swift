@@ -85,15 +85,15 @@ import Testing
     #expect(try rows("<fake_token_around_image><global-img>", 1) == image.rows)
     #expect(throws: SquintError.self) { try rows("<image>", 0) }
     #expect(throws: SquintError.self) { try rows("<image> <image>", 1) }
-    #expect(try model.prompt(text: "a \\<image> <image>", media: [image]).images.count == 1)
+    #expect(try model.prompt(text: "a \\<image> <image>", media: [image]).media.count == 1)
     // The word is there, as its letters.
     let tokenizer = try #require(model.tokenizer)
-    let word = try model.prompt([ChatMessage(role: "user", "a\\<image>b", media: 0)]).tokens
+    let word = try model.prompt([ChatMessage(role: "user", "a\\<image>b", media: [])]).tokens
     #expect(tokenizer.decode(word, skipSpecialTokens: true).contains("a<image>b"))
     // To a model that takes text alone the marker is a word with and without a backslash.
     let blind = try Self.opened("llama-llama3")
     let words = try ["a <image>b", "a \\<image>b"].map {
-      try blind.prompt([ChatMessage(role: "user", $0, media: 0)]).tokens
+      try blind.prompt([ChatMessage(role: "user", $0, media: [])]).tokens
     }
     #expect(words[0] == words[1])
     #expect(try #require(blind.tokenizer).decode(words[0], skipSpecialTokens: true).contains("a <image>b"))
@@ -313,7 +313,7 @@ import Testing
     #expect(text == "HI" && notes == ["the chat template changes what was said, or leaves a part of it out"])
     let (_, refusing, _) = try changed("{{ raise_exception('No.') }}")
     #expect { try said(refusing) } throws: { error in
-      (error as? SquintError).map { $0.message.contains("No.") && $0.message.contains("--raw") } ?? false
+      (error as? SquintError).map { $0.message.contains("No.") && $0.remedies == [.noTemplate] } ?? false
     }
   }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import Squint
 import SquintConversion
+import SquintFile
 import Testing
 
 /// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py, from the image
@@ -50,7 +51,7 @@ import Testing
         #expect(ours == theirs || ours == Prompt.featureToken && (theirs == -1 || theirs == model.token(for: .image)))
       }
       let expected = try numpyRows(fixture.file(test, "logits.npy").path)
-      for (chunk, vision) in [
+      for (chunk, media) in [
         (128, SessionOptions.MediaUse.once(images.map(\.size))), (7, .always), (1, .always),
       ] {
         let options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, media: media)
