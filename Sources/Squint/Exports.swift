@@ -2,4 +2,5 @@
 @_exported import SquintCompute
 @_exported import SquintFile
 @_exported import SquintMedia
+@_exported import SquintTemplates
 @_exported import SquintText
