@@ -2,8 +2,8 @@
 import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
-// squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels > SquintText, SquintMedia, SquintCompute >
-// SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF. CSquintNano, the model that is part of squint,
+// squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels, SquintTemplates > SquintText, SquintMedia,
+// SquintCompute > SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF. CSquintNano, the model that is part of squint,
 // belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
   name: "squint",
@@ -30,10 +30,12 @@ let package = Package(
         "SquintConversion", "SquintTerminal", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .target(
-      name: "Squint", dependencies: ["SquintModels", "SquintMedia", "SquintText", "SquintCompute", "SquintFile"]),
+      name: "Squint",
+      dependencies: ["SquintModels", "SquintTemplates", "SquintMedia", "SquintText", "SquintCompute", "SquintFile"]),
     .target(name: "SquintTerminal", dependencies: ["SquintFile"]),
-    .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText"]),
+    .target(name: "SquintConversion", dependencies: ["SquintFile", "SquintText", "SquintTemplates"]),
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
+    .target(name: "SquintTemplates", dependencies: ["SquintText", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
     .target(name: "SquintMedia", dependencies: ["CImages", "CWebP", "CGIF", "CSystem", "SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
@@ -52,7 +54,8 @@ let package = Package(
 
     .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
-    .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintConversion"]),
+    .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintTemplates", "SquintConversion"]),
+    .testTarget(name: "SquintTemplatesTests", dependencies: ["SquintTemplates", "SquintText"]),
     .testTarget(name: "SquintMediaTests", dependencies: ["SquintMedia", "SquintFile"]),
     .testTarget(name: "SquintConversionTests", dependencies: ["SquintConversion"]),
     .testTarget(name: "SquintModelsTests", dependencies: ["SquintModels", "SquintConversion", "AllocationCounter"]),

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintTemplates
 import SquintText
 
 /// How conversations are written for the model: its chat template, the tokens that the template alone may write, and those with

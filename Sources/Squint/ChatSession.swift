@@ -1,4 +1,5 @@
 import SquintFile
+import SquintTemplates
 import SquintText
 
 /// A conversation with a model, for programs that must not wait:

@@ -2,4 +2,4 @@
 @_exported import enum SquintCompute.KVType
 @_exported import class SquintFile.Cancellation
 @_exported import struct SquintFile.SquintError
-@_exported import struct SquintText.ChatMessage
+@_exported import struct SquintTemplates.ChatMessage

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintTemplates
 import SquintMedia
 import SquintText
 

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintTemplates
 import SquintText
 
 // From text, conversations and tokens to prompts.

@@ -1,5 +1,7 @@
 import ArgumentParser
 import Squint
+import SquintCompute
+import SquintFile
 import SquintTerminal
 
 struct TraceSteps: ParsableCommand {

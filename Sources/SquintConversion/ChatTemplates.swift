@@ -1,4 +1,5 @@
 import SquintFile
+import SquintTemplates
 import SquintText
 
 /// The chat templates that a checkpoint has, by name, in the order in which it lists them.

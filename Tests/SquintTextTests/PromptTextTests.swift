@@ -1,5 +1,6 @@
 import Foundation
 import SquintConversion
+import SquintTemplates
 import SquintText
 import Testing
 

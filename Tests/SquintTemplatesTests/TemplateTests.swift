@@ -1,5 +1,6 @@
 import Foundation
 import SquintFile
+import SquintTemplates
 import SquintText
 import Testing
 

@@ -1,3 +1,5 @@
+import SquintText
+
 /// A Python `str`: UTF-8 bytes that are compared, ordered and indexed by code point.
 ///
 /// Swift's `String` compares by canonical equivalence and counts grapheme clusters; a template must see what

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintText
 
 /// A value that a chat template can see: JSON's types, with integers and fractions told apart as Python does.
 ///

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintText
 
 /// One message of a conversation, as a chat template sees it.
 public struct ChatMessage: Sendable, Equatable {

@@ -1,4 +1,5 @@
 import SquintFile
+import SquintText
 
 // Calling: global functions, and the methods of str, dict, list and tuple.
 extension TemplateInterpreter {
