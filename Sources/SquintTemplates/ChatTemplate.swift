@@ -72,9 +72,9 @@ public struct ChatMessage: Sendable, Equatable {
 /// trained on.
 ///
 /// The result equals that of `apply_chat_template` in transformers, which runs templates in jinja2's
-/// ImmutableSandboxedEnvironment (transformers/utils/chat_template_utils.py). Not there: inheritance and includes,
-/// the filters `filesizeformat`, `pprint`, `random`, `striptags`, `urlencode`, `urlize`, `wordwrap`
-/// and `xmlattr`, integers beyond 64 bits; each is an error that names the line.
+/// ImmutableSandboxedEnvironment (transformers/utils/chat_template_utils.py). The language is what published templates use, and
+/// no more: what else jinja2 and Python have (inheritance, recursive loops, `%` formatting, division, most methods of str) is an
+/// error that names it and the line.
 ///
 /// A template comes with a download and is not trusted: its output, its steps, its texts and its nesting are bounded.
 public struct ChatTemplate: Sendable {

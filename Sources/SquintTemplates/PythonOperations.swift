@@ -86,7 +86,11 @@ extension TemplateInterpreter {
         try represent(dictionary.values[index], into: &result)
       }
       result.append("}" as PythonText)
-    case .object(let object): try represent(object, into: &result)
+    case .object(let view as PythonView):
+      result.append(PythonText(view.name))
+      try represent(view.items, open: "([", close: "])", into: &result)
+    case .object(let object):
+      throw fail("a value of type \(object.typeName) cannot be printed; the template has to do without it")
     default: result.append(scalarText(value))
     }
   }
@@ -100,32 +104,6 @@ extension TemplateInterpreter {
       try represent(item, into: &result)
     }
     result.append(close)
-  }
-
-  private func represent(_ object: PythonObject, into result: inout PythonText) throws(SquintError) {
-    switch object {
-    case let range as PythonRange:
-      let step = range.step == 1 ? "" : ", \(range.step)"
-      result.append(PythonText("range(\(range.start), \(range.stop)\(step))"))
-    case let view as PythonView:
-      result.append(PythonText(view.name))
-      try represent(view.items, open: "([", close: "])", into: &result)
-    case let namespace as PythonNamespace:
-      result.append("<Namespace {" as PythonText)
-      for (index, name) in namespace.names.enumerated() {
-        if index > 0 { result.append(", " as PythonText) }
-        result.append(name.quoted)
-        result.append(": " as PythonText)
-        try represent(namespace.values[name] ?? .none, into: &result)
-      }
-      result.append("}>" as PythonText)
-    case let macro as PythonMacro:
-      result.append(PythonText("<Macro \(macro.isCaller ? "'caller'" : macro.function.name.quoted.string)>"))
-    case let loop as PythonLoop:
-      let length = integer(try attribute("length", of: loop) ?? .none) ?? 0
-      result.append(PythonText("<LoopContext \(loop.index0 + 1)/\(length)>"))
-    default: result.append(PythonText("<\(object.typeName)>"))
-    }
   }
 
   // MARK: Iteration
@@ -253,11 +231,6 @@ extension TemplateInterpreter {
     case (.text(let left), .text(let right)):
       try charge(min(left.bytes.count, right.bytes.count) >> 6)
       return left < right || (orEqual && left == right)
-    case (.list(let left), .list(let right)), (.tuple(let left), .tuple(let right)):
-      for (first, second) in zip(left.items, right.items) where try !areEqual(first, second) {
-        return try isLess(first, second, orEqual: orEqual, sign: sign)
-      }
-      return orEqual ? left.items.count <= right.items.count : left.items.count < right.items.count
     default:
       if let left = integer(left), let right = integer(right) { return orEqual ? left <= right : left < right }
       if let left = number(left), let right = number(right) { return orEqual ? left <= right : left < right }
@@ -309,7 +282,7 @@ extension TemplateInterpreter {
 
   /// A stable sort by keys, which may fail on keys that do not compare.
   func sorted(
-    _ items: [PythonValue], by keys: [PythonValue], descending: Bool
+    _ items: [PythonValue], by keys: [PythonValue]
   ) throws(SquintError) -> [PythonValue] {
     var order = Array(items.indices)
     var merged = order
@@ -328,8 +301,7 @@ extension TemplateInterpreter {
           } else if right == end {
             takesRight = false
           } else {
-            let (first, second) = (keys[order[left]], keys[order[right]])
-            takesRight = try descending ? isLess(first, second) : isLess(second, first)
+            takesRight = try isLess(keys[order[right]], keys[order[left]])
           }
           merged[place] = takesRight ? order[right] : order[left]
           if takesRight { right += 1 } else { left += 1 }
@@ -348,9 +320,6 @@ extension TemplateInterpreter {
     _ left: PythonValue, _ operation: TemplateExpression.BinaryOperator, _ right: PythonValue
   ) throws(SquintError) -> PythonValue {
     if case .undefined(let reason) = left { throw fail(reason.string) }
-    if operation == .modulo, case .text(let format) = left {
-      return try made(try formatted(format, with: right))
-    }
     if case .undefined(let reason) = right { throw fail(reason.string) }
     if let left = integer(left), let right = integer(right) { return try arithmetic(left, operation, right) }
     if let left = number(left), let right = number(right) { return try arithmetic(left, operation, right) }
@@ -366,12 +335,6 @@ extension TemplateInterpreter {
       var result = PythonText()
       for _ in 0..<(text.isEmpty ? 0 : max(times, 0)) { result.append(text) }
       return .text(result)
-    case (.list(let sequence), .multiply, let times), (let times, .multiply, .list(let sequence)):
-      guard let times = integer(times) else { break }
-      return try list(try repeated(sequence.items, times))
-    case (.tuple(let sequence), .multiply, let times), (let times, .multiply, .tuple(let sequence)):
-      guard let times = integer(times) else { break }
-      return try tuple(try repeated(sequence.items, times))
     default: break
     }
     throw fail(
@@ -384,13 +347,6 @@ extension TemplateInterpreter {
     return product
   }
 
-  private func repeated(_ items: [PythonValue], _ times: Int) throws(SquintError) -> [PythonValue] {
-    try charge(try repeated(items.count, times))
-    var result: [PythonValue] = []
-    for _ in 0..<(items.isEmpty ? 0 : max(times, 0)) { result += items }
-    return result
-  }
-
   private func arithmetic(
     _ left: Int, _ operation: TemplateExpression.BinaryOperator, _ right: Int
   ) throws(SquintError) -> PythonValue {
@@ -399,35 +355,11 @@ extension TemplateInterpreter {
     case .add: result = left.addingReportingOverflow(right)
     case .subtract: result = left.subtractingReportingOverflow(right)
     case .multiply: result = left.multipliedReportingOverflow(by: right)
-    case .divide:
+    case .modulo:
       guard right != 0 else { throw fail("division by zero") }
-      return .double(Double(left) / Double(right))
-    case .floorDivide, .modulo:
-      guard right != 0 else { throw fail("division by zero") }
-      result = left.dividedReportingOverflow(by: right)
-      guard !result.overflow else {
-        if operation == .modulo { return .int(0) }
-        break
-      }
-      // Python rounds the quotient down, and the remainder takes the divisor's sign.
-      let remainder = left % right
-      let adjusts = remainder != 0 && (remainder < 0) != (right < 0)
-      if operation == .modulo { return .int(adjusts ? remainder + right : remainder) }
-      return .int(adjusts ? result.partialValue - 1 : result.partialValue)
-    case .power:
-      if right < 0 { return try arithmetic(Double(left), .power, Double(right)) }
-      result = (1, false)
-      var base = left
-      var exponent = right
-      while exponent > 0 && !result.overflow {
-        if exponent & 1 == 1 { result = result.partialValue.multipliedReportingOverflow(by: base) }
-        exponent >>= 1
-        if exponent > 0 && !result.overflow {
-          let square = base.multipliedReportingOverflow(by: base)
-          base = square.partialValue
-          result.overflow = square.overflow
-        }
-      }
+      // Python's remainder takes the divisor's sign.
+      let remainder = left.remainderReportingOverflow(dividingBy: right).partialValue
+      return .int(remainder != 0 && (remainder < 0) != (right < 0) ? remainder + right : remainder)
     }
     guard !result.overflow else {
       throw fail("the result of \(left) \(operation.rawValue) \(right) does not fit 64 bits")
@@ -442,35 +374,7 @@ extension TemplateInterpreter {
     case .add: return .double(left + right)
     case .subtract: return .double(left - right)
     case .multiply: return .double(left * right)
-    case .divide:
-      guard right != 0 else { throw fail("division by zero") }
-      return .double(left / right)
-    case .floorDivide, .modulo:
-      guard right != 0 else { throw fail("division by zero") }
-      var remainder = left.truncatingRemainder(dividingBy: right)
-      var quotient = (left - remainder) / right
-      if remainder != 0 {
-        if (remainder < 0) != (right < 0) {
-          remainder += right
-          quotient -= 1
-        }
-      } else {
-        remainder = Double(signOf: right, magnitudeOf: 0)
-      }
-      if operation == .modulo { return .double(remainder) }
-      guard quotient != 0 else { return .double(Double(signOf: left / right, magnitudeOf: 0)) }
-      let floor = quotient.rounded(.down)
-      return .double(quotient - floor > 0.5 ? floor + 1 : floor)
-    case .power:
-      if left == 0 && right < 0 { throw fail("division by zero") }
-      let result = pow(left, right)
-      if result.isNaN && !left.isNaN && !right.isNaN {
-        throw fail("a negative number to the power of a fraction is not supported")
-      }
-      if result.isInfinite && left.isFinite && right.isFinite {
-        throw fail("the result of \(left) ** \(right) is too large")
-      }
-      return .double(result)
+    case .modulo: throw fail("'%' of fractions is not supported; the template has to do without it")
     }
   }
 
@@ -625,10 +529,4 @@ func pythonDescription(of value: Double) -> String {
     return sign + text(digits) + String(repeating: "0", count: point - digits.count) + ".0"
   }
   return sign + text(digits[..<point]) + "." + text(digits[point...])
-}
-
-extension Double {
-  init(signOf sign: Double, magnitudeOf magnitude: Double) {
-    self = sign.sign == .minus ? -magnitude.magnitude : magnitude.magnitude
-  }
 }

@@ -204,13 +204,6 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     needle.isEmpty || !occurrences(of: needle, limit: 1).isEmpty
   }
 
-  /// The number of code points before byte `offset`.
-  func position(ofByte offset: Int) -> Int {
-    var total = 0
-    for byte in bytes[..<offset] where byte & 0xC0 != 0x80 { total += 1 }
-    return total
-  }
-
   // MARK: Python's str methods
 
   /// The text without the code points at its ends that `set` holds, or without white space where `set` is nil.
@@ -271,43 +264,9 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     return pieces
   }
 
-  /// Splits at `separator` (not empty), at most `limit` times, from the right.
-  func splitFromRight(separator: PythonText, limit: Int) -> [PythonText] {
-    if limit == .max { return split(separator: separator) }
-    let mirrored = PythonText(bytes: bytes.reversed())
-    let found = mirrored.occurrences(of: PythonText(bytes: separator.bytes.reversed()), limit: limit)
-    var pieces: [PythonText] = []
-    var end = bytes.count
-    for index in found {
-      let start = bytes.count - index
-      pieces.append(self[start..<end])
-      end = start - separator.bytes.count
-    }
-    pieces.append(self[0..<end])
-    return pieces.reversed()
-  }
-
   /// Splits at runs of white space, at most `limit` times, dropping empty pieces.
-  func splitWhitespace(limit: Int = .max, fromRight: Bool = false) -> [PythonText] {
+  func splitWhitespace(limit: Int = .max) -> [PythonText] {
     var pieces: [PythonText] = []
-    if fromRight {
-      var rest = stripped(left: false)
-      while !rest.isEmpty {
-        if pieces.count == limit {
-          pieces.append(rest)
-          break
-        }
-        var start = rest.bytes.count
-        while start > 0 {
-          let (value, length) = rest.scalar(before: start)
-          if value.isPythonSpace { break }
-          start -= length
-        }
-        pieces.append(rest[start..<rest.bytes.count])
-        rest = rest[0..<start].stripped(left: false)
-      }
-      return pieces.reversed()
-    }
     var index = 0
     while true {
       while index < bytes.count {
@@ -330,7 +289,7 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     }
   }
 
-  func lines(keepingEnds: Bool = false) -> [PythonText] {
+  func lines() -> [PythonText] {
     var result: [PythonText] = []
     var start = 0
     var index = 0
@@ -342,7 +301,7 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
       }
       var end = index + length
       if value == "\r" && end < bytes.count && bytes[end] == 0x0A { end += 1 }
-      result.append(self[start..<(keepingEnds ? end : index)])
+      result.append(self[start..<index])
       start = end
       index = end
     }
@@ -350,12 +309,14 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     return result
   }
 
-  var uppercased: PythonText { mapped { $0.properties.uppercaseMapping } }
+  var uppercased: PythonText {
+    var result = PythonText()
+    result.reserveCapacity(bytes.count)
+    for scalar in scalars { result.append(contentsOf: scalar.properties.uppercaseMapping.utf8) }
+    return result.inheriting(from: self)
+  }
 
   var lowercased: PythonText { cased { _ in .lower } }
-
-  /// Close to Unicode's full case folding, for which the standard library has no table.
-  var caseFolded: PythonText { mapped { $0.properties.uppercaseMapping }.mapped { $0.properties.lowercaseMapping } }
 
   var capitalized: PythonText {
     guard !bytes.isEmpty else { return self }
@@ -363,8 +324,6 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     let start = PythonText(first.properties.titlecaseMapping).inheriting(from: self[0..<length])
     return start + self[length..<bytes.count].lowercased
   }
-
-  var swappedCase: PythonText { cased { $0.properties.isUppercase ? .lower : .upper } }
 
   /// Python's `str.title`: a letter after a caseless character begins a word.
   var titlecased: PythonText {
@@ -375,7 +334,7 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     }
   }
 
-  private enum LetterCase { case lower, upper, title }
+  private enum LetterCase { case lower, title }
 
   private func cased(_ letterCase: (Unicode.Scalar) -> LetterCase) -> PythonText {
     let all = scalars
@@ -383,7 +342,6 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     result.reserveCapacity(bytes.count)
     for (index, scalar) in all.enumerated() {
       switch letterCase(scalar) {
-      case .upper: result.append(contentsOf: scalar.properties.uppercaseMapping.utf8)
       case .title: result.append(contentsOf: scalar.properties.titlecaseMapping.utf8)
       case .lower:
         // The one mapping that depends on its neighbours: a sigma that ends a word.
@@ -400,28 +358,9 @@ struct PythonText: Hashable, Comparable, Sendable, ExpressibleByStringLiteral {
     return result.inheriting(from: self)
   }
 
-  private func mapped(_ mapping: (Unicode.Scalar) -> String) -> PythonText {
-    var result = PythonText()
-    result.reserveCapacity(bytes.count)
-    for scalar in scalars { result.append(contentsOf: mapping(scalar).utf8) }
-    return result.inheriting(from: self)
-  }
-
   /// Whether every code point satisfies `predicate`, and there is at least one.
   func allScalars(_ predicate: (Unicode.Scalar) -> Bool) -> Bool {
     !isEmpty && scalars.allSatisfy(predicate)
-  }
-
-  /// Whether there is a cased code point and all of them are `upper` (or lower) case.
-  func hasOnlyCase(upper: Bool) -> Bool {
-    var found = false
-    for scalar in scalars {
-      let properties = scalar.properties
-      if properties.generalCategory == .titlecaseLetter { return false }
-      if upper ? properties.isLowercase : properties.isUppercase { return false }
-      if upper ? properties.isUppercase : properties.isLowercase { found = true }
-    }
-    return found
   }
 
   /// Python's `repr` of a str.
@@ -485,18 +424,4 @@ extension Unicode.Scalar {
     }
   }
 
-  var isPythonAlphabetic: Bool {
-    switch properties.generalCategory {
-    case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter: true
-    default: false
-    }
-  }
-
-  var isPythonDecimal: Bool { properties.generalCategory == .decimalNumber }
-
-  var isPythonDigit: Bool {
-    isPythonDecimal || properties.numericType == .digit
-  }
-
-  var isPythonNumeric: Bool { properties.numericType != nil }
 }

@@ -197,7 +197,7 @@ final class PythonMethod: PythonObject {
 
 final class PythonFunction: PythonObject {
   enum Name: String, CaseIterable {
-    case range, dict, namespace, joiner, cycler
+    case range, dict, namespace
     case raiseException = "raise_exception"
     case strftimeNow = "strftime_now"
   }
@@ -210,30 +210,6 @@ final class PythonFunction: PythonObject {
   }
 
   override var typeName: String { "function" }
-}
-
-final class PythonJoiner: PythonObject {
-  let separator: PythonText
-  var isUsed = false
-
-  init(separator: PythonText) {
-    self.separator = separator
-    super.init()
-  }
-
-  override var typeName: String { "Joiner" }
-}
-
-final class PythonCycler: PythonObject {
-  let items: [PythonValue]
-  var position = 0
-
-  init(_ items: [PythonValue], depth: Int) {
-    self.items = items
-    super.init(depth: depth)
-  }
-
-  override var typeName: String { "Cycler" }
 }
 
 /// The `loop` variable. Items that the loop's condition filters are fetched one at a time, as Jinja does: the
@@ -249,15 +225,11 @@ final class PythonLoop: PythonObject {
   var index0 = -1
   var previous: PythonValue?
   var current: PythonValue?
-  var lastChanged: [PythonValue]?
-  /// How often a recursive loop has called itself.
-  let recursion: Int
 
-  init(_ loop: TemplateLoop, source: [PythonValue], depth: Int, scope: TemplateScope, recursion: Int) {
+  init(_ loop: TemplateLoop, source: [PythonValue], depth: Int, scope: TemplateScope) {
     self.loop = loop
     self.source = source
     self.scope = scope
-    self.recursion = recursion
     super.init(depth: depth)
   }
 

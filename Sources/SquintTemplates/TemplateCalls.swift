@@ -58,10 +58,6 @@ extension TemplateInterpreter {
       case let macro as PythonMacro: return try self.call(macro, call)
       case let method as PythonMethod: return try self.call(method, call)
       case let function as PythonFunction: return try self.call(function.name, call)
-      case let joiner as PythonJoiner:
-        defer { joiner.isUsed = true }
-        return .text(joiner.isUsed ? joiner.separator : PythonText())
-      case let loop as PythonLoop: return try self.call(loop, call)
       default: break
       }
     default: break
@@ -85,14 +81,13 @@ extension TemplateInterpreter {
     case .strftimeNow:
       let format = try string(try bind(call, ["format"], required: 1, of: "strftime_now")[0], of: "strftime_now")
       try charge(format.bytes.count * 4)
-      return try made(PythonText(date.formatted(format.string)))
-    case .joiner:
-      let separator = try bind(call, ["sep"], of: "joiner")[0]
-      let text = try optionalString(separator, of: "joiner")
-      return .object(PythonJoiner(separator: text ?? ", "))
-    case .cycler:
-      guard !call.positional.isEmpty, call.named.isEmpty else { throw fail("cycler needs at least one item") }
-      return .object(PythonCycler(call.positional, depth: try depth(of: call.positional)))
+      let text: String
+      do throws(TemplateDate.UnknownDirective) {
+        text = try date.formatted(format.string)
+      } catch {
+        throw fail("strftime_now('\(templateExcerpt(error.text))') is not supported; the template has to do without it")
+      }
+      return try made(PythonText(text))
     }
   }
 
@@ -135,18 +130,20 @@ extension TemplateInterpreter {
 
   // MARK: Members
 
+  /// The methods of Python's str that published templates call, and those that they do not: an error names these.
   private static let textMethods: Set<PythonText> = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "index", "isalnum",
-    "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace",
-    "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace",
-    "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip",
-    "swapcase", "title", "upper", "zfill",
+    "capitalize", "endswith", "format", "join", "lower", "lstrip", "replace", "rstrip", "split", "startswith", "strip",
+    "title", "upper",
   ]
-  /// Methods that exist and that Squint does not have: an error names them.
-  private static let otherTextMethods: Set<PythonText> = ["encode", "format_map", "maketrans", "translate"]
-  private static let dictionaryMethods: Set<PythonText> = ["copy", "fromkeys", "get", "items", "keys", "values"]
+  private static let otherTextMethods: Set<PythonText> = [
+    "casefold", "center", "count", "encode", "expandtabs", "find", "format_map", "index", "isalnum", "isalpha",
+    "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle",
+    "isupper", "ljust", "maketrans", "partition", "removeprefix", "removesuffix", "rfind", "rindex", "rjust",
+    "rpartition", "rsplit", "splitlines", "swapcase", "translate", "zfill",
+  ]
+  private static let dictionaryMethods: Set<PythonText> = ["get", "items", "keys", "values"]
+  private static let otherMethods: Set<PythonText> = ["copy", "count", "fromkeys", "index"]
   private static let unsafeDictionaryMethods: Set<PythonText> = ["clear", "pop", "popitem", "setdefault", "update"]
-  private static let sequenceMethods: Set<PythonText> = ["count", "index"]
   private static let unsafeListMethods: Set<PythonText> = [
     "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort",
   ]
@@ -157,24 +154,22 @@ extension TemplateInterpreter {
     switch value {
     case .text:
       if Self.textMethods.contains(name) { return .object(PythonMethod(value, name)) }
-      if Self.otherTextMethods.contains(name) { throw fail("the method str.\(name.string) is not supported") }
+      if Self.otherTextMethods.contains(name) { throw unsupported(name, of: value) }
     case .dictionary:
       if Self.dictionaryMethods.contains(name) { return .object(PythonMethod(value, name)) }
+      // As a key of the dictionary, such a name is only found after its methods.
+      if name == "copy" || name == "fromkeys" { throw unsupported(name, of: value) }
       isUnsafe = Self.unsafeDictionaryMethods.contains(name)
     case .list:
-      if Self.sequenceMethods.contains(name) || name == "copy" { return .object(PythonMethod(value, name)) }
+      if Self.otherMethods.contains(name) { throw unsupported(name, of: value) }
       isUnsafe = isUnsafe || Self.unsafeListMethods.contains(name)
     case .tuple:
-      if Self.sequenceMethods.contains(name) { return .object(PythonMethod(value, name)) }
+      if name == "count" || name == "index" { throw unsupported(name, of: value) }
     case .object(let object):
       switch object {
       case let namespace as PythonNamespace: return namespace.values[name]
       case let loop as PythonLoop: return try attribute(name, of: loop)
-      case let macro as PythonMacro where name == "name": return .text(macro.function.name)
-      case let function as PythonFunction where function.name == .dict && name == "fromkeys":
-        return .object(PythonMethod(value, name))
-      case let cycler as PythonCycler where name == "current": return cycler.items[cycler.position]
-      case is PythonCycler where name == "next" || name == "reset": return .object(PythonMethod(value, name))
+      case is PythonMacro: throw unsupported(name, of: value)
       default: return nil
       }
     default: return nil
@@ -186,50 +181,23 @@ extension TemplateInterpreter {
       ))
   }
 
+  private func unsupported(_ name: PythonText, of value: PythonValue) -> SquintError {
+    fail("the method \(value.typeName).\(name.string) is not supported; the template has to do without it")
+  }
+
   private func call(_ method: PythonMethod, _ call: TemplateCall) throws(SquintError) -> PythonValue {
     switch method.receiver {
     case .text(let text):
       try chargeReading(method.receiver)
       return try self.call(text, method.name.string, call)
     case .dictionary(let dictionary): return try self.call(dictionary, method.name.string, call)
-    case .list(let sequence), .tuple(let sequence):
-      return try self.call(sequence.items, method.name.string, call)
-    case .object(let loop as PythonLoop):
-      guard method.name == "changed" else {
-        guard !call.positional.isEmpty else { throw fail("loop.cycle needs at least one item") }
-        return call.positional[loop.index0 % call.positional.count]
-      }
-      let isSame: Bool
-      if let last = loop.lastChanged {
-        isSame = try areEqual(try list(last), try list(call.positional))
-      } else {
-        isSame = false
-      }
-      guard try checked(depth: try depth(of: call.positional)) < PythonNamespace.weight else {
-        throw fail("loop.changed takes no namespace, and no value nested \(PythonNamespace.weight) levels deep")
-      }
-      loop.lastChanged = call.positional
-      return .bool(!isSame)
-    case .object(let cycler as PythonCycler):
-      let current = cycler.items[cycler.position]
-      cycler.position = method.name == "reset" ? 0 : (cycler.position + 1) % cycler.items.count
-      return method.name == "reset" ? .none : current
-    case .object(is PythonFunction): return try fromKeys(call)
     default: throw fail("the method '\(method.name.string)' cannot be called")
     }
-  }
-
-  private func fromKeys(_ call: TemplateCall) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["iterable", "value"], required: 1, of: "dict.fromkeys")
-    var pairs: [(PythonValue, PythonValue)] = []
-    for key in try items(of: values[0] ?? .none) { pairs.append((key, values[1] ?? .none)) }
-    return try dictionary(pairs)
   }
 
   private func call(
     _ dictionary: PythonDictionary, _ name: String, _ call: TemplateCall
   ) throws(SquintError) -> PythonValue {
-    if name == "fromkeys" { return try fromKeys(call) }
     if name == "get" {
       let values = try bind(call, ["key", "default"], required: 1, of: "dict.get")
       guard let key = try hash(values[0] ?? .none) else { throw fail("a list or dictionary cannot be a key") }
@@ -240,11 +208,10 @@ extension TemplateInterpreter {
     switch name {
     case "keys": return .object(PythonView(name: "dict_keys", items: dictionary.keys, depth: dictionary.depth))
     case "values": return .object(PythonView(name: "dict_values", items: dictionary.values, depth: dictionary.depth))
-    case "items":
+    default:
       return .object(
         PythonView(
           name: "dict_items", items: try pairs(of: dictionary), depth: try checked(depth: dictionary.depth + 1)))
-    default: return .dictionary(dictionary)
     }
   }
 
@@ -252,18 +219,6 @@ extension TemplateInterpreter {
     var pairs: [PythonValue] = []
     for (key, value) in zip(dictionary.keys, dictionary.values) { pairs.append(try tuple([key, value])) }
     return pairs
-  }
-
-  private func call(_ items: [PythonValue], _ name: String, _ call: TemplateCall) throws(SquintError) -> PythonValue {
-    if name == "copy" { return try list(items) }
-    let values = try bind(call, ["value"], required: 1, of: "list.\(name)")
-    var total = 0
-    for (index, item) in items.enumerated() where try areEqual(item, values[0] ?? .none) {
-      if name == "index" { return .int(index) }
-      total += 1
-    }
-    guard name == "count" else { throw fail("the value whose index is asked for is not in the list") }
-    return .int(total)
   }
 
   // MARK: Methods of str
@@ -274,101 +229,57 @@ extension TemplateInterpreter {
     case "strip", "lstrip", "rstrip":
       let set = try optionalString(try bind(call, ["chars"], of: function)[0], of: function)
       return try made(text.stripped(set, left: name != "rstrip", right: name != "lstrip"))
-    case "split", "rsplit":
+    case "split":
       let values = try bind(call, ["sep", "maxsplit"], of: function)
       let maximum = try wholeNumber(values[1], -1, of: function)
       let limit = maximum < 0 ? Int.max : maximum
-      return try split(text, try optionalString(values[0], of: function), limit, fromRight: name == "rsplit")
-    case "splitlines":
-      let keeps = isTrue(try bind(call, ["keepends"], of: function)[0] ?? .none)
-      try charge(text.bytes.count)
-      return try texts(text.lines(keepingEnds: keeps))
-    case "partition", "rpartition":
-      let separator = try string(try bind(call, ["sep"], required: 1, of: function)[0], of: function)
-      guard !separator.isEmpty else { throw fail("\(function) needs a separator that is not empty") }
-      let pieces =
-        name == "partition"
-        ? text.split(separator: separator, limit: 1) : text.splitFromRight(separator: separator, limit: 1)
-      if pieces.count == 2 { return try tuple([.text(pieces[0]), .text(separator), .text(pieces[1])]) }
-      let empty = PythonValue.text(PythonText())
-      return try tuple(name == "partition" ? [.text(text), empty, empty] : [empty, empty, .text(text)])
+      return try split(text, try optionalString(values[0], of: function), limit)
     case "startswith", "endswith":
-      let values = try bind(call, ["prefix", "start", "end"], required: 1, of: function)
-      let part = try self.part(text, values[1], values[2])
-      var candidates = [values[0] ?? .none]
+      var candidates = [try bind(call, ["prefix"], required: 1, of: function)[0] ?? .none]
       if case .tuple(let sequence) = candidates[0] { candidates = sequence.items }
       for candidate in candidates {
         let affix = try string(candidate, of: function)
-        if name == "startswith" ? part.hasPrefix(affix) : part.hasSuffix(affix) { return .bool(true) }
+        if name == "startswith" ? text.hasPrefix(affix) : text.hasSuffix(affix) { return .bool(true) }
       }
       return .bool(false)
-    case "removeprefix", "removesuffix":
-      let affix = try string(try bind(call, ["affix"], required: 1, of: function)[0], of: function)
-      let size = affix.bytes.count
-      if name == "removeprefix" { return try made(text.hasPrefix(affix) ? text[size..<text.bytes.count] : text) }
-      return try made(text.hasSuffix(affix) ? text[0..<text.bytes.count - size] : text)
     case "replace":
       let values = try bind(call, ["old", "new", "count"], required: 2, of: function)
       let limit = try wholeNumber(values[2], -1, of: function)
       return try replaced(
         text, try string(values[0], of: function), try string(values[1], of: function), limit)
-    case "find", "rfind", "index", "rindex", "count":
-      let values = try bind(call, ["sub", "start", "end"], required: 1, of: function)
-      return try find(name, text, try string(values[0], of: function), values[1], values[2])
     case "join":
       let items = try items(of: try bind(call, ["iterable"], required: 1, of: function)[0] ?? .none)
       var pieces: [PythonText] = []
       for item in items { pieces.append(try string(item, of: function)) }
       return try joined(pieces, separator: text)
     case "format": return try made(try formatted(text, call))
-    case "center", "ljust", "rjust", "zfill", "expandtabs": return try padded(text, name, call)
     default:
       _ = try bind(call, [], of: function)
-      return try plain(text, name)
+      return try changedCase(text, name)
     }
   }
 
-  /// The methods that take no argument.
-  private func plain(_ text: PythonText, _ name: String) throws(SquintError) -> PythonValue {
+  /// `upper`, `lower`, `capitalize` and `title`, as methods of str.
+  func changedCase(_ text: PythonText, _ name: String) throws(SquintError) -> PythonValue {
     try charge(text.bytes.count >> 4)
     switch name {
     case "upper": return try made(text.uppercased)
     case "lower": return try made(text.lowercased)
-    case "casefold": return try made(text.caseFolded)
-    case "title": return try made(text.titlecased)
     case "capitalize": return try made(text.capitalized)
-    case "swapcase": return try made(text.swappedCase)
-    case "isalpha": return .bool(text.allScalars(\.isPythonAlphabetic))
-    case "isdigit": return .bool(text.allScalars(\.isPythonDigit))
-    case "isdecimal": return .bool(text.allScalars(\.isPythonDecimal))
-    case "isnumeric": return .bool(text.allScalars(\.isPythonNumeric))
-    case "isalnum": return .bool(text.allScalars { $0.isPythonAlphabetic || $0.isPythonNumeric })
-    case "isspace": return .bool(text.allScalars(\.isPythonSpace))
-    case "isprintable": return .bool(text.isEmpty || text.allScalars(\.isPythonPrintable))
-    case "isascii": return .bool(text.bytes.allSatisfy { $0 < 0x80 })
-    case "islower": return .bool(text.hasOnlyCase(upper: false))
-    case "isupper": return .bool(text.hasOnlyCase(upper: true))
-    case "istitle": return .bool(text.scalars.contains { $0.properties.isCased } && text.titlecased == text)
-    case "isidentifier":
-      let scalars = text.scalars
-      let begins = scalars.first.map { $0 == "_" || $0.properties.isXIDStart } ?? false
-      return .bool(begins && scalars.allSatisfy { $0.properties.isXIDContinue })
-    default: throw fail("the method str.\(name) is not supported")
+    default: return try made(text.titlecased)
     }
   }
 
   private func split(
-    _ text: PythonText, _ separator: PythonText?, _ limit: Int, fromRight: Bool
+    _ text: PythonText, _ separator: PythonText?, _ limit: Int
   ) throws(SquintError) -> PythonValue {
     guard let separator else {
       try charge(text.bytes.count)
-      return try texts(text.splitWhitespace(limit: limit, fromRight: fromRight))
+      return try texts(text.splitWhitespace(limit: limit))
     }
     guard !separator.isEmpty else { throw fail("str.split needs a separator that is not empty") }
     try charge(min(limit, text.bytes.count / separator.bytes.count))
-    return try texts(
-      fromRight
-        ? text.splitFromRight(separator: separator, limit: limit) : text.split(separator: separator, limit: limit))
+    return try texts(text.split(separator: separator, limit: limit))
   }
 
   func replaced(
@@ -400,93 +311,5 @@ extension TemplateInterpreter {
       result.append(piece)
     }
     return try made(result)
-  }
-
-  private func part(_ text: PythonText, _ start: PythonValue?, _ end: PythonValue?) throws(SquintError) -> PythonText {
-    if start == nil && end == nil { return text }
-    guard case .text(let part) = try slice(.text(text), start: start ?? .none, stop: end ?? .none, step: .none)
-    else { return text }
-    return part
-  }
-
-  private func find(
-    _ name: String, _ text: PythonText, _ needle: PythonText, _ start: PythonValue?, _ end: PythonValue?
-  ) throws(SquintError) -> PythonValue {
-    let part = try self.part(text, start, end)
-    if name == "count" {
-      return .int(needle.isEmpty ? part.count + 1 : part.occurrences(of: needle).count)
-    }
-    let fromRight = name.first == "r"
-    let offset: Int?
-    if needle.isEmpty {
-      offset = fromRight ? part.bytes.count : 0
-    } else if fromRight {
-      let mirrored = PythonText(bytes: part.bytes.reversed())
-      offset = mirrored.occurrences(of: PythonText(bytes: needle.bytes.reversed()), limit: 1).first.map {
-        part.bytes.count - $0 - needle.bytes.count
-      }
-    } else {
-      offset = part.occurrences(of: needle, limit: 1).first
-    }
-    guard let offset else {
-      if name.hasSuffix("index") { throw fail("the text that str.\(name) looks for is not found") }
-      return .int(-1)
-    }
-    var first = try wholeNumber(start, 0, of: "str.\(name)")
-    if first < 0 { first = max(0, first + text.count) }
-    return .int(first + part.position(ofByte: offset))
-  }
-
-  private func padded(_ text: PythonText, _ name: String, _ call: TemplateCall) throws(SquintError) -> PythonValue {
-    let function = "str.\(name)"
-    let values = try bind(
-      call, name == "zfill" || name == "expandtabs" ? ["width"] : ["width", "fillchar"],
-      required: name == "expandtabs" ? 0 : 1, of: function)
-    let width = try wholeNumber(values[0], name == "expandtabs" ? 8 : 0, of: function)
-    if name == "expandtabs" { return try made(try expandedTabs(text, width)) }
-    let (missing, overflow) = width.subtractingReportingOverflow(text.count)
-    guard !overflow, missing > 0 else { return .text(text) }
-    let fill = values.count > 1 && values[1] != nil ? try string(values[1], of: function) : name == "zfill" ? "0" : " "
-    guard fill.count == 1 else { throw fail("\(function) fills with one character") }
-    guard missing <= limits.output else { throw fail("a text grows over \(grouped(limits.output)) bytes") }
-    try chargeText(text.byteCount + missing * fill.bytes.count)
-    func pad(_ count: Int) -> PythonText {
-      var result = PythonText()
-      for _ in 0..<count { result.append(fill) }
-      return result
-    }
-    switch name {
-    case "ljust": return .text(text + pad(missing))
-    case "rjust": return .text(pad(missing) + text)
-    case "zfill":
-      let hasSign = text.hasPrefix("-") || text.hasPrefix("+")
-      let start = hasSign ? 1 : 0
-      return .text(text[0..<start] + pad(missing) + text[start..<text.bytes.count])
-    default:
-      // Where the padding is odd, Python puts the larger part left if the width is odd too.
-      let left = missing / 2 + (missing & width & 1)
-      return .text(pad(left) + text + pad(missing - left))
-    }
-  }
-
-  private func expandedTabs(_ text: PythonText, _ width: Int) throws(SquintError) -> PythonText {
-    guard width <= 4096 else { throw fail("tabs of more than 4,096 columns are not supported") }
-    try charge(text.bytes.count)
-    var result = PythonText()
-    var column = 0
-    for scalar in text.scalars {
-      if scalar == "\t" {
-        let count = width > 0 ? width - column % width : 0
-        result.append(contentsOf: repeatElement(0x20, count: count))
-        column += count
-        guard result.bytes.count <= limits.output else {
-          throw fail("a text grows over \(grouped(limits.output)) bytes")
-        }
-      } else {
-        result.append(scalar)
-        column = scalar == "\n" || scalar == "\r" ? 0 : column + 1
-      }
-    }
-    return result
   }
 }

@@ -58,95 +58,49 @@ public struct TemplateDate: Sendable, Equatable {
     return (total + 6) % 7
   }
 
-  /// The year and week of ISO 8601, whose weeks belong to the year that has their Thursday.
-  private var isoWeek: (year: Int, week: Int) {
-    func weeks(in year: Int) -> Int {
-      let first = TemplateDate(year: year, month: 1, day: 1)
-      return first.weekday == 3 || (first.weekday == 2 && first.isLeap) ? 53 : 52
-    }
-    let week = (dayOfYear - weekday + 9) / 7
-    if week < 1 { return (year - 1, weeks(in: year - 1)) }
-    return week > weeks(in: year) ? (year + 1, 1) : (year, week)
-  }
-
-  /// Python's `strftime` in the C locale, with glibc's `-`, `_` and `0` flags. An unknown directive stays as it is.
-  package func formatted(_ format: String) -> String {
+  /// Python's `strftime` in the C locale, for the directives that published templates use and a few beside them.
+  ///
+  /// - Throws: the directive that is not supported.
+  package func formatted(_ format: String) throws(UnknownDirective) -> String {
     guard (1...9999).contains(year), (1...12).contains(month), (1...31).contains(day) else { return "" }
-    var result = String.UnicodeScalarView()
+    var result = ""
     var scalars = format.unicodeScalars.makeIterator()
     while let scalar = scalars.next() {
       guard scalar == "%" else {
-        result.append(scalar)
+        result.unicodeScalars.append(scalar)
         continue
       }
-      var flag: Unicode.Scalar?
-      var directive = scalars.next()
-      if let next = directive, ["-", "_", "0"].contains(next) {
-        flag = next
-        directive = scalars.next()
+      let directive = scalars.next()
+      guard let directive, let text = text(for: directive) else {
+        throw UnknownDirective(text: "%" + (directive.map { String($0) } ?? ""))
       }
-      guard let directive else {
-        result.append("%")
-        if let flag { result.append(flag) }
-        break
-      }
-      if let text = text(for: directive, flag: flag) {
-        result.append(contentsOf: text.unicodeScalars)
-      } else {
-        result.append("%")
-        if let flag { result.append(flag) }
-        result.append(directive)
-      }
+      result += text
     }
-    return String(result)
+    return result
   }
 
-  private func text(for directive: Unicode.Scalar, flag: Unicode.Scalar?) -> String? {
-    func padded(_ value: Int, _ width: Int = 2, with fill: String = "0") -> String {
-      let digits = String(value)
-      let pad = flag == "-" ? "" : flag == "_" ? " " : flag == "0" ? "0" : fill
-      return String(repeating: pad, count: max(0, width - digits.utf8.count)) + digits
-    }
-    let hour12 = hour % 12 == 0 ? 12 : hour % 12
+  package struct UnknownDirective: Error {
+    package let text: String
+  }
+
+  private func text(for directive: Unicode.Scalar) -> String? {
+    func padded(_ value: Int) -> String { value < 10 ? "0\(value)" : String(value) }
     let day = Self.days[weekday]
     let month = Self.months[self.month - 1]
     switch directive {
     case "a": return String(day.prefix(3))
     case "A": return day
-    case "b", "h": return String(month.prefix(3))
+    case "b": return String(month.prefix(3))
     case "B": return month
-    case "c": return formatted("%a %b %e %H:%M:%S %Y")
-    case "C": return padded(year / 100)
     case "d": return padded(self.day)
-    case "D", "x": return formatted("%m/%d/%y")
-    case "e": return padded(self.day, with: " ")
-    case "f": return padded(microsecond, 6)
-    case "F": return formatted("%Y-%m-%d")
-    case "G": return padded(isoWeek.year, 4)
-    case "g": return padded(isoWeek.year % 100)
     case "H": return padded(hour)
-    case "I": return padded(hour12)
-    case "j": return padded(dayOfYear, 3)
-    case "k": return padded(hour, with: " ")
-    case "l": return padded(hour12, with: " ")
+    case "I": return padded(hour % 12 == 0 ? 12 : hour % 12)
     case "m": return padded(self.month)
     case "M": return padded(minute)
-    case "n": return "\n"
     case "p": return hour < 12 ? "AM" : "PM"
-    case "P": return hour < 12 ? "am" : "pm"
-    case "r": return formatted("%I:%M:%S %p")
-    case "R": return formatted("%H:%M")
     case "S": return padded(second)
-    case "t": return "\t"
-    case "T", "X": return formatted("%H:%M:%S")
-    case "u": return String(weekday + 1)
-    case "U": return padded((dayOfYear + 6 - (weekday + 1) % 7) / 7)
-    case "V": return padded(isoWeek.week)
-    case "w": return String((weekday + 1) % 7)
-    case "W": return padded((dayOfYear + 6 - weekday) / 7)
     case "y": return padded(year % 100)
     case "Y": return String(year)
-    case "z", "Z": return ""
     case "%": return "%"
     default: return nil
     }

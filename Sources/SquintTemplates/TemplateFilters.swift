@@ -18,11 +18,10 @@ extension TemplateInterpreter {
       return try made(try text(of: value).stripped(try optionalString(set, of: filter)))
     case "upper", "lower", "title", "capitalize":
       _ = try bind(call, [], of: filter)
-      return try changedCase(try text(of: value), name.string)
+      return name == "title" ? try titled(try text(of: value)) : try changedCase(try text(of: value), name.string)
     case "string", "safe":
       _ = try bind(call, [], of: filter)
       return .text(try text(of: value))
-    case "escape", "e", "forceescape": return try escaped(try text(of: value))
     case "replace":
       let values = try bind(call, ["old", "new", "count"], required: 2, of: filter)
       return try replaced(
@@ -54,79 +53,20 @@ extension TemplateInterpreter {
       }
     case "dictsort": return try sortedDictionary(value, call, filter)
     case "sort":
-      let values = try bind(call, ["reverse", "case_sensitive", "attribute"], of: filter)
+      let path = try self.path(try bind(call, ["attribute"], of: filter)[0])
       let items = try items(of: value)
       var keys: [PythonValue] = []
-      for item in items {
-        var key: [PythonValue] = []
-        for path in try paths(values[2]) { key.append(ignoringCase(try follow(path, item), unless: values[1])) }
-        keys.append(try list(key))
-      }
-      return try list(try sorted(items, by: keys, descending: values[0].map(isTrue) == true))
+      for item in items { keys.append(ignoringCase(try follow(path, item))) }
+      return try list(try sorted(items, by: keys))
     case "unique": return try unique(value, call, filter)
     case "min", "max": return try extreme(value, call, filter, isMaximum: name == "max")
-    case "sum":
-      let values = try bind(call, ["attribute", "start"], of: filter)
-      var total = values[1] ?? .int(0)
-      if case .text = total { throw fail("\(filter) does not add strings; use 'join'") }
-      for item in try items(of: value) {
-        total = try arithmetic(total, .add, try follow(try path(values[0]), item))
-      }
-      return total
-    case "reverse":
-      if case .text(let text) = value {
-        return try made(PythonText(text.scalars.reversed()).inheriting(from: text))
-      }
-      return try iterator(try items(of: value).reversed())
     case "map": return try map(value, call, filter)
     case "select", "reject", "selectattr", "rejectattr":
       return try select(
         value, call, filter, keeps: name == "select" || name == "selectattr", byAttribute: name.hasSuffix("attr"))
-    case "groupby": return try group(value, call, filter)
-    case "batch", "slice": return try chunk(value, call, filter, isBatch: name == "batch")
     case "tojson": return try json(value, call, filter)
     case "int": return try int(value, call, filter)
-    case "float":
-      let initial = try bind(call, ["default"], of: filter)[0] ?? .double(0)
-      if case .undefined(let reason) = value { throw fail(reason.string) }
-      if case .text(let text) = value { return pythonDouble(text).map { .double($0) } ?? initial }
-      return number(value).map { .double($0) } ?? initial
-    case "abs":
-      if case .double(let number) = value { return .double(number.magnitude) }
-      guard let number = integer(value) else { throw fail("\(filter) takes a number, not a \(value.typeName)") }
-      return number < 0 ? try arithmetic(.int(0), .subtract, .int(number)) : .int(number)
-    case "round": return try round(value, call, filter)
     case "indent": return try indent(value, call, filter)
-    case "center":
-      let method = PythonValue.object(PythonMethod(.text(try text(of: value)), "center"))
-      return try self.call(
-        method, TemplateCall(positional: [try bind(call, ["width"], of: filter)[0] ?? .int(80)]))
-    case "truncate": return try truncate(value, call, filter)
-    case "wordcount":
-      var total = 0
-      var isInside = false
-      for scalar in try text(of: value).scalars {
-        let isWord = scalar == "_" || scalar.isPythonAlphabetic || scalar.isPythonNumeric
-        if isWord && !isInside { total += 1 }
-        isInside = isWord
-      }
-      return .int(total)
-    case "format":
-      guard call.positional.isEmpty || call.named.isEmpty else {
-        throw fail("\(filter) takes positional or named arguments, not both")
-      }
-      var operand = try tuple(call.positional)
-      if !call.named.isEmpty {
-        var pairs: [(PythonValue, PythonValue)] = []
-        for argument in call.named { pairs.append((.text(argument.name), argument.value)) }
-        operand = try dictionary(pairs)
-      }
-      return try made(try formatted(try text(of: value), with: operand))
-    case "attr":
-      guard case .text(let name) = try bind(call, ["name"], required: 1, of: filter)[0] else {
-        throw fail("\(filter) takes a name")
-      }
-      return try member(name, of: value) ?? .undefined(PythonText("there is no attribute '\(name.string)'"))
     default:
       throw fail("\(filter) is not supported; the template has to do without it")
     }
@@ -143,57 +83,34 @@ extension TemplateInterpreter {
     return number
   }
 
-  private func changedCase(_ text: PythonText, _ name: String) throws(SquintError) -> PythonValue {
+  /// The filter `title`: words begin after white space, "-", "(", "{", "[" and "<", unlike those of str.title.
+  private func titled(_ text: PythonText) throws(SquintError) -> PythonValue {
     try charge(text.bytes.count >> 4)
-    switch name {
-    case "upper": return try made(text.uppercased)
-    case "lower": return try made(text.lowercased)
-    case "capitalize": return try made(text.capitalized)
-    default:
-      // Words begin after white space, "-", "(", "{", "[" and "<", unlike those of str.title.
-      var result = PythonText()
-      var word = PythonText()
-      func finish() {
-        guard !word.isEmpty else { return }
-        let (first, length) = word.scalar(at: 0)
-        result.append(contentsOf: first.properties.uppercaseMapping.utf8)
-        result.append(word[length..<word.bytes.count].lowercased)
-        word = PythonText()
-      }
-      for scalar in text.scalars {
-        if scalar.isPythonSpace || ["-", "(", "{", "[", "<"].contains(scalar) {
-          finish()
-          result.append(scalar)
-        } else {
-          word.append(scalar)
-        }
-      }
-      finish()
-      return try made(result.inheriting(from: text))
-    }
-  }
-
-  private func escaped(_ text: PythonText) throws(SquintError) -> PythonValue {
     var result = PythonText()
-    for byte in text.bytes {
-      switch byte {
-      case UInt8(ascii: "&"): result.append("&amp;" as PythonText)
-      case UInt8(ascii: "<"): result.append("&lt;" as PythonText)
-      case UInt8(ascii: ">"): result.append("&gt;" as PythonText)
-      case UInt8(ascii: "'"): result.append("&#39;" as PythonText)
-      case UInt8(ascii: "\""): result.append("&#34;" as PythonText)
-      default: result.append(byte: byte)
+    var word = PythonText()
+    func finish() {
+      guard !word.isEmpty else { return }
+      let (first, length) = word.scalar(at: 0)
+      result.append(contentsOf: first.properties.uppercaseMapping.utf8)
+      result.append(word[length..<word.bytes.count].lowercased)
+      word = PythonText()
+    }
+    for scalar in text.scalars {
+      if scalar.isPythonSpace || ["-", "(", "{", "[", "<"].contains(scalar) {
+        finish()
+        result.append(scalar)
+      } else {
+        word.append(scalar)
       }
     }
-    return try made(result)
+    finish()
+    return try made(result.inheriting(from: text))
   }
 
   private func join(_ value: PythonValue, _ call: TemplateCall, _ filter: String) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["d", "attribute"], of: filter)
-    let separator = try text(of: values[0] ?? .text(PythonText()))
-    let path = try self.path(values[1])
+    let separator = try text(of: try bind(call, ["d"], of: filter)[0] ?? .text(PythonText()))
     var pieces: [PythonText] = []
-    for item in try items(of: value) { pieces.append(try text(of: try follow(path, item))) }
+    for item in try items(of: value) { pieces.append(try text(of: item)) }
     return try joined(pieces, separator: separator)
   }
 
@@ -205,33 +122,22 @@ extension TemplateInterpreter {
     case nil, .some(.none): return []
     case .text(let text):
       return text.split(separator: ".").map { part in
-        part.allScalars(\.isPythonDigit) ? Int(part.string).map { .int($0) } ?? .text(part) : .text(part)
+        part.allScalars({ (0x30...0x39).contains($0.value) })
+          ? Int(part.string).map { .int($0) } ?? .text(part) : .text(part)
       }
     case .some(let value): return [value]
     }
   }
 
-  /// The paths of "a.b,c".
-  private func paths(_ attribute: PythonValue?) throws(SquintError) -> [[PythonValue]] {
-    guard case .text(let text) = attribute else { return [try path(attribute)] }
-    var paths: [[PythonValue]] = []
-    for part in text.split(separator: ",") { paths.append(try path(.text(part))) }
-    return paths
-  }
-
-  private func follow(
-    _ path: [PythonValue], _ value: PythonValue, default initial: PythonValue? = nil
-  ) throws(SquintError) -> PythonValue {
+  private func follow(_ path: [PythonValue], _ value: PythonValue) throws(SquintError) -> PythonValue {
     var result = value
-    for key in path {
-      result = try item(key, of: result)
-      if case .undefined = result, let initial { result = initial }
-    }
+    for key in path { result = try item(key, of: result) }
     return result
   }
 
-  private func ignoringCase(_ value: PythonValue, unless isSensitive: PythonValue?) -> PythonValue {
-    if case .text(let text) = value, isSensitive.map(isTrue) != true { return .text(text.lowercased) }
+  /// What a text is compared by where case does not count.
+  private func ignoringCase(_ value: PythonValue) -> PythonValue {
+    if case .text(let text) = value { return .text(text.lowercased) }
     return value
   }
 
@@ -240,29 +146,21 @@ extension TemplateInterpreter {
   private func sortedDictionary(
     _ value: PythonValue, _ call: TemplateCall, _ filter: String
   ) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["case_sensitive", "by", "reverse"], of: filter)
+    _ = try bind(call, [], of: filter)
     guard case .dictionary(let dictionary) = value else {
       throw fail("\(filter) takes a mapping, not a value of type \(value.typeName)")
     }
-    var source = dictionary.keys
-    if case .text(let by) = values[1] {
-      guard by == "key" || by == "value" else { throw fail("\(filter) sorts by 'key' or 'value'") }
-      if by == "value" { source = dictionary.values }
-    }
-    let keys = source.map { ignoringCase($0, unless: values[0]) }
-    return try list(
-      try sorted(try pairs(of: dictionary), by: keys, descending: values[2].map(isTrue) == true))
+    return try list(try sorted(try pairs(of: dictionary), by: dictionary.keys.map(ignoringCase)))
   }
 
   private func unique(
     _ value: PythonValue, _ call: TemplateCall, _ filter: String
   ) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["case_sensitive", "attribute"], of: filter)
-    let path = try self.path(values[1])
+    _ = try bind(call, [], of: filter)
     var seen: Set<PythonKey> = []
     var result: [PythonValue] = []
     for item in try items(of: value) {
-      guard let key = try hash(ignoringCase(try follow(path, item), unless: values[0])) else {
+      guard let key = try hash(ignoringCase(item)) else {
         throw fail("\(filter) does not work on lists and dictionaries")
       }
       if seen.insert(key).inserted { result.append(item) }
@@ -273,11 +171,10 @@ extension TemplateInterpreter {
   private func extreme(
     _ value: PythonValue, _ call: TemplateCall, _ filter: String, isMaximum: Bool
   ) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["case_sensitive", "attribute"], of: filter)
-    let path = try self.path(values[1])
+    _ = try bind(call, [], of: filter)
     var best: (item: PythonValue, key: PythonValue)?
     for item in try items(of: value) {
-      let key = ignoringCase(try follow(path, item), unless: values[0])
+      let key = ignoringCase(item)
       if let current = best {
         let isBetter = try isMaximum ? isLess(current.key, key) : isLess(key, current.key)
         if isBetter { best = (item, key) }
@@ -292,11 +189,8 @@ extension TemplateInterpreter {
     guard isTrue(value) else { return try iterator([]) }
     var result: [PythonValue] = []
     if call.positional.isEmpty, call.named.contains(where: { $0.name == "attribute" }) {
-      let values = try bind(call, ["attribute", "default"], of: filter)
-      let path = try self.path(values[0])
-      for item in try items(of: value) {
-        result.append(try follow(path, item, default: values[1]))
-      }
+      let path = try self.path(try bind(call, ["attribute"], of: filter)[0])
+      for item in try items(of: value) { result.append(try follow(path, item)) }
       return try iterator(result)
     }
     guard case .text(let name) = call.positional.first else { throw fail("\(filter) needs a filter's name") }
@@ -333,74 +227,12 @@ extension TemplateInterpreter {
     return try iterator(result)
   }
 
-  private func group(_ value: PythonValue, _ call: TemplateCall, _ filter: String) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["attribute", "default", "case_sensitive"], required: 1, of: filter)
-    let path = try self.path(values[0])
-    let items = try items(of: value)
-    var keys: [PythonValue] = []
-    for item in items {
-      keys.append(ignoringCase(try follow(path, item, default: values[1]), unless: values[2]))
-    }
-    let order = try sorted(items.indices.map { .int($0) }, by: keys, descending: false)
-    var groups: [(key: PythonValue, items: [PythonValue])] = []
-    for place in order {
-      let index = integer(place) ?? 0
-      if let last = groups.last, try areEqual(last.key, keys[index]) {
-        groups[groups.count - 1].items.append(items[index])
-      } else {
-        groups.append((keys[index], [items[index]]))
-      }
-    }
-    var result: [PythonValue] = []
-    for group in groups {
-      // The key as the group's first item spells it.
-      let key = try follow(path, group.items[0], default: values[1])
-      result.append(try tuple([key, try list(group.items)]))
-    }
-    return try list(result)
-  }
-
-  private func chunk(
-    _ value: PythonValue, _ call: TemplateCall, _ filter: String, isBatch: Bool
-  ) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["size", "fill_with"], required: 1, of: filter)
-    let size = try wholeNumber(values[0], 0, filter)
-    guard size > 0 else { throw fail("\(filter) needs a size above zero") }
-    let items = try items(of: value)
-    var fill = values[1]
-    if case .some(.none) = fill { fill = nil }
-    try charge(isBatch && fill == nil ? items.count : max(size, items.count))
-    var chunks: [PythonValue] = []
-    if isBatch {
-      var start = 0
-      while start < items.count {
-        let end = size < items.count - start ? start + size : items.count
-        var chunk = Array(items[start..<end])
-        if let fill { chunk += Array(repeating: fill, count: size - chunk.count) }
-        chunks.append(try list(chunk))
-        start = end
-      }
-    } else {
-      let (base, extra) = items.count.quotientAndRemainder(dividingBy: size)
-      var start = 0
-      for index in 0..<size {
-        let end = start + base + (index < extra ? 1 : 0)
-        var chunk = Array(items[start..<end])
-        if let fill, index >= extra { chunk.append(fill) }
-        chunks.append(try list(chunk))
-        start = end
-      }
-    }
-    return try iterator(chunks)
-  }
-
   // MARK: Numbers and texts
 
   private func json(_ value: PythonValue, _ call: TemplateCall, _ filter: String) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["ensure_ascii", "indent", "separators", "sort_keys"], of: filter)
+    let values = try bind(call, ["ensure_ascii", "indent", "separators"], of: filter)
     var style = JSONStyle()
     style.isASCII = values[0].map(isTrue) == true
-    style.sortsKeys = values[3].map(isTrue) == true
     switch values[1] {
     case nil, .some(.none): break
     case .text(let text): style.indent = text
@@ -425,82 +257,33 @@ extension TemplateInterpreter {
     return try made(result)
   }
 
-  /// Python's `float(text)`, or nil where it fails.
-  private func pythonDouble(_ text: PythonText) -> Double? {
-    let trimmed = text.stripped().string.lowercased()
-    let bare = trimmed.hasPrefix("-") || trimmed.hasPrefix("+") ? String(trimmed.dropFirst()) : trimmed
-    let sign = trimmed.hasPrefix("-") ? -1.0 : 1.0
-    if ["inf", "infinity"].contains(bare) { return sign * .infinity }
-    if bare == "nan" { return .nan }
-    // Swift reads hexadecimal as well, Python does not.
-    guard bare.utf8.allSatisfy({ $0 < 0x3A && $0 > 0x2A && $0 != 0x2C && $0 != 0x2F || $0 == 0x65 || $0 == 0x5F })
-    else { return nil }
-    guard !bare.hasPrefix("_"), !bare.hasSuffix("_") else { return nil }
-    var plain = bare.filter { $0 != "_" }
-    if plain.hasPrefix(".") { plain = "0" + plain }
-    if plain.hasSuffix(".") { plain += "0" }
-    return Double(plain.replacing(".e", with: ".0e")).map { sign * $0 }
-  }
-
+  /// Python's `int(value)`; 0 where a text is no number.
   private func int(_ value: PythonValue, _ call: TemplateCall, _ filter: String) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["default", "base"], of: filter)
-    let initial = values[0] ?? .int(0)
+    _ = try bind(call, [], of: filter)
     switch value {
     case .undefined(let reason): throw fail(reason.string)
     case .text(let text):
-      let base = try wholeNumber(values[1], 10, filter)
-      guard (2...36).contains(base) else { throw fail("\(filter) takes a base from 2 to 36") }
-      var digits = text.stripped().string.lowercased()
-      let isNegative = digits.hasPrefix("-")
-      if isNegative || digits.hasPrefix("+") { digits.removeFirst() }
-      for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] where base == radix && digits.hasPrefix(prefix) {
-        digits.removeFirst(2)
-      }
-      let isWhole =
-        !digits.isEmpty && digits.first != "+" && digits.first != "-" && digits.first != "_" && digits.last != "_"
-      if isWhole, let magnitude = Int(digits.filter { $0 != "_" }, radix: base) {
-        return .int(isNegative ? -magnitude : magnitude)
-      }
-      guard let fraction = pythonDouble(text) else { return initial }
-      return try whole(fraction, initial)
-    case .double(let fraction): return try whole(fraction, initial)
-    default: return integer(value).map { .int($0) } ?? initial
+      let digits = text.stripped().string.filter { $0 != "_" }
+      // Swift reads hexadecimal as well, Python does not.
+      guard digits.utf8.allSatisfy({ "0123456789+-.eE".utf8.contains($0) }) else { return .int(0) }
+      if let number = Int(digits) { return .int(number) }
+      guard let fraction = Double(digits) else { return .int(0) }
+      return try whole(fraction)
+    case .double(let fraction): return try whole(fraction)
+    default: return .int(integer(value) ?? 0)
     }
   }
 
-  private func whole(_ value: Double, _ initial: PythonValue) throws(SquintError) -> PythonValue {
-    guard value.isFinite else { return initial }
+  private func whole(_ value: Double) throws(SquintError) -> PythonValue {
+    guard value.isFinite else { return .int(0) }
     guard let number = Int(exactly: value.rounded(.towardZero)) else {
       throw fail("the integer part of \(value) does not fit 64 bits")
     }
     return .int(number)
   }
 
-  private func round(_ value: PythonValue, _ call: TemplateCall, _ filter: String) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["precision", "method"], of: filter)
-    let precision = try wholeNumber(values[0], 0, filter)
-    guard let number = number(value) else {
-      throw fail("\(filter) takes a number, not a value of type \(value.typeName)")
-    }
-    var method: PythonText = "common"
-    if case .text(let name) = values[1] { method = name }
-    switch method {
-    case "common":
-      if let whole = integer(value) {
-        guard precision < 0 else { return .int(whole) }
-        return .int(Int(exactly: rounded(Double(whole), digits: precision)) ?? whole)
-      }
-      return .double(rounded(number, digits: precision))
-    case "ceil", "floor":
-      guard number.isFinite, abs(precision) <= 300 else { throw fail("\(filter) is given a number out of range") }
-      let unit = pow(10, Double(precision))
-      return .double((number * unit).rounded(method == "ceil" ? .up : .down) / unit)
-    default: throw fail("\(filter) rounds by 'common', 'ceil' or 'floor'")
-    }
-  }
-
   private func indent(_ value: PythonValue, _ call: TemplateCall, _ filter: String) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["width", "first", "blank"], of: filter)
+    let values = try bind(call, ["width", "first"], of: filter)
     guard case .text(let text) = value else {
       throw fail("\(filter) takes a string, not a value of type \(value.typeName)")
     }
@@ -512,7 +295,6 @@ extension TemplateInterpreter {
       guard width <= 4096 else { throw fail("\(filter) indents by at most 4,096") }
       indentation = PythonText(bytes: [UInt8](repeating: 0x20, count: max(0, width)))
     }
-    let indentsBlank = values[2].map(isTrue) == true
     try charge(text.bytes.count)
     let lines = (text + "\n").lines()
     let (growth, overflow) = lines.count.multipliedReportingOverflow(by: indentation.bytes.count + 1)
@@ -522,29 +304,11 @@ extension TemplateInterpreter {
     for (index, line) in lines.enumerated() {
       if index > 0 {
         result.append("\n" as PythonText)
-        if indentsBlank || !line.isEmpty { result.append(indentation) }
+        if !line.isEmpty { result.append(indentation) }
       }
       result.append(line)
     }
     return .text(result)
-  }
-
-  private func truncate(
-    _ value: PythonValue, _ call: TemplateCall, _ filter: String
-  ) throws(SquintError) -> PythonValue {
-    let values = try bind(call, ["length", "killwords", "end", "leeway"], of: filter)
-    let text = try text(of: value)
-    let scalars = text.scalars
-    let length = try wholeNumber(values[0], 255, filter)
-    let leeway = try wholeNumber(values[3], 5, filter)
-    let end = try self.text(of: values[2] ?? .text("..."))
-    let room = length.subtractingReportingOverflow(end.count)
-    guard !room.overflow, room.partialValue >= 0, leeway >= 0 else { throw fail("\(filter) is given bad lengths") }
-    let (most, overflow) = length.addingReportingOverflow(leeway)
-    if overflow || scalars.count <= most { return .text(text) }
-    var kept = text[0..<text.offset(of: room.partialValue)]
-    if values[1].map(isTrue) != true { kept = kept.splitFromRight(separator: " ", limit: 1)[0] }
-    return try made(kept + end)
   }
 
   // MARK: Tests
@@ -562,13 +326,11 @@ extension TemplateInterpreter {
     case ">", "gt", "greaterthan": return try isLess(try operand(), value, sign: ">")
     case ">=", "ge": return try isLess(try operand(), value, orEqual: true, sign: ">=")
     case "in": return try contains(try operand(), value)
-    case "sameas": return try isSame(value, try operand())
-    case "divisibleby":
-      let remainder = try arithmetic(value, .modulo, try operand())
-      return try areEqual(remainder, .int(0))
-    default: break
+    case "defined", "undefined", "none", "boolean", "string", "mapping", "float", "integer", "number", "true", "false",
+      "sequence", "iterable":
+      _ = try bind(call, [], of: test)
+    default: throw fail("\(test) is not supported; the template has to do without it")
     }
-    _ = try bind(call, [], of: test)
     switch (name.string, value) {
     case ("defined", .undefined): return false
     case ("defined", _): return true
@@ -579,7 +341,7 @@ extension TemplateInterpreter {
     case ("true", .bool(let flag)): return flag
     case ("false", .bool(let flag)): return !flag
     case ("undefined", _), ("none", _), ("boolean", _), ("string", _), ("mapping", _), ("float", _), ("integer", _),
-      ("number", _), ("true", _), ("false", _), ("escaped", _):
+      ("number", _), ("true", _), ("false", _):
       return false
     case ("sequence", .text), ("sequence", .list), ("sequence", .tuple), ("sequence", .dictionary),
       ("sequence", .undefined):
@@ -589,30 +351,8 @@ extension TemplateInterpreter {
     case ("iterable", .object(let object)):
       return object is PythonRange || object is PythonView || object is PythonIterator || object is PythonLoop
     case ("iterable", .none), ("iterable", .bool), ("iterable", .int), ("iterable", .double): return false
-    case ("iterable", _): return true
-    case ("callable", .undefined): return true
-    case ("callable", .object(let object)):
-      return object is PythonMacro || object is PythonMethod || object is PythonFunction || object is PythonJoiner
-        || object is PythonLoop
-    case ("callable", _): return false
-    case ("odd", _), ("even", _):
-      let remainder = try arithmetic(value, .modulo, .int(2))
-      return try areEqual(remainder, .int(name == "odd" ? 1 : 0))
-    case ("lower", _): return try text(of: value).hasOnlyCase(upper: false)
-    case ("upper", _): return try text(of: value).hasOnlyCase(upper: true)
-    default: throw fail("\(test) is not supported; the template has to do without it")
-    }
-  }
-
-  /// Python's `is`, as far as values can tell: equal, and of the same type.
-  private func isSame(_ left: PythonValue, _ right: PythonValue) throws(SquintError) -> Bool {
-    guard left.typeName == right.typeName else { return false }
-    switch left {
-    case .list, .tuple: return false
-    case .dictionary(let first):
-      if case .dictionary(let second) = right { return first === second }
-      return false
-    default: return try areEqual(left, right)
+    // What is left is whether other values are iterable.
+    default: return true
     }
   }
 }

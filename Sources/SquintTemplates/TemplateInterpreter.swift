@@ -184,13 +184,6 @@ final class TemplateInterpreter {
     case .call(let function, let call): try emit(try self.text(of: try execute(function, call: call, in: scope)))
     case .filter(let filters, let body, let line):
       try emit(try self.text(of: try captured(body, filters, line: line, in: scope)))
-    case .with(let assignments, let body, let line):
-      let inner = TemplateScope(parent: scope)
-      for assignment in assignments {
-        self.line = line
-        try assign(try evaluate(assignment.value, in: scope), to: assignment.target, in: inner)
-      }
-      return try execute(body, in: inner)
     case .scope(let body): return try execute(body, in: TemplateScope(parent: scope))
     case .break: return .leave
     case .continue: return .next
@@ -243,32 +236,15 @@ final class TemplateInterpreter {
   private func execute(_ loop: TemplateLoop, in scope: TemplateScope) throws(SquintError) -> Flow {
     let sequence = try evaluate(loop.sequence, in: scope)
     line = loop.line
-    return try run(loop, over: sequence, in: scope, recursion: 0)
-  }
-
-  /// What a recursive loop prints when its body calls `loop(items)`.
-  func call(_ state: PythonLoop, _ call: TemplateCall) throws(SquintError) -> PythonValue {
-    guard state.loop.isRecursive, let scope = state.scope else {
-      throw fail("a loop has to be marked 'recursive' to be called")
-    }
-    let items = try bind(call, ["iterable"], required: 1, of: "loop")[0] ?? .none
-    try enter()
-    defer { depth -= 1 }
-    return .text(
-      try capture { () throws(SquintError) in
-        _ = try self.run(state.loop, over: items, in: scope, recursion: state.recursion + 1)
-      })
+    return try run(loop, over: sequence, in: scope)
   }
 
   private func run(
-    _ loop: TemplateLoop, over sequence: PythonValue, in scope: TemplateScope, recursion: Int
+    _ loop: TemplateLoop, over sequence: PythonValue, in scope: TemplateScope
   ) throws(SquintError) -> Flow {
     let source = try items(of: sequence)
-    let state = PythonLoop(
-      loop, source: source, depth: try checked(depth: sequence.depth + 1), scope: scope, recursion: recursion)
+    let state = PythonLoop(loop, source: source, depth: try checked(depth: sequence.depth + 1), scope: scope)
     defer { state.scope = nil }
-    // As in the code that Jinja generates, only a body that runs to its end counts as an iteration for `else`.
-    var hasRun = false
     while let item = try next(of: state) {
       let inner = TemplateScope(parent: scope)
       inner.values["loop"] = .object(state)
@@ -276,10 +252,6 @@ final class TemplateInterpreter {
       try assign(item, to: loop.target, in: inner)
       let flow = try execute(loop.body, in: inner)
       if flow == .leave { break }
-      if flow == .normal { hasRun = true }
-    }
-    if !hasRun && !loop.otherwise.isEmpty {
-      return try execute(loop.otherwise, in: TemplateScope(parent: scope))
     }
     return .normal
   }
@@ -328,13 +300,10 @@ final class TemplateInterpreter {
     case "first": return .bool(loop.index0 == 0)
     case "last": return .bool(try peek(loop) == nil)
     case "length": return .int(try length(of: loop))
-    case "revindex": return .int(try length(of: loop) - loop.index0)
-    case "revindex0": return .int(try length(of: loop) - loop.index0 - 1)
-    case "depth": return .int(loop.recursion + 1)
-    case "depth0": return .int(loop.recursion)
     case "previtem": return loop.index0 == 0 ? .undefined("there is no previous item") : loop.previous
     case "nextitem": return try peek(loop) ?? .undefined("there is no next item")
-    case "cycle", "changed": return .object(PythonMethod(.object(loop), name))
+    case "revindex", "revindex0", "depth", "depth0", "cycle", "changed":
+      throw fail("loop.\(name.string) is not supported; the template has to do without it")
     default: return nil
     }
   }
@@ -389,7 +358,6 @@ final class TemplateInterpreter {
     case .none: return .none
     case .bool(let value): return .bool(value)
     case .integer(let value): return .int(value)
-    case .float(let value): return .double(value)
     case .string(let text): return .text(text)
     case .name(let name): return lookUp(name, in: scope)
     case .list(let items): return try list(try evaluate(items, in: scope))
@@ -402,8 +370,7 @@ final class TemplateInterpreter {
     case .filter(let operand, let filter): return try evaluateFilter(operand, filter, in: scope)
     case .test(let operand, let name, let arguments):
       return try evaluateTest(operand, name, arguments, expression, in: scope)
-    case .negate(let operand): return try evaluateSign(operand, negative: true, in: scope)
-    case .plus(let operand): return try evaluateSign(operand, negative: false, in: scope)
+    case .negate(let operand): return try evaluateSign(operand, in: scope)
     case .not(let operand): return .bool(!isTrue(try evaluate(operand, in: scope)))
     case .and(let left, let right):
       let value = try evaluate(left, in: scope)
@@ -485,19 +452,6 @@ final class TemplateInterpreter {
     if let sequence = arguments.sequence {
       call.positional += try items(of: try evaluate(sequence, in: scope))
     }
-    if let mapping = arguments.mapping {
-      guard case .dictionary(let dictionary) = try evaluate(mapping, in: scope) else {
-        throw fail("what follows '**' has to be a dictionary")
-      }
-      try charge(dictionary.count)
-      for (key, value) in zip(dictionary.keys, dictionary.values) {
-        guard case .text(let name) = key else { throw fail("the keys of what follows '**' have to be strings") }
-        guard !call.named.contains(where: { $0.name == name }) else {
-          throw fail("the argument '\(templateExcerpt(name.string))' is given twice")
-        }
-        call.named.append((name, value))
-      }
-    }
     return call
   }
 
@@ -535,16 +489,16 @@ final class TemplateInterpreter {
 
   @inline(never)
   private func evaluateSign(
-    _ operand: TemplateExpression, negative: Bool, in scope: TemplateScope
+    _ operand: TemplateExpression, in scope: TemplateScope
   ) throws(SquintError) -> PythonValue {
     switch try evaluate(operand, in: scope) {
-    case .double(let value): return .double(negative ? -value : value)
+    case .double(let value): return .double(-value)
     case .undefined(let reason): throw fail(reason.string)
     case let value:
       guard let number = integer(value) else {
         throw fail("a sign cannot stand before a value of type \(value.typeName)")
       }
-      return negative ? try arithmetic(.int(0), .subtract, .int(number)) : .int(number)
+      return try arithmetic(.int(0), .subtract, .int(number))
     }
   }
 
@@ -608,17 +562,10 @@ final class TemplateInterpreter {
       let place = named.firstIndex { $0.name == "caller" }
       scope.values["caller"] = place.map { named.remove(at: $0).value } ?? .undefined("No caller defined")
     }
-    let surplus = call.positional.dropFirst(function.parameters.count)
-    if function.usesVarargs {
-      scope.values["varargs"] = try tuple(Array(surplus))
-    } else if !surplus.isEmpty {
+    guard call.positional.count <= function.parameters.count else {
       throw fail("\(name) takes \(function.parameters.count) arguments, not \(call.positional.count)")
     }
-    if function.usesKwargs {
-      var pairs: [(PythonValue, PythonValue)] = []
-      for argument in named { pairs.append((.text(argument.name), argument.value)) }
-      scope.values["kwargs"] = try dictionary(pairs)
-    } else if let extra = named.first {
+    if let extra = named.first {
       throw fail("\(name) takes no argument '\(templateExcerpt(extra.name.string))'")
     }
     for parameter in function.parameters where scope.values[parameter.name] == nil {

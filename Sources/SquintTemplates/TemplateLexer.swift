@@ -8,7 +8,6 @@ struct TemplateToken: Sendable {
     case name(PythonText)
     case string(PythonText)
     case integer(Int)
-    case float(Double)
     case symbol(Symbol)
     case end
   }
@@ -56,7 +55,6 @@ struct TemplateToken: Sendable {
     case .name(let name): "'\(templateExcerpt(name.string))'"
     case .string(let text): "the string '\(templateExcerpt(text.string))'"
     case .integer(let value): "\(value)"
-    case .float(let value): "\(value)"
     case .symbol(let symbol): "'\(symbol.rawValue)'"
     case .end: "the end of the template"
     }
@@ -128,12 +126,6 @@ struct TemplateLexer {
         index = bytes.count
         break
       }
-      if let rawBody = rawBegin(at: tag) {
-        emitData(from: index, to: tag, sign: bytes[tag + 2], isVariable: false)
-        advance(to: rawBody)
-        try raw()
-        continue
-      }
       let second = bytes[tag + 1]
       let sign: UInt8 = tag + 2 < bytes.count ? bytes[tag + 2] : 0
       emitData(from: index, to: tag, sign: sign, isVariable: second == UInt8(ascii: "{"))
@@ -201,40 +193,6 @@ struct TemplateLexer {
     }
     if !text.isEmpty { emit(.data(text)) }
     advance(to: end)
-  }
-
-  /// Where the body of a raw block begins, if one begins at `tag`.
-  private func rawBegin(at tag: Int) -> Int? {
-    guard bytes[tag + 1] == UInt8(ascii: "%") else { return nil }
-    var position = tag + 2
-    if byte(position) == UInt8(ascii: "-") || byte(position) == UInt8(ascii: "+") { position += 1 }
-    position = skipSpace(from: position)
-    guard source.matches("raw", at: position) else { return nil }
-    position = skipSpace(from: position + 3)
-    if source.matches("-%}", at: position) { return skipSpace(from: position + 3) }
-    return source.matches("%}", at: position) ? position + 2 : nil
-  }
-
-  private mutating func raw() throws(SquintError) {
-    var tag = index
-    while tag + 1 < bytes.count {
-      if bytes[tag] == UInt8(ascii: "{") && bytes[tag + 1] == UInt8(ascii: "%") {
-        var position = tag + 2
-        let sign = byte(position)
-        if sign == UInt8(ascii: "-") || sign == UInt8(ascii: "+") { position += 1 }
-        position = skipSpace(from: position)
-        if source.matches("endraw", at: position) {
-          position = skipSpace(from: position + 6)
-          if let end = blockEnd(at: position) {
-            emitData(from: index, to: tag, sign: sign, isVariable: false)
-            advance(to: end)
-            return
-          }
-        }
-      }
-      tag += 1
-    }
-    throw templateError(line, "the raw block is not closed; '{% endraw %}' is missing")
   }
 
   /// Where the source goes on after a block's end that begins at `position`, if one does: "+%}" keeps what follows,
@@ -328,57 +286,20 @@ struct TemplateLexer {
 
   private func isDigit(_ byte: UInt8) -> Bool { byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9") }
 
-  /// The end of a run of digits with single underscores between them, which begins at `start`.
-  private func digits(from start: Int, _ accepts: (UInt8) -> Bool) -> Int {
-    var position = start
-    while accepts(byte(position)) || (position > start && byte(position) == 0x5F && accepts(byte(position + 1))) {
-      position += 1
-    }
-    return position
-  }
-
   private mutating func number() throws(SquintError) -> Bool {
     guard isDigit(bytes[index]) else { return false }
-    let whole = digits(from: index, isDigit)
-    if index == 0 || bytes[index - 1] != UInt8(ascii: ".") {
-      var end = whole
-      if byte(end) == UInt8(ascii: ".") && isDigit(byte(end + 1)) { end = digits(from: end + 1, isDigit) }
-      if byte(end) | 0x20 == UInt8(ascii: "e") {
-        let signed = byte(end + 1) == UInt8(ascii: "+") || byte(end + 1) == UInt8(ascii: "-")
-        let exponent = end + (signed ? 2 : 1)
-        if isDigit(byte(exponent)) { end = digits(from: exponent, isDigit) }
-      }
-      if end > whole {
-        let text = String(decoding: bytes[index..<end].filter { $0 != 0x5F }, as: UTF8.self)
-        guard let value = Double(text) else { throw templateError(line, "'\(text)' is not a number") }
-        emit(.float(value))
-        advance(to: end)
-        return true
-      }
-    }
-    var start = index
-    var end = whole
-    var radix = 10
-    if bytes[index] == UInt8(ascii: "0") {
-      switch byte(index + 1) | 0x20 {
-      case UInt8(ascii: "x"): radix = 16
-      case UInt8(ascii: "o"): radix = 8
-      case UInt8(ascii: "b"): radix = 2
-      default: end = digits(from: index) { $0 == UInt8(ascii: "0") }
-      }
-      if radix != 10 {
-        start = index + (byte(index + 2) == 0x5F ? 3 : 2)
-        end = digits(from: start) { Unicode.Scalar($0).properties.isASCIIHexDigit }
-        if end == start {
-          radix = 10
-          start = index
-          end = digits(from: index) { $0 == UInt8(ascii: "0") }
-        }
-      }
-    }
-    let text = String(decoding: bytes[start..<end].filter { $0 != 0x5F }, as: UTF8.self)
-    guard let value = Int(text, radix: radix) else {
-      throw templateError(line, "the integer \(templateExcerpt(text, limit: 40)) is malformed or beyond 64 bits")
+    var end = index
+    while isDigit(byte(end)) { end += 1 }
+    // What goes on as a number that Python writes in another way: 0.5, 1e3, 0xff, 1_000.
+    let isKey = index > 0 && bytes[index - 1] == UInt8(ascii: ".")
+    let isPart = !isKey && byte(end) == UInt8(ascii: ".") && isDigit(byte(end + 1))
+    let text = String(decoding: bytes[index..<end], as: UTF8.self)
+    guard !isPart, byte(end) != UInt8(ascii: "_"), !Unicode.Scalar(byte(end)).properties.isAlphabetic,
+      let value = Int(text)
+    else {
+      throw templateError(
+        line,
+        "the number that begins with \(templateExcerpt(text, limit: 40)) is not supported; only whole ones of 64 bits")
     }
     emit(.integer(value))
     advance(to: end)
@@ -427,19 +348,8 @@ struct TemplateLexer {
       case UInt8(ascii: "n"): text.append(byte: 0x0A)
       case UInt8(ascii: "r"): text.append(byte: 0x0D)
       case UInt8(ascii: "t"): text.append(byte: 0x09)
-      case UInt8(ascii: "a"): text.append(byte: 0x07)
-      case UInt8(ascii: "b"): text.append(byte: 0x08)
-      case UInt8(ascii: "f"): text.append(byte: 0x0C)
-      case UInt8(ascii: "v"): text.append(byte: 0x0B)
-      case UInt8(ascii: "0")...UInt8(ascii: "7"):
-        var value = UInt32(escape - UInt8(ascii: "0"))
-        for _ in 0..<2 where (UInt8(ascii: "0")...UInt8(ascii: "7")).contains(self.byte(position)) {
-          value = value * 8 + UInt32(bytes[position] - UInt8(ascii: "0"))
-          position += 1
-        }
-        text.append(Unicode.Scalar(value) ?? "\u{FFFD}")
-      case UInt8(ascii: "x"), UInt8(ascii: "u"), UInt8(ascii: "U"):
-        let count = escape == UInt8(ascii: "x") ? 2 : escape == UInt8(ascii: "u") ? 4 : 8
+      case UInt8(ascii: "x"), UInt8(ascii: "u"):
+        let count = escape == UInt8(ascii: "x") ? 2 : 4
         let digits = bytes[position..<min(position + count, bytes.count)]
         guard digits.count == count, digits.allSatisfy({ Unicode.Scalar($0).properties.isASCIIHexDigit }),
           let value = UInt32(String(decoding: digits, as: UTF8.self), radix: 16),
@@ -449,8 +359,11 @@ struct TemplateLexer {
         }
         text.append(scalar)
         position += count
-      case UInt8(ascii: "N"):
-        throw templateError(line, "a string names a character by '\\N', which is not supported; write it as \\u")
+      case UInt8(ascii: "0")...UInt8(ascii: "7"), UInt8(ascii: "a"), UInt8(ascii: "b"), UInt8(ascii: "f"),
+        UInt8(ascii: "v"), UInt8(ascii: "N"), UInt8(ascii: "U"):
+        throw templateError(
+          line,
+          "the escape '\\\(Unicode.Scalar(escape))' in a string is not supported; write it as \\u with four digits")
       default:
         // Python keeps the backslash of an escape that it does not know.
         text.append(byte: UInt8(ascii: "\\"))

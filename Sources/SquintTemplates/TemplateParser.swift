@@ -13,8 +13,8 @@ struct TemplateParser {
   private var expressionDepth = 0
   private var blockDepth = 0
   private var loopDepth = 0
-  /// The implicit variables that each function being parsed mentions.
-  private var mentioned: [Set<PythonText>] = [[]]
+  /// Whether each function being parsed mentions `caller`.
+  private var mentionsCaller = [false]
 
   private init(tokens: [TemplateToken]) { self.tokens = tokens }
 
@@ -127,25 +127,14 @@ struct TemplateParser {
     case "filter":
       let filters = try filterChain(startsInline: true)
       body.append(.filter(filters, try self.body(until: ["endfilter"]).statements, line: line))
-    case "with": body.append(try with(line: line))
     case "generation":
       body.append(.scope(try self.body(until: ["endgeneration"]).statements))
-    case "block":
-      let blockName = try name()
-      _ = skip("scoped")
-      body.append(.scope(try self.body(until: ["endblock"]).statements))
-      _ = skip(blockName)
-    case "print":
-      while current.kind != .blockEnd {
-        body.append(.output(try expression()))
-        guard skip(.comma) else { break }
-      }
     case "break", "continue":
       guard loopDepth > 0 else { throw templateError(line, "'\(tag.string)' is outside a loop") }
       body.append(tag == "break" ? .break : .continue)
-    case "extends", "include", "import", "from", "autoescape":
+    case "extends", "include", "import", "from", "autoescape", "block", "with", "print", "do", "raw", "endraw":
       throw templateError(
-        line, "the statement '\(tag.string)' is not supported; a chat template has to stand alone")
+        line, "the statement '\(tag.string)' is not supported; the template has to do without it")
     default:
       throw templateError(
         line, "the statement '\(templateExcerpt(tag.string, limit: 60))' is not known or closes no block")
@@ -169,15 +158,18 @@ struct TemplateParser {
     guard skip("in") else { throw unexpected("'in'") }
     let sequence = try tuple(allowsConditional: false, ends: ["recursive"])
     let condition = skip("if") ? try expression() : nil
-    let isRecursive = skip("recursive")
+    if isName("recursive") {
+      throw templateError(line, "a loop that is 'recursive' is not supported; the template has to do without it")
+    }
     loopDepth += 1
     let (statements, end) = try body(until: ["endfor", "else"])
     loopDepth -= 1
-    let otherwise = end == "else" ? try body(until: ["endfor"]).statements : []
+    guard end == "endfor" else {
+      throw templateError(line, "a loop with '{% else %}' is not supported; the template has to do without it")
+    }
     return .loop(
       TemplateLoop(
-        target: target, sequence: sequence, condition: condition, body: statements, otherwise: otherwise,
-        isRecursive: isRecursive, line: line))
+        target: target, sequence: sequence, condition: condition, body: statements, line: line))
   }
 
   private mutating func assignment(line: Int) throws(SquintError) -> TemplateStatement {
@@ -187,24 +179,13 @@ struct TemplateParser {
     return .setBlock(target, filters, try body(until: ["endset"]).statements, line: line)
   }
 
-  private mutating func with(line: Int) throws(SquintError) -> TemplateStatement {
-    var assignments: [(target: TemplateTarget, value: TemplateExpression)] = []
-    while current.kind != .blockEnd {
-      if !assignments.isEmpty { try expect(.comma) }
-      let target = try self.target()
-      try expect(.assign)
-      assignments.append((target, try expression()))
-    }
-    return .with(assignments, try body(until: ["endwith"]).statements, line: line)
-  }
-
   private mutating func function(
     named functionName: PythonText, hasSignature: Bool, end: PythonText, line: Int
   ) throws(SquintError) -> (function: TemplateFunction, call: TemplateExpression?) {
     var parameters: [(name: PythonText, initial: TemplateExpression?)] = []
     let outerLoops = loopDepth
     loopDepth = 0
-    mentioned.append([])
+    mentionsCaller.append(false)
     if hasSignature {
       try expect(.leftParenthesis)
       while !isSymbol(.rightParenthesis) {
@@ -228,11 +209,9 @@ struct TemplateParser {
       call = expression
     }
     let statements = try body(until: [end]).statements
-    let names = mentioned.removeLast()
     loopDepth = outerLoops
     let function = TemplateFunction(
-      name: functionName, parameters: parameters, body: statements, usesVarargs: names.contains("varargs"),
-      usesKwargs: names.contains("kwargs"), usesCaller: names.contains("caller"), line: line)
+      name: functionName, parameters: parameters, body: statements, usesCaller: mentionsCaller.removeLast(), line: line)
     return (function, call)
   }
 
@@ -403,42 +382,32 @@ struct TemplateParser {
   }
 
   private mutating func product() throws(SquintError) -> TemplateExpression {
-    var left = try power()
-    while case .symbol(let symbol) = current.kind {
-      guard [.multiply, .divide, .floorDivide, .modulo].contains(symbol),
-        let operation = TemplateExpression.BinaryOperator(rawValue: symbol.rawValue)
-      else { break }
-      let line = current.line
-      advance()
-      let right = try power()
-      left = try node(.binary(left, operation, right), line: line, above: max(left.depth, right.depth))
-    }
-    return left
-  }
-
-  private mutating func power() throws(SquintError) -> TemplateExpression {
     var left = try unary()
-    while isSymbol(.power) {
+    while case .symbol(let symbol) = current.kind {
+      let operation: TemplateExpression.BinaryOperator
+      switch symbol {
+      case .multiply: operation = .multiply
+      case .modulo: operation = .modulo
+      case .divide, .floorDivide, .power:
+        throw templateError(
+          current.line, "the operator '\(symbol.rawValue)' is not supported; the template has to do without it")
+      default: return left
+      }
       let line = current.line
       advance()
       let right = try unary()
-      left = try node(.binary(left, .power, right), line: line, above: max(left.depth, right.depth))
+      left = try node(.binary(left, operation, right), line: line, above: max(left.depth, right.depth))
     }
     return left
   }
 
   private mutating func unary() throws(SquintError) -> TemplateExpression {
     let line = current.line
-    var signs: [TemplateToken.Symbol] = []
-    while case .symbol(let symbol) = current.kind, symbol == .subtract || symbol == .add {
-      signs.append(symbol)
-      advance()
-    }
+    var signs = 0
+    while skip(.subtract) { signs += 1 }
     // A sign binds tighter than a filter, and looser than a call or a subscript.
     var result = try postfix(try primary())
-    for sign in signs.reversed() {
-      result = try node(sign == .subtract ? .negate(result) : .plus(result), line: line, above: result.depth)
-    }
+    for _ in 0..<signs { result = try node(.negate(result), line: line, above: result.depth) }
     return try filtered(result)
   }
 
@@ -451,7 +420,9 @@ struct TemplateParser {
       case "true", "True": return try node(.bool(true), line: line)
       case "false", "False": return try node(.bool(false), line: line)
       case "none", "None": return try node(.none, line: line)
-      case "varargs", "kwargs", "caller": mentioned[mentioned.count - 1].insert(name)
+      case "varargs" where mentionsCaller.count > 1, "kwargs" where mentionsCaller.count > 1:
+        throw templateError(line, "'\(name.string)' in a macro is not supported; the template has to do without it")
+      case "caller": mentionsCaller[mentionsCaller.count - 1] = true
       default: break
       }
       return try node(.name(name), line: line)
@@ -465,9 +436,6 @@ struct TemplateParser {
     case .integer(let value):
       advance()
       return try node(.integer(value), line: line)
-    case .float(let value):
-      advance()
-      return try node(.float(value), line: line)
     case .symbol(.leftParenthesis):
       advance()
       let result = try tuple(inParentheses: true)
@@ -534,13 +502,6 @@ struct TemplateParser {
       if skip(.rightBracket) {
         return try node(.item(operand, key), line: line, above: max(operand.depth, key.depth))
       }
-      if isSymbol(.comma) {
-        var keys = [key]
-        while skip(.comma), !isSymbol(.rightBracket) { keys.append(try expression()) }
-        try expect(.rightBracket)
-        let tuple = try node(.tuple(keys), line: line, above: depth(keys))
-        return try node(.item(operand, tuple), line: line, above: max(operand.depth, tuple.depth))
-      }
       start = key
     }
     try expect(.colon)
@@ -558,14 +519,10 @@ struct TemplateParser {
     try expect(.leftParenthesis)
     var arguments = TemplateArguments()
     while !isSymbol(.rightParenthesis) {
-      if isSymbol(.multiply), arguments.sequence == nil, arguments.mapping == nil {
+      if isSymbol(.multiply), arguments.sequence == nil {
         advance()
         arguments.sequence = try expression()
-      } else if isSymbol(.power), arguments.mapping == nil {
-        advance()
-        arguments.mapping = try expression()
       } else if case .name(let name) = current.kind, following.kind == .symbol(.assign) {
-        guard arguments.mapping == nil else { throw templateError(line, "an argument follows '**'") }
         guard !arguments.named.contains(where: { $0.name == name }) else {
           throw templateError(line, "the argument '\(name.string)' is given twice")
         }
@@ -573,7 +530,7 @@ struct TemplateParser {
         advance()
         arguments.named.append((name, try expression()))
       } else {
-        guard arguments.sequence == nil, arguments.mapping == nil, arguments.named.isEmpty else {
+        guard arguments.sequence == nil, arguments.named.isEmpty else {
           throw templateError(line, "a positional argument follows a named one")
         }
         arguments.positional.append(try expression())
@@ -603,18 +560,9 @@ struct TemplateParser {
     }
   }
 
-  private mutating func dottedName() throws(SquintError) -> PythonText {
-    var result = try name()
-    while skip(.dot) {
-      result.append("." as PythonText)
-      result.append(try name())
-    }
-    return result
-  }
-
   private mutating func filter() throws(SquintError) -> TemplateFilter {
     let line = current.line
-    let name = try dottedName()
+    let name = try name()
     let arguments = isSymbol(.leftParenthesis) ? try self.arguments() : TemplateArguments()
     return TemplateFilter(name: name, arguments: arguments, line: line)
   }
@@ -630,7 +578,7 @@ struct TemplateParser {
     let line = current.line
     advance()
     let isNegated = skip("not")
-    let name = try dottedName()
+    let name = try name()
     var arguments = TemplateArguments()
     if isSymbol(.leftParenthesis) {
       arguments = try self.arguments()
@@ -646,7 +594,7 @@ struct TemplateParser {
   private func beginsTestArgument() -> Bool {
     switch current.kind {
     case .name(let name): !["else", "or", "and"].contains(name)
-    case .string, .integer, .float, .symbol(.leftBracket), .symbol(.leftBrace): true
+    case .string, .integer, .symbol(.leftBracket), .symbol(.leftBrace): true
     default: false
     }
   }

@@ -9,7 +9,6 @@ struct TemplateExpression: Sendable {
     case none
     case bool(Bool)
     case integer(Int)
-    case float(Double)
     case string(PythonText)
     case name(PythonText)
     case list([TemplateExpression])
@@ -22,7 +21,6 @@ struct TemplateExpression: Sendable {
     case filter(TemplateExpression, TemplateFilter)
     case test(TemplateExpression, PythonText, TemplateArguments)
     case negate(TemplateExpression)
-    case plus(TemplateExpression)
     case not(TemplateExpression)
     case and(TemplateExpression, TemplateExpression)
     case or(TemplateExpression, TemplateExpression)
@@ -36,10 +34,7 @@ struct TemplateExpression: Sendable {
     case add = "+"
     case subtract = "-"
     case multiply = "*"
-    case divide = "/"
-    case floorDivide = "//"
     case modulo = "%"
-    case power = "**"
   }
 
   enum Comparison: String, Sendable {
@@ -63,12 +58,11 @@ struct TemplateSlice: Sendable {
 struct TemplateArguments: Sendable {
   var positional: [TemplateExpression] = []
   var named: [(name: PythonText, value: TemplateExpression)] = []
-  /// `*arguments` and `**arguments`.
+  /// `*arguments`.
   var sequence: TemplateExpression?
-  var mapping: TemplateExpression?
 
   var depth: Int {
-    var depth = max(sequence?.depth ?? 0, mapping?.depth ?? 0)
+    var depth = sequence?.depth ?? 0
     for argument in positional { depth = max(depth, argument.depth) }
     for argument in named { depth = max(depth, argument.value.depth) }
     return depth
@@ -93,9 +87,7 @@ struct TemplateFunction: Sendable {
   let name: PythonText
   let parameters: [(name: PythonText, initial: TemplateExpression?)]
   let body: [TemplateStatement]
-  /// Which of the implicit variables the body mentions: a macro takes further arguments only if it does.
-  let usesVarargs: Bool
-  let usesKwargs: Bool
+  /// Whether the body mentions `caller`: only then may a call block call it.
   let usesCaller: Bool
   let line: Int
 }
@@ -105,9 +97,6 @@ struct TemplateLoop: Sendable {
   let sequence: TemplateExpression
   let condition: TemplateExpression?
   let body: [TemplateStatement]
-  let otherwise: [TemplateStatement]
-  /// Whether the body may call `loop(items)` to print itself for other items.
-  let isRecursive: Bool
   let line: Int
 }
 
@@ -121,7 +110,6 @@ indirect enum TemplateStatement: Sendable {
   case macro(TemplateFunction)
   case call(TemplateFunction, call: TemplateExpression)
   case filter([TemplateFilter], [TemplateStatement], line: Int)
-  case with([(target: TemplateTarget, value: TemplateExpression)], [TemplateStatement], line: Int)
   case scope([TemplateStatement])
   case `break`
   case `continue`

@@ -202,10 +202,34 @@ extension TemplateTests {
         == "chat template, line 3: the filter 'xmlattr' is not supported; the template has to do without it")
     #expect(
       message("\n{% include 'x' %}")
-        == "chat template, line 2: the statement 'include' is not supported; a chat template has to stand alone")
+        == "chat template, line 2: the statement 'include' is not supported; the template has to do without it")
     #expect(message("\n\n{{ nosuch.field }}") == "chat template, line 3: 'nosuch' is undefined")
     #expect(message("{% if x %}") == "chat template, line 1: the template ends before '{% endif %}'")
     #expect(message("{{ messages[0].content + 1 }}")?.contains("type str and int") == true)
+  }
+
+  /// What jinja2 and Python have and no published template uses is never taken for something else.
+  @Test(arguments: [
+    ("{{ 7 / 2 }}", "the operator '/'"), ("{{ 7 // 2 }}", "the operator '//'"), ("{{ 2 ** 3 }}", "the operator '**'"),
+    ("{{ 0.5 }}", "the number that begins with 0"), ("{{ 0xff }}", "the number that begins with 0"),
+    ("{{ '\\a' }}", "the escape '\\a' in a string"), ("{{ 'a'.zfill(3) }}", "the method str.zfill"),
+    ("{{ [1].index(1) }}", "the method list.index"), ("{{ {}.copy() }}", "the method dict.copy"),
+    ("{{ [1] | sum }}", "the filter 'sum'"), ("{{ 3 is odd }}", "the test 'odd'"),
+    ("{{ 3 is divisibleby 3 }}", "the test 'divisibleby'"), ("{% with x = 1 %}{% endwith %}", "the statement 'with'"),
+    ("{% raw %}x{% endraw %}", "the statement 'raw'"), ("{% for x in [1] recursive %}{% endfor %}", "'recursive'"),
+    ("{% for x in [1] %}{% else %}{% endfor %}", "a loop with '{% else %}'"),
+    ("{% for x in [1] %}{{ loop.revindex }}{% endfor %}", "loop.revindex"),
+    ("{% macro m() %}{{ varargs }}{% endmacro %}", "'varargs' in a macro"),
+    ("{{ strftime_now('%U') }}", "strftime_now('%U')"),
+    ("{% macro m() %}{% endmacro %}{{ m.name }}", "the method Macro.name"),
+  ]) func whatIsNotSupportedIsNamed(source: String, what: String) {
+    let error = #expect(throws: SquintError.self) {
+      try ChatTemplate(source: "\n" + source).render(messages: [], addGenerationPrompt: false)
+    }
+    #expect(error?.message.hasPrefix("chat template, line 2: ") == true)
+    #expect(
+      error?.message.contains(what) == true && error?.message.contains("not supported; ") == true,
+      "\(error?.message ?? "")")
   }
 
   @Test func dateIsThatOfTheCallerOrOfToday() throws {
@@ -236,23 +260,18 @@ extension TemplateTests {
 extension TemplateTests {
   /// Each of these would run for ever, fill the memory, overflow an integer or overflow the stack.
   static let hostile: [String] = [
-    "{{ range(10 ** 12) | list }}", "{{ 'x' * 10 ** 9 }}", "{{ 'x' * 10 ** 18 }}", "{{ [1] * 10 ** 12 }}",
-    "{{ 10 ** 19 }}", "{{ 2 ** 63 }}", "{{ 9223372036854775807 + 1 }}", "{{ -9223372036854775807 - 2 }}",
-    "{{ (-9223372036854775807 - 1) // -1 }}", "{{ (-9223372036854775807 - 1) | abs }}",
-    "{{ -(-9223372036854775807 - 1) }}", "{{ 99999999999999999999 }}", "{{ 1e300 | int }}", "{{ '1e300' | int }}",
-    "{{ 1 % 0 }}", "{{ 'a'.center(10 ** 12) }}", "{{ 'a'.zfill(9223372036854775807) }}",
-    "{{ 'a'.ljust(-9223372036854775807 - 1) ~ 1 // 0 }}", "{{ '%999999999d' % 1 }}", "{{ '%.999999999f' % 1 }}",
-    "{{ '%*d' % (999999999, 1) }}", "{{ '{:999999999}'.format(1) }}", "{{ 'a\tb'.expandtabs(10 ** 9) }}",
-    "{{ 'ab' | indent(10 ** 9) }}", "{{ [1] | batch(10 ** 12, 'x') | list }}", "{{ [1] | slice(10 ** 12) | list }}",
-    "{{ {} | tojson(indent=10 ** 9) }}", "{{ range(-9223372036854775807, 9223372036854775807) | length }}",
-    "{{ range(0, 9223372036854775807, -9223372036854775807 - 1)[5] }}{{ 1 // 0 }}",
-    "{{ 'abc'[::-9223372036854775807 - 1] }}{{ 'abc'[-9223372036854775807 - 1:9223372036854775807] }}{{ 1 // 0 }}",
+    "{{ range(1000000000000) | list }}", "{{ 'x' * 1000000000 }}", "{{ 'x' * 1000000000000000000 }}",
+    "{{ 9223372036854775807 * 2 }}", "{{ 9223372036854775807 + 1 }}", "{{ -9223372036854775807 - 2 }}",
+    "{{ (-9223372036854775807 - 1) % -1 ~ 1 % 0 }}", "{{ -(-9223372036854775807 - 1) }}", "{{ 99999999999999999999 }}",
+    "{{ '1e300' | int }}", "{{ 1 % 0 }}", "{{ 'ab' | indent(1000000000) }}", "{{ {} | tojson(indent=1000000000) }}",
+    "{{ range(-9223372036854775807, 9223372036854775807) | length }}",
+    "{{ range(0, 9223372036854775807, -9223372036854775807 - 1)[5] }}{{ 1 % 0 }}",
+    "{{ 'abc'[::-9223372036854775807 - 1] }}{{ 'abc'[-9223372036854775807 - 1:9223372036854775807] }}{{ 1 % 0 }}",
     "{% set ns = namespace(x='ab') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
     "{% set ns = namespace(x='ab') %}{% for i in range(100) %}{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}",
     "{% set ns = namespace(x='ab') %}{% for i in range(100) %}{% set ns.x = ns.x | join(ns.x) %}{% endfor %}",
     "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "{% set ns = namespace(x=[1]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(100000) %}{% set ns.x = ns.x | batch(1) %}{% endfor %}",
     "{% set ns = namespace(x=[1]) %}{% for i in range(45) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
     "{% set ns = namespace(x=[1]) %}{% for i in range(45) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
     "{% set ns = namespace(x=[1]) %}{% for i in range(45) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
@@ -261,14 +280,13 @@ extension TemplateTests {
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro m(n) %}{% for i in [1] %}{% if true %}{{ [[m(n + 1)]] }}{% endif %}{% endfor %}{% endmacro %}{{ m(0) }}",
     "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{{ caller() }}{% endmacro %}{% call m() %}{% endcall %}",
-    "{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
     "{% for a in range(100000) %}{{ 'a long line of text that is printed again and again' * 100 }}{% endfor %}",
     "{% for a in range(100000) %}{% macro m() %}{% endmacro %}{{ range(1000) | list | length }}{% endfor %}",
-    "{% set x = 'a' * 10000000 %}{% for a in range(100000) %}{{ x.count('ab') }}{% endfor %}",
+    "{% set x = 'a' * 10000000 %}{% for a in range(100000) %}{{ x.split('ab')[0] }}{% endfor %}",
     "{% set x = 'a' * 10000000 %}{% for a in range(100000) %}{{ x == x ~ '' }}{% endfor %}",
     "{{ ('a' * 10000000) | list | length }}", "{{ ('a ' * 5000000).split() | length }}",
-    "{{ ('%s' * 1000000) % 1 }}", "{{ '\u{0}' * 5 ~ 1 // 0 }}",
+    "{{ ('{}' * 1000000).format(1) }}", "{{ '\u{0}' * 5 ~ 1 % 0 }}",
     "{{ " + String(repeating: "(", count: 100_000),
     "{{ " + String(repeating: "[", count: 5000) + String(repeating: "]", count: 5000) + " }}",
     "{{ " + String(repeating: "{1:", count: 5000), "{{ x" + String(repeating: "[x", count: 5000),
@@ -277,7 +295,7 @@ extension TemplateTests {
     "{{ 1" + String(repeating: "+1", count: 100_000) + " }}", "{{ x" + String(repeating: ".x", count: 100_000) + " }}",
     "{{ x" + String(repeating: "|f", count: 100_000) + " }}", "{{ 1" + String(repeating: " if 1", count: 100_000),
     "{{ 1" + String(repeating: " if 1 else 1", count: 100_000), "{{ 1" + String(repeating: " and 1", count: 100_000),
-    "{{ 1" + String(repeating: "**1", count: 100_000), String(repeating: "{% if x %}", count: 100_000),
+    "{{ 1" + String(repeating: "*1", count: 100_000), String(repeating: "{% if x %}", count: 100_000),
     String(repeating: "{% for x in y %}", count: 5000), "{% set " + String(repeating: "(", count: 100_000),
     String(repeating: "{% macro m() %}", count: 5000),
   ]
