@@ -17,6 +17,7 @@
 // of its largest, and a weight by 2^-8 of at most that share. On SmolLM2-135M and vim's manual the KL divergence from
 // f32 is 0.00034 nats with everything but the cache in f32, 0.00038 so, 0.00047 with one digit of queries everywhere
 // and 0.00071 with one of weights.
+#include "attention_common.h"
 
 enum {
   KEY_GROUPS = SQUINT_MAXIMUM_HEAD_DIM / GROUP_COLUMNS,
@@ -173,7 +174,7 @@ INLINE void weigh_lanes(const int width, const int height, const int digits, con
 // Calls a function of `width` vectors of rows, a constant, for all rows r, rounded up to a multiple of LANES.
 #define FOR_LANES(rows, call)                                                                                          \
   for (size_t r = 0; r < (rows);) {                                                                                    \
-    const size_t left = ((rows) - r + LANES - 1) / LANES;                                                              \
+    const size_t left = ((rows)-r + LANES - 1) / LANES;                                                                \
     if (left >= LANE_TILE) {                                                                                           \
       enum { width = LANE_TILE };                                                                                      \
       call;                                                                                                            \
@@ -304,8 +305,8 @@ INLINE void add_values_in_lanes(const int digits, const squint_attention *a, siz
       }
     }
     FOR_LANES(block, for (size_t d = 0; d < GROUP_COLUMNS && d < columns; d += 4)
-                         weigh_lanes(width, 4, digits, weights + 4 * r, tile + 4 * d, GROUP_COLUMNS, quads,
-                                     factors + r, steps + r, out + (column + d) * ROW_BLOCK + r))
+                         weigh_lanes(width, 4, digits, weights + 4 * r, tile + 4 * d, GROUP_COLUMNS, quads, factors + r,
+                                     steps + r, out + (column + d) * ROW_BLOCK + r))
   }
 }
 
@@ -313,7 +314,7 @@ INLINE void add_values_in_lanes(const int digits, const squint_attention *a, siz
 INLINE void attend_int8_lanes(const squint_attention *a, uint32_t first_token, size_t first_row, size_t block,
                               const block_view *view, float *out, float *maxima, float *sums, uint8_t *scratch) {
   const size_t groups = (a->head_dim + GROUP_COLUMNS - 1) / GROUP_COLUMNS, dim = groups * GROUP_COLUMNS;
-  int8_t *q = (int8_t *)scratch; // [2 digits][groups][8 quads][ROW_BLOCK][4]
+  int8_t *q = (int8_t *)scratch;                                  // [2 digits][groups][8 quads][ROW_BLOCK][4]
   float *q_scales = (float *)(scratch + 2 * ROW_BLOCK * dim);     // [groups][ROW_BLOCK], of a unit of the second digit
   int32_t *q_starts = (int32_t *)(q_scales + ROW_BLOCK * groups); // [2 digits][groups][ROW_BLOCK]
   uint8_t *tile = (uint8_t *)(q_starts + 2 * ROW_BLOCK * groups); // keys, then values, of a tile
@@ -332,8 +333,8 @@ INLINE void attend_int8_lanes(const squint_attention *a, uint32_t first_token, s
       for (size_t digit = 0; digit < 2; digit++) {
         q_starts[(digit * groups + g) * ROW_BLOCK + r] = starts[digit];
         for (size_t quad = 0; quad < 8; quad++)
-          memcpy(q + 4 * ((8 * (digit * groups + g) + quad) * ROW_BLOCK + r),
-                 group + digit * GROUP_COLUMNS + 4 * quad, 4);
+          memcpy(q + 4 * ((8 * (digit * groups + g) + quad) * ROW_BLOCK + r), group + digit * GROUP_COLUMNS + 4 * quad,
+                 4);
       }
     }
   }

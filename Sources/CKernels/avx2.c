@@ -99,5 +99,7 @@ INLINE vi vi_dot(vi acc, vi k, vi q) { return vi_add(acc, int8_products(_mm256_a
 
 #include "attention.h"
 
+#include "attention_int8.h"
+
 #include "table.h"
 #endif

@@ -72,5 +72,7 @@ INLINE vi vi_dot(vi acc, vi k, vi q) { return _mm512_dpbusd_epi32(acc, k, q); }
 
 #include "attention.h"
 
+#include "attention_int8.h"
+
 #include "table.h"
 #endif

@@ -140,7 +140,8 @@ INLINE vf load_part_as_float(const uint32_t type, const void *p, size_t n) {
 TARGET static void subtract(const int8_t *q, const float *scales, size_t columns, float *x) {
   size_t c = 0;
   for (; c + LANES <= columns; c += LANES)
-    vf_store(x + c, vf_sub(vf_load(x + c), vf_mul(vf_set(scales[c / GROUP_COLUMNS]), load_as_float(SQUINT_INT8, q + c))));
+    vf_store(x + c,
+             vf_sub(vf_load(x + c), vf_mul(vf_set(scales[c / GROUP_COLUMNS]), load_as_float(SQUINT_INT8, q + c))));
   for (; c < columns; c++)
     x[c] -= scales[c / GROUP_COLUMNS] * (float)q[c];
 }
@@ -433,4 +434,12 @@ TARGET static void add(const float *x, const float *other, float *y, size_t coun
     vf_store(y + i, vf_add(vf_load(x + i), vf_load(other + i)));
   for (; i < count; i++)
     y[i] = x[i] + other[i];
+}
+
+TARGET static void multiply(const float *x, const float *other, float *y, size_t count) {
+  size_t i = 0;
+  for (; i + LANES <= count; i += LANES)
+    vf_store(y + i, vf_mul(vf_load(x + i), vf_load(other + i)));
+  for (; i < count; i++)
+    y[i] = x[i] * other[i];
 }

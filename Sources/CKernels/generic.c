@@ -61,6 +61,8 @@ INLINE vi vi_dot(vi acc, vi k, vi q) {
 
 #include "attention.h"
 
+#include "attention_int8.h"
+
 #include "table.h"
 
 size_t squint_attention_scratch(uint32_t head_dim) {

@@ -103,5 +103,7 @@ INLINE vi vi_dot(vi acc, vi k, vi q) {
 
 #include "attention.h"
 
+#include "attention_int8.h"
+
 #include "table.h"
 #endif

@@ -81,9 +81,7 @@ INLINE void dot_group(const uint32_t type, const uint8_t *weights, const int8_t 
 
 #define KEY_BIAS 0
 #define VALUE_DOTS 1
-INLINE vi vi_dot(vi acc, vi k, vi q) {
-  return vdotq_s32(acc, vreinterpretq_s8_s32(k), vreinterpretq_s8_s32(q));
-}
+INLINE vi vi_dot(vi acc, vi k, vi q) { return vdotq_s32(acc, vreinterpretq_s8_s32(k), vreinterpretq_s8_s32(q)); }
 
 #include "product.h"
 
@@ -92,6 +90,8 @@ INLINE vi vi_dot(vi acc, vi k, vi q) {
 #include "plain.h"
 
 #include "attention.h"
+
+#include "attention_int8.h"
 
 #include "table.h"
 #endif

@@ -140,7 +140,8 @@ INLINE void add_tile(const int n, const int m, const uint32_t type, const uint8_
     // A number of groups that the compiler knows, for vectors, and those beyond it.
     const uint32_t whole = groups < BLOCK_GROUPS ? 0 : BLOCK_GROUPS;
     if (whole > 0)
-      term_of_sums(type, BLOCK_GROUPS, x_scales + t * scale_stride, x_sums + t * scale_stride, zeros[t], scaled_sums[t]);
+      term_of_sums(type, BLOCK_GROUPS, x_scales + t * scale_stride, x_sums + t * scale_stride, zeros[t],
+                   scaled_sums[t]);
     term_of_sums(type, groups - whole, x_scales + t * scale_stride + whole, x_sums + t * scale_stride + whole,
                  zeros[t] + whole, scaled_sums[t] + whole);
   }

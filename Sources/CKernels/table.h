@@ -4,6 +4,17 @@
 #define TABLE_(isa) squint_kernels_##isa
 #define TABLE(isa) TABLE_(isa)
 
+static void attention(const squint_attention *a, uint32_t first_token, uint32_t tokens, float *scratch) {
+  switch (a->kv_type) {
+  case SQUINT_F32:
+    return attention_f32(a, first_token, tokens, scratch);
+  case SQUINT_F16:
+    return attention_f16(a, first_token, tokens, scratch);
+  case SQUINT_INT8:
+    return attention_int8(a, first_token, tokens, scratch);
+  }
+}
+
 const squint_kernels TABLE(ISA) = {
     .name = STRING(ISA),
     .product = product,
@@ -29,6 +40,7 @@ const squint_kernels TABLE(ISA) = {
     .relu = relu,
     .silu = silu,
     .add = add,
+    .multiply = multiply,
     .softmax = softmax,
     .exponential = exponential,
 };

@@ -36,8 +36,7 @@ INLINE vf vf_round(vf v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_
 INLINE vi vi_round(vf v) { return _mm512_cvtps_epi32(v); }
 INLINE vf vf_scale(vf v, vf n) { return _mm512_scalef_ps(v, n); }
 INLINE vf vf_add_to_exponent(vf v, vf n) {
-  return _mm512_castsi512_ps(
-      _mm512_add_epi32(_mm512_castps_si512(v), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
 }
 INLINE vf vf_from_int(vi v) { return _mm512_cvtepi32_ps(v); }
 INLINE float half_to_float(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }

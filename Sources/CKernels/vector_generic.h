@@ -1,8 +1,9 @@
 // The vector vocabulary of the templates in portable C: four lanes of the compiler's vector extension, which becomes
 // SSE2, NEON, RVV or plain scalars as the target has it.
 //
-// A vocabulary defines LANES, the sizes of register tiles, the types `vf` (floats) and `vi` (int32), and the functions below; the templates
-// (product.h, elementwise.h, attention.h, plain.h) are written in them once for all instruction sets.
+// A vocabulary defines LANES, the sizes of register tiles, the types `vf` (floats) and `vi` (int32), and the functions
+// below; the templates (product.h, elementwise.h, attention.h, plain.h) are written in them once for all instruction
+// sets.
 #define LANES 4
 #define DOT_TILE 2
 #define LANE_TILE 2

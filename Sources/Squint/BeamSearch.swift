@@ -41,7 +41,7 @@ struct BeamSearch {
     var score: Float  // log-probability divided by length
   }
 
-  private let decoder: TransformerDecoder
+  private let decoder: any Decoder
   private let stopTokens: Set<Int32>
   private let beams: Int
   private let width: Int
@@ -53,7 +53,7 @@ struct BeamSearch {
   private var scores: [Float?]
   private var finished: [Finished] = []
 
-  init(_ decoder: TransformerDecoder, stopTokens: Set<Int32>, _ regions: Regions, in arena: Arena) {
+  init(_ decoder: any Decoder, stopTokens: Set<Int32>, _ regions: Regions, in arena: Arena) {
     self.decoder = decoder
     self.stopTokens = stopTokens
     beams = regions.beams
@@ -68,11 +68,12 @@ struct BeamSearch {
   /// The best sequence behind a prompt of `promptLength` tokens, which is in sequence 0 of the cache and whose last
   /// logits are in row 0. It has at most `limit` tokens, the stop token among them.
   ///
+  /// - Parameter rotary: where token `index` behind the prompt stands for the rotary embedding.
   /// - Throws: `inputOutput` where weights have to be read and cannot be.
   mutating func search(
-    promptLength: Int, limit: Int, isCancelled: () -> Bool
+    promptLength: Int, limit: Int, rotary: (_ index: Int) -> RotaryPosition, isCancelled: () -> Bool
   ) throws(SquintError) -> [Int32] {
-    for slot in 1..<beams { decoder.copyCache(0..<promptLength, from: 0, to: slot) }
+    for slot in 1..<beams { decoder.copyState(0..<promptLength, from: 0, to: slot) }
     var length = 0  // of the running sequences
     while true {
       // So many that beams are left when all stop tokens are among them; a file may claim any number of those.
@@ -90,6 +91,7 @@ struct BeamSearch {
       if isCancelled() { break }
       for (slot, score) in scores.enumerated() {
         try decoder.embed(score == nil ? 0 : Int(running[slot * width + length - 1]), row: slot)
+        decoder.place(slot, at: rotary(length - 1))
       }
       decoder.forward(count: beams, .parallel(position: promptLength + length - 1))
       decoder.project(first: 0, count: beams)
@@ -154,7 +156,7 @@ struct BeamSearch {
       var slot = parent
       if !placed.insert(parent).inserted {
         slot = free.removeLast()
-        decoder.copyCache(promptLength..<promptLength + length, from: parent, to: slot)
+        decoder.copyState(promptLength..<promptLength + length, from: parent, to: slot)
       }
       let tokens = next + slot * width
       tokens.update(from: running + parent * width, count: length)

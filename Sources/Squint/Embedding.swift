@@ -49,7 +49,7 @@ public final class Embedder {
     self.threads = threads ?? Machine().processors
     do throws(SquintError) {
       let width =
-        file.module("decoder") == nil ? nil : try TransformerDecoder.Configuration(file.metadata).width
+        file.module("decoder") == nil ? nil : try decoderBlueprint(of: file).width
       let modalities = try Modality.all(
         in: file, decoderWidth: width, projects: stage == .projector, side: side)
       guard let modality = modalities.first(where: { $0.kind == kind }) else {
@@ -171,9 +171,9 @@ public final class Embedder {
     let parts = modality.encoder.parts
     var found = try plan(Residency(keeping: parts))
     if found.byteCount > budget {
-      found = try plan(Residency(parts: parts, keepingAtMost: 0))
+      found = try plan(Residency(units: parts, keepingAtMost: 0))
       let spare = budget - found.byteCount
-      if spare > 0 { found = try plan(Residency(parts: parts, keepingAtMost: spare)) }
+      if spare > 0 { found = try plan(Residency(units: parts, keepingAtMost: spare)) }
     }
     guard found.byteCount <= budget else {
       throw SquintError(

@@ -160,7 +160,9 @@ public struct Generator {
     guard let regions = session.plan.beams else { return }
     var search = BeamSearch(session.decoder, stopTokens: stopTokens, regions, in: session.arena)
     let session = session
-    let tokens = try search.search(promptLength: session.prompt.count, limit: limit) { session.isCancelled }
+    let tokens = try search.search(
+      promptLength: session.prompt.count, limit: limit, rotary: session.rotary(behindPrompt:)
+    ) { session.isCancelled }
     if session.isCancelled { finishReason = .cancelled }
     state = .replaying(tokens, next: 0)
   }

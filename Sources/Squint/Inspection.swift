@@ -8,7 +8,7 @@ extension Session {
   package func bestBeam(length: Int, stops: Set<Int32>) throws(SquintError) -> [Int32] {
     guard try start(), let regions = plan.beams else { return [] }
     var search = BeamSearch(decoder, stopTokens: stops, regions, in: arena)
-    return try search.search(promptLength: tokens.count, limit: length) { false }
+    return try search.search(promptLength: tokens.count, limit: length, rotary: rotary(behindPrompt:)) { false }
   }
 }
 

@@ -42,6 +42,34 @@ extension Session {
     return encoded.since(before)
   }
 
+  /// Computes the conversation from its first position on, and hands over what each step of each layer gives.
+  ///
+  /// - Parameter visit: called with the step's name (`decoder.3.attention.norm`), and some of its rows [count, width]: those of one
+  ///   name follow each other. The numbers are valid until it returns.
+  /// - Throws: what `visit` throws, and what computing does.
+  package func trace(
+    _ visit: (_ name: String, _ numbers: UnsafeBufferPointer<Float>, _ width: Int) throws(SquintError) -> Void
+  ) throws(SquintError) {
+    let tokens = prompt
+    truncate(to: 0)
+    try append(tokens)
+    var failure: SquintError?
+    try withoutActuallyEscaping(visit) { (visit) throws(SquintError) in
+      decoder.trace = Trace { [cancellation] name, rows, count in
+        guard failure == nil else { return }
+        do throws(SquintError) {
+          try visit(name, UnsafeBufferPointer(start: rows.data, count: count * rows.width), rows.width)
+        } catch {
+          failure = error
+          cancellation.cancel()
+        }
+      }
+      defer { decoder.trace = nil }
+      try forEachLogits { _, _ in }
+    }
+    if let failure { throw failure }
+  }
+
   /// The instruction set whose kernels run.
   package var instructionSet: String { decoder.instructionSet }
 }

@@ -11,7 +11,7 @@ public final class Model: Sendable {
   package let file: ModelFile
   /// Reads weights that do not stay in memory.
   package let reader: DirectReader
-  package let configuration: TransformerDecoder.Configuration
+  package let decoder: any DecoderModel
   /// nil for a checkpoint that came without one; then prompts and answers are tokens.
   package let tokenizer: Tokenizer?
   /// How a conversation becomes a prompt.
@@ -25,7 +25,6 @@ public final class Model: Sendable {
   let tokenizerBytes: Int
   /// At most what was held beside it while it was made, in bytes.
   let openingBytes: Int
-  let weights: TransformerDecoder.Weights
   /// None for a model that takes text alone.
   let modalities: [Modality]
   /// How media of each kind stand in prompts, also of those that the model does not take.
@@ -51,9 +50,8 @@ public final class Model: Sendable {
       guard file.module("decoder") != nil else {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
       }
-      configuration = try TransformerDecoder.Configuration(metadata)
-      weights = try TransformerDecoder.Weights(file, configuration)
-      modalities = try Modality.all(in: file, decoderWidth: configuration.width)
+      decoder = try decoderModel(of: file)
+      modalities = try Modality.all(in: file, decoderWidth: decoder.blueprint.width)
       markups = try Self.markups(metadata)
       let template = try metadata.string("chat.template", default: "")
       let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
@@ -64,7 +62,7 @@ public final class Model: Sendable {
         source: template, tokenizer: tokenizer, stopTokens: named,
         media: (Set(markups.compactMap(\.token)), markups.map(\.texts).joined()))
       tokenizerBytes = max(Machine.residentBytes() - residentBefore, 0)
-      let vocabulary = configuration.vocabulary
+      let vocabulary = decoder.blueprint.vocabulary
       stopTokens = named.union(chat.ends).filter { $0 >= 0 && $0 < vocabulary }
       sampling = SamplingOptions(
         temperature: Float(try metadata.float("generation.temperature", default: 0)),
@@ -116,10 +114,10 @@ public final class Model: Sendable {
   }
 
   /// The tokens that there are: 0 ..< vocabularySize.
-  public var vocabularySize: Int { configuration.vocabulary }
+  public var vocabularySize: Int { decoder.blueprint.vocabulary }
 
   /// The positions that the decoder was trained for: a context may be longer, and answers in it poorer.
-  public var trainedContext: Int { configuration.context }
+  public var trainedContext: Int { decoder.blueprint.context }
 
   /// The tokens of `text` as the decoder takes them.
   ///
@@ -144,10 +142,10 @@ public final class Model: Sendable {
   }
 
   func checkVocabulary(_ tokens: [Int32]) throws(SquintError) {
-    if let stranger = tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= configuration.vocabulary) }) {
+    if let stranger = tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= vocabularySize) }) {
       throw .badData(
         file.path,
-        "the tokenizer gives token \(stranger), and the decoder has \(configuration.vocabulary); convert it again")
+        "the tokenizer gives token \(stranger), and the decoder has \(vocabularySize); convert it again")
     }
   }
 

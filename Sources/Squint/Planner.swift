@@ -10,7 +10,7 @@ struct Planner {
   struct Conditions {
     let machine: Machine
     let budget: Int
-    let parts: TransformerDecoder.Parts
+    let units: DecoderUnits
     /// nil where no medium is encoded.
     let media: MediaDemand?
   }
@@ -40,7 +40,7 @@ struct Planner {
       model, options,
       Conditions(
         machine: machine, budget: options.memory ?? machine.availableBytes,
-        parts: TransformerDecoder.Parts(model.weights), media: try Self.demand(options, model)))
+        units: model.decoder.units, media: try Self.demand(options, model)))
   }
 
   /// The same for other options: what is known of the machine and the model is not asked again.
@@ -48,7 +48,7 @@ struct Planner {
     Planner(
       model, options,
       Conditions(
-        machine: conditions.machine, budget: conditions.budget, parts: conditions.parts,
+        machine: conditions.machine, budget: conditions.budget, units: conditions.units,
         media: try Self.demand(options, model)))
   }
 
@@ -121,7 +121,7 @@ struct Planner {
 
   /// The contexts that are tried where none is asked for: from one that is of use to one that is long enough.
   private func defaultContexts() throws(SquintError) -> ClosedRange<Int> {
-    let limit = model.configuration.context
+    let limit = model.trainedContext
     let mediaRows = conditions.media?.rows ?? 0
     let prompt = options.prompt ?? (mediaRows > 0 ? mediaRows + Self.usualQuestion : nil)
     let needed = min(prompt.map { $0 + (options.answer ?? Self.usualAnswer) } ?? 0, limit)
@@ -215,7 +215,7 @@ struct Planner {
 
   private var everythingStays: SessionPlan.Weights {
     SessionPlan.Weights(
-      decoder: Residency(keeping: conditions.parts.ranges), rows: max(longestStep, options.beams),
+      decoder: Residency(keeping: conditions.units.ranges), rows: max(longestStep, options.beams),
       encoders: (conditions.media?.uses ?? []).map {
         SessionPlan.Weights.Encoder(kind: $0.modality.kind, residency: Residency(keeping: $0.modality.encoder.parts))
       })
@@ -264,7 +264,7 @@ struct Planner {
 
   /// More units at a time need more memory, and need the weights of encoder `index` less often.
   private func encodersWeights(_ weights: SessionPlan.Weights, _ index: Int) -> [Candidate] {
-    let parts = weights.encoders[index].residency.parts
+    let parts = weights.encoders[index].residency.units
     let layouts = conditions.media?.uses[index].layouts ?? []
     let most = layouts.map(\.count).max() ?? 1
     func passes(_ units: Int) -> Int { layouts.reduce(0) { $0 + $1.passes(of: units) } }
@@ -272,11 +272,11 @@ struct Planner {
     return (1...most).filter { $0 == 1 || passes($0) < passes($0 - 1) }.map { units in
       var weights = weights
       weights.encoders[index].units = units
-      weights.encoders[index].residency = Residency(parts: parts, keepingAtMost: 0)
+      weights.encoders[index].residency = Residency(units: parts, keepingAtMost: 0)
       let passes = passes(units)
       return Candidate(weights: weights) { spare in
         var kept = weights
-        let residency = Residency(parts: parts, keepingAtMost: spare)
+        let residency = Residency(units: parts, keepingAtMost: spare)
         kept.encoders[index].residency = residency
         return (kept, passes * residency.streamedBytes)
       }
@@ -285,7 +285,7 @@ struct Planner {
 
   /// More rows at a time need more memory, and need the weights less often in a prompt; each token of the answer needs them.
   private func decodersWeights(_ weights: SessionPlan.Weights, _ context: Int) -> [Candidate] {
-    let parts = conditions.parts
+    let units = conditions.units
     let prompt = min(options.prompt ?? Self.usualPrompt, context)
     let answer = min(options.answer ?? Self.usualAnswer, context)
     let rows = passes.filter { $0 >= options.beams }
@@ -299,11 +299,11 @@ struct Planner {
       + rows.map { rows in
         var weights = weights
         weights.rows = rows
-        weights.decoder = parts.keeping(atMost: 0)
+        weights.decoder = units.keeping(atMost: 0)
         let passes = (prompt + rows - 1) / rows + answer
         return Candidate(weights: weights) { spare in
           var kept = weights
-          let residency = parts.keeping(atMost: spare)
+          let residency = units.keeping(atMost: spare)
           kept.decoder = residency
           return (kept, passes * residency.streamedBytes)
         }
@@ -313,7 +313,7 @@ struct Planner {
   /// The rows of a pass that are tried, the first that is as good as any counts: a chunk or more, then less than one, which is
   /// slower to compute. However they cut a prompt, its answer is the same.
   private var passes: [Int] {
-    let c = model.configuration
+    let c = model.decoder.blueprint.attention
     let all = (0...8).map { Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads) << $0 }
     return all.filter { $0 >= options.chunk } + all.reversed().filter { $0 < options.chunk }
   }
@@ -324,11 +324,11 @@ struct Planner {
   /// The plan in which no more stays than `bytes` hold.
   func plan(keeping bytes: Int, rows: Int, units: Int) throws(SquintError) -> SessionPlan {
     var weights = everythingStays
-    weights.decoder = conditions.parts.keeping(atMost: bytes)
+    weights.decoder = conditions.units.keeping(atMost: bytes)
     weights.rows = rows
     for index in weights.encoders.indices {
-      let parts = weights.encoders[index].residency.parts
-      weights.encoders[index].residency = Residency(parts: parts, keepingAtMost: bytes)
+      let parts = weights.encoders[index].residency.units
+      weights.encoders[index].residency = Residency(units: parts, keepingAtMost: bytes)
       weights.encoders[index].units = units
     }
     weights.takesTurns = options.media == .always

@@ -1,3 +1,4 @@
+import SquintCompute
 import SquintFile
 import SquintMedia
 import SquintText
@@ -29,6 +30,10 @@ public struct Prompt: Sendable {
 
   /// The positions.
   public var count: Int { tokens.count }
+
+  /// Where the position `index`, or the one behind the last, stands for the rotary embedding: here each row is one step further on all
+  /// axes.
+  func rotaryPosition(_ index: Int) -> RotaryPosition { RotaryPosition(repeating: Int32(index)) }
 
   /// The media, each as often as it is in the prompt.
   public var media: [Medium] { spans.filter { $0.rows.lowerBound == 0 }.map(\.medium) }

@@ -21,7 +21,7 @@ public final class Session {
   public var onProgress: ((SessionProgress) -> Void)?
 
   let arena: Arena
-  let decoder: TransformerDecoder
+  let decoder: any Decoder
   private let engines: [Modality.Engine]
   /// [capacity, width]: the rows of media on their way to the decoder; nil where the session takes text alone.
   private let mediaRows: Rows?
@@ -48,15 +48,14 @@ public final class Session {
     self.plan = plan
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: plan.threads))
     arena = try Arena(plan.arena)
-    decoder = try TransformerDecoder(
-      model.configuration, model.weights, plan.decoder, reader: model.reader, in: arena, compute)
+    decoder = try model.decoder.decoder(plan.decoder, reader: model.reader, in: arena, compute)
     var engines: [Modality.Engine] = []
     for engine in plan.media?.engines ?? [] {
       engines.append(
         try Modality.Engine(model.modality(engine.kind), engine.regions, reader: model.reader, in: arena, compute))
     }
     self.engines = engines
-    mediaRows = plan.media.map { [arena] in Rows($0.rows, width: model.configuration.width, in: arena) }
+    mediaRows = plan.media.map { [arena] in Rows($0.rows, width: model.decoder.blueprint.width, in: arena) }
     prompt.tokens.reserveCapacity(plan.context)
     // The tables and the tokenizer have been read.
     if plan.isTight { model.file.dropCached(0..<model.file.frontEnd) }
@@ -169,7 +168,7 @@ public final class Session {
     guard prompt.spans.last.map({ $0.end > cachedCount }) == true else { return prompt.count }
     guard let mediaRows else { preconditionFailure("append checks that there is an encoder") }
     // In a session that gives the encoders the cache's memory, the cache is lost, and everything is computed again.
-    if !plan.keepsCacheWhileEncoding { cachedCount = 0 }
+    if !plan.keepsCacheWhileEncoding { cachedCount = decoder.cutBack(to: 0) }
     // Nothing is visible until all of it is: this may be cancelled, or a medium be broken.
     visible = []
     visibleEnd = 0
@@ -257,6 +256,7 @@ public final class Session {
 
   /// Writes what stands at `position` to row `row` of the decoder's input.
   private func fill(row: Int, from position: Int) throws(SquintError) {
+    decoder.place(row, at: prompt.rotaryPosition(position))
     let token = prompt.tokens[position]
     guard token == Prompt.featureToken else { return try decoder.embed(Int(token), row: row) }
     guard let mediaRows, let run = visible.first(where: { $0.positions.contains(position) }) else {
@@ -276,6 +276,8 @@ public final class Session {
   private func prefill(
     logitsOfAll: Bool = false, visit: (Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Void = { _, _ in }
   ) throws(SquintError) -> Bool {
+    // What the layers remember may not reach back to where the conversation was cut off, or a pass was broken off.
+    cachedCount = decoder.cutBack(to: cachedCount)
     while cachedCount < prompt.count {
       guard let end = try encodePendingMedia(), !isCancelled else { return false }
       let first = cachedCount
@@ -285,7 +287,7 @@ public final class Session {
       let isFinished = decoder.forward(
         count: count, .consecutive(sequence: 0, first: first), projects: projects,
         while: { layer in
-          onProgress?(.prefill(position: first + count * layer / model.configuration.layers, of: prompt.count))
+          onProgress?(.prefill(position: first + count * layer / model.decoder.blueprint.layers, of: prompt.count))
           return !isCancelled
         })
       guard isFinished else { return false }
@@ -302,6 +304,7 @@ public final class Session {
       }
       cachedCount += count
     }
+    decoder.keepSnapshot(at: cachedCount)
     // The answer may use the memory of what was visible.
     visible = []
     visibleEnd = 0
@@ -337,6 +340,9 @@ public final class Session {
     return try prefill()
   }
 
+  /// Where token `index` behind the conversation stands for the rotary embedding.
+  func rotary(behindPrompt index: Int) -> RotaryPosition { prompt.rotaryPosition(prompt.count + index) }
+
   /// Appends `token`, which this session generated, without computing it; a full context has no room for it.
   func adopt(_ token: Int32) {
     if prompt.count < context { prompt.tokens.append(token) }
@@ -347,6 +353,7 @@ public final class Session {
   /// - Throws: `inputOutput` where weights have to be read and cannot be.
   func step(_ token: Int32) throws(SquintError) {
     try decoder.embed(Int(token), row: 0)
+    decoder.place(0, at: prompt.rotaryPosition(prompt.count))
     prompt.tokens.append(token)
     decoder.forward(count: 1, .step(sequence: 0, position: cachedCount))
     decoder.project(first: 0, count: 1)

@@ -118,7 +118,7 @@ public struct SessionPlan: Sendable {
   public let budget: Int
 
   let weights: Weights
-  let decoder: TransformerDecoder.Regions
+  let decoder: any DecoderRegions
   /// nil where the session never encodes a medium.
   let media: MediaRegions?
   let sampler: Sampler.Regions
@@ -241,16 +241,16 @@ extension SessionPlan {
     let (machine, media) = (conditions.machine, conditions.media)
     budget = conditions.budget
     threads = options.threads ?? machine.processors
-    let c = model.configuration
-    let shape = KVShape(
-      layers: c.layers, sequences: options.beams, heads: c.kvHeads, context: context, headWidth: c.headWidth,
-      type: options.kvType)
+    let vocabulary = model.vocabularySize
     let isAlways = options.media == .always
     var arena = ArenaPlan()
-    decoder = try TransformerDecoder.Regions(
-      c, conditions.parts, weights.decoder, cache: shape, rows: weights.rows,
-      chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
-      keepsCacheWhileEncoding: isAlways, in: &arena)
+    decoder = try model.decoder.reserve(
+      weights.decoder,
+      DecoderSize(
+        context: context, sequences: options.beams, kvType: options.kvType, rows: weights.rows,
+        chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
+        keepsStateWhileEncoding: isAlways),
+      in: &arena)
     if let media {
       var engines: [(kind: MediaKind, regions: Modality.Regions)] = []
       for (use, encoder) in zip(media.uses, weights.encoders) {
@@ -259,15 +259,15 @@ extension SessionPlan {
         engines.append((use.modality.kind, regions))
       }
       let rows: Region<Float> = try arena.reserve(
-        "projected rows", count: media.rows * c.width, phases: [.encode, .prefill])
+        "projected rows", count: media.rows * model.decoder.blueprint.width, phases: [.encode, .prefill])
       self.media = MediaRegions(engines: engines, rows: rows, rowCapacity: media.rows)
     } else {
       self.media = nil
     }
-    sampler = try Sampler.Regions(vocabulary: c.vocabulary, in: &arena)
+    sampler = try Sampler.Regions(vocabulary: vocabulary, in: &arena)
     beams =
       options.beams > 1
-      ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: c.vocabulary, in: &arena) : nil
+      ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: vocabulary, in: &arena) : nil
     self.arena = arena
 
     let readers = ([weights.decoder] + weights.encoders.map(\.residency)).count { !$0.streamsNothing }

@@ -27,11 +27,13 @@ extension OutputFile {
 }
 
 /// The header of a NumPy file (format 1.0) with little-endian f32 of `shape`.
-func numpyHeader(_ shape: [Int]) -> [UInt8] {
+///
+/// - Parameter byteCount: its size, a multiple of 64; nil: as small as it can be.
+func numpyHeader(_ shape: [Int], byteCount: Int? = nil) -> [UInt8] {
   let axes = shape.map(String.init).joined(separator: ", ")
   var text = "{'descr': '<f4', 'fortran_order': False, 'shape': (\(axes)), }"
   // Magic, version, length and text together are a multiple of 64 bytes, and the text ends with a newline.
-  while (10 + text.utf8.count + 1) % 64 != 0 { text += " " }
+  while (10 + text.utf8.count + 1) % 64 != 0 || 10 + text.utf8.count + 1 < byteCount ?? 0 { text += " " }
   text += "\n"
   let count = UInt16(text.utf8.count)
   return [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(count & 0xFF), UInt8(count >> 8)] + Array(text.utf8)

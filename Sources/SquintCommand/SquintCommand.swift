@@ -19,7 +19,7 @@ struct SquintCommand: ParsableCommand {
     version: "squint \(SquintVersion.program) (file format \(SquintVersion.format), with \(BuiltInModel.name))",
     subcommands: [
       Ask.self, Chat.self, Inspect.self, Verify.self, Plan.self, Bench.self, Tokenize.self, Detokenize.self,
-      Logits.self, Embed.self,
+      Logits.self, Embed.self, TraceSteps.self,
     ])
 
   static func main() {

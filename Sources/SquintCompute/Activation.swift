@@ -15,7 +15,7 @@ extension Activation {
 
 extension Compute {
   /// x = activation(x) for `count` rows.
-  public func activate(_ x: Rows, count: Int, _ activation: Activation) {
+  package func activate(_ x: Rows, count: Int, _ activation: Activation) {
     struct Job {
       let x: Rows
       let kernel: Kernels.Activate

@@ -1,26 +1,26 @@
 import SquintFile
 
 /// The phases of answering, in the order in which they run. A buffer names those in which it must keep its contents.
-public struct Phases: OptionSet, Hashable, Sendable {
-  public let rawValue: UInt8
+package struct Phases: OptionSet, Hashable, Sendable {
+  package let rawValue: UInt8
 
-  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
 
   /// Media become features, one module after the other.
-  public static let encode = Phases(rawValue: 1)
+  package static let encode = Phases(rawValue: 1)
   /// The prompt goes through the decoder, chunk by chunk.
-  public static let prefill = Phases(rawValue: 2)
+  package static let prefill = Phases(rawValue: 2)
   /// The answer comes out of the decoder, token by token.
-  public static let decode = Phases(rawValue: 4)
+  package static let decode = Phases(rawValue: 4)
 
-  public static let all: [(phase: Phases, name: String)] = [
+  package static let all: [(phase: Phases, name: String)] = [
     (.encode, "encode"), (.prefill, "prefill"), (.decode, "decode"),
   ]
 }
 
 /// A place in the arena for `count` elements, handed out by `ArenaPlan.reserve`.
-public struct Region<Element: BitwiseCopyable>: Sendable {
-  public let count: Int
+package struct Region<Element: BitwiseCopyable>: Sendable {
+  package let count: Int
   fileprivate let index: Int
 }
 
@@ -28,9 +28,9 @@ public struct Region<Element: BitwiseCopyable>: Sendable {
 /// what a run will take and from which the run itself is given its memory.
 ///
 /// Buffers that share no phase share memory.
-public struct ArenaPlan: Sendable {
+package struct ArenaPlan: Sendable {
   /// What a buffer is for, as people are told of it.
-  public enum Purpose: Sendable {
+  package enum Purpose: Sendable {
     /// The numbers that are being computed.
     case working
     /// What the decoder remembers of positions.
@@ -39,30 +39,30 @@ public struct ArenaPlan: Sendable {
     case readAhead
   }
 
-  public struct Buffer: Sendable {
-    public let name: String
-    public let purpose: Purpose
-    public let byteCount: Int
-    public let phases: Phases
+  package struct Buffer: Sendable {
+    package let name: String
+    package let purpose: Purpose
+    package let byteCount: Int
+    package let phases: Phases
     /// What its offset is a multiple of, in bytes.
-    public let alignment: Int
+    package let alignment: Int
     /// Where the buffer is, in bytes from the start of the arena.
-    public fileprivate(set) var offset = 0
+    package fileprivate(set) var offset = 0
   }
 
-  public private(set) var buffers: [Buffer] = []
+  package private(set) var buffers: [Buffer] = []
   /// The size of the arena in bytes.
-  public private(set) var byteCount = 0
+  package private(set) var byteCount = 0
 
   /// Every buffer starts at a multiple of this many bytes: a cache line, and the widest register.
-  public static let alignment = 64
+  package static let alignment = 64
 
-  public init() {}
+  package init() {}
 
   /// Reserves room for `count` elements that keeps its contents through `phases`, at a multiple of `alignment` bytes.
   ///
   /// - Throws: `doesNotFit` where the arena would be larger than an address space.
-  public mutating func reserve<Element>(
+  package mutating func reserve<Element>(
     _ name: String, _: Element.Type = Element.self, count: Int, purpose: Purpose = .working, phases: Phases,
     alignment: Int = Self.alignment
   ) throws(SquintError) -> Region<Element> {
@@ -78,12 +78,12 @@ public struct ArenaPlan: Sendable {
   }
 
   /// The bytes that the buffers of `phase` take together.
-  public func byteCount(in phase: Phases) -> Int {
+  package func byteCount(in phase: Phases) -> Int {
     buffers.reduce(0) { $0 + ($1.phases.contains(phase) ? Self.aligned($1.byteCount) : 0) }
   }
 
   /// The bytes that have been written when `phases` are over: those that lie in a buffer of one of them.
-  public func byteCount(writtenIn phases: Phases) -> Int {
+  package func byteCount(writtenIn phases: Phases) -> Int {
     var end = 0
     var bytes = 0
     for buffer in buffers.sorted(by: { $0.offset < $1.offset }) where !buffer.phases.isDisjoint(with: phases) {
@@ -110,14 +110,14 @@ public struct ArenaPlan: Sendable {
 }
 
 /// All memory that a run writes to: one mapping, made before the first weight is read, returned when it is destroyed.
-public final class Arena: @unchecked Sendable {  // the mapping is fixed; who may write where is the plan's business
-  public let plan: ArenaPlan
+package final class Arena: @unchecked Sendable {  // the mapping is fixed; who may write where is the plan's business
+  package let plan: ArenaPlan
   private let base: UnsafeMutableRawPointer
 
   /// Maps the memory that `plan` describes. Pages count from when they are first written.
   ///
   /// - Throws: `doesNotFit` when the system refuses.
-  public init(_ plan: ArenaPlan) throws(SquintError) {
+  package init(_ plan: ArenaPlan) throws(SquintError) {
     self.plan = plan
     let mapped = mmap(
       nil, max(plan.byteCount, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | Int32(MAP_ANONYMOUS) | mapNoReserve, -1, 0)
@@ -128,7 +128,7 @@ public final class Arena: @unchecked Sendable {  // the mapping is fixed; who ma
   }
 
   /// Gives back the pages that hold no buffer of `phases`; they are zero when they are used again.
-  public func release(keeping phases: Phases) {
+  package func release(keeping phases: Phases) {
     let page = Int(sysconf(Int32(_SC_PAGESIZE)))
     var end = 0
     func giveBack(upTo start: Int) {
@@ -146,7 +146,7 @@ public final class Arena: @unchecked Sendable {  // the mapping is fixed; who ma
   deinit { munmap(base, max(plan.byteCount, 1)) }
 
   /// The elements of `region`. Valid as long as this object lives.
-  public subscript<Element>(_ region: Region<Element>) -> UnsafeMutableBufferPointer<Element> {
+  package subscript<Element>(_ region: Region<Element>) -> UnsafeMutableBufferPointer<Element> {
     let buffer = plan.buffers[region.index]
     precondition(region.count * MemoryLayout<Element>.stride == buffer.byteCount, "a region of another plan")
     return UnsafeMutableBufferPointer(

@@ -2,7 +2,7 @@ import CKernels
 import SquintFile
 
 /// Where the rows of a step stand: which sequence of the cache, and at which position.
-public enum Placement: Sendable {
+package enum Placement: Sendable {
   /// The rows follow each other in one sequence, from position `first` on: a prompt.
   case consecutive(sequence: Int, first: Int)
   /// The one row is the position `position` of a sequence that is there up to it: a token of an answer.
@@ -11,7 +11,7 @@ public enum Placement: Sendable {
   case parallel(position: Int)
 
   /// The place of the rows from `row` on.
-  public func from(_ row: Int) -> Placement {
+  package func from(_ row: Int) -> Placement {
     guard case .consecutive(let sequence, let first) = self else {
       precondition(row == 0, "only the rows of a prompt may be computed one after the other")
       return self
@@ -19,14 +19,39 @@ public enum Placement: Sendable {
     return .consecutive(sequence: sequence, first: first + row)
   }
 
-  func sequence(ofRow row: Int) -> Int {
+  /// The first row that belongs to the same sequence as row `row`.
+  package func firstRow(inSequenceOf row: Int) -> Int {
+    switch self {
+    case .consecutive, .step: 0
+    case .parallel: row
+    }
+  }
+
+  /// Calls `body` with each run of rows that follow each other in a sequence: the sequence, their positions, and the first of them.
+  package func forEachRun(of count: Int, _ body: (_ sequence: Int, _ positions: Range<Int>, _ row: Int) -> Void) {
+    switch self {
+    case .consecutive(let sequence, let first): body(sequence, first..<first + count, 0)
+    case .step(let sequence, let position): body(sequence, position..<position + 1, 0)
+    case .parallel(let position): for row in 0..<count { body(row, position..<position + 1, row) }
+    }
+  }
+
+  package func sequence(ofRow row: Int) -> Int {
     switch self {
     case .consecutive(let sequence, _), .step(let sequence, _): sequence
     case .parallel: row
     }
   }
 
-  func position(ofRow row: Int) -> Int {
+  /// The position behind the last of `count` rows.
+  func end(of count: Int) -> Int {
+    switch self {
+    case .consecutive(_, let first): first + count
+    case .step(_, let position), .parallel(let position): position + 1
+    }
+  }
+
+  package func position(ofRow row: Int) -> Int {
     switch self {
     case .consecutive(_, let first): first + row
     case .step(_, let position), .parallel(let position): position
@@ -34,28 +59,37 @@ public enum Placement: Sendable {
   }
 }
 
-/// The cosines and sines [rows, pairs] that turn the heads of each row.
-public struct RotaryAngles: @unchecked Sendable {  // a view of the arena
-  public let cosines: Rows
-  public let sines: Rows
+/// Where a row stands for the rotary embedding, on up to three axes; a text's rows are at the same place on all of them. It need not
+/// be the row's place in the cache.
+package typealias RotaryPosition = SIMD3<Int32>
 
-  public init(cosines: Rows, sines: Rows) {
+/// The cosines and sines [rows, pairs] that turn the heads of each row.
+package struct RotaryAngles: @unchecked Sendable {  // a view of the arena
+  package let cosines: Rows
+  package let sines: Rows
+
+  package init(cosines: Rows, sines: Rows) {
     self.cosines = cosines
     self.sines = sines
   }
 
   /// The angles of the rows from `row` on.
-  public func from(_ row: Int) -> RotaryAngles { RotaryAngles(cosines: cosines.from(row), sines: sines.from(row)) }
+  package func from(_ row: Int) -> RotaryAngles { RotaryAngles(cosines: cosines.from(row), sines: sines.from(row)) }
 
-  /// Fills the angles of `count` rows: `magnitude` · cos and sin of position · frequency[pair].
+  /// Fills the angles of `count` rows: `magnitude` · cos and sin of position · frequency[pair], the position of each row being on
+  /// the axis that its pair is for.
   ///
   /// The products are rounded to f32 as transformers does it (LlamaRotaryEmbedding.forward), since the angle of a late
   /// position depends on that rounding.
-  public func fill(_ placement: Placement, count: Int, frequencies: UnsafePointer<Float>, magnitude: Float) {
+  ///
+  /// - Parameter axes: [pairs], each 0, 1 or 2; nil: all are of axis 0.
+  package func fill(
+    _ positions: UnsafePointer<RotaryPosition>, count: Int, frequencies: UnsafePointer<Float>,
+    axes: UnsafePointer<UInt8>? = nil, magnitude: Float
+  ) {
     for row in 0..<count {
-      let position = Float(placement.position(ofRow: row))
       for pair in 0..<cosines.width {
-        let angle = position * frequencies[pair]
+        let angle = Float(positions[row][axes.map { Int($0[pair]) } ?? 0]) * frequencies[pair]
         cosines[row][pair] = cosf(angle) * magnitude
         sines[row][pair] = sinf(angle) * magnitude
       }
@@ -64,7 +98,7 @@ public struct RotaryAngles: @unchecked Sendable {  // a view of the arena
 
   /// Fills row 0 with the means of those cosines and sines over the positions 0..<`positions`: what turns a vector by them gives
   /// the mean of the vector turned at each position.
-  public func fillMeans(positions: Int, frequencies: UnsafePointer<Float>, magnitude: Float) {
+  package func fillMeans(positions: Int, frequencies: UnsafePointer<Float>, magnitude: Float) {
     for pair in 0..<cosines.width {
       let (length, angle) = Self.mean(of: frequencies[pair], positions: positions)
       cosines[0][pair] = Float(length * cos(angle)) * magnitude
@@ -74,7 +108,7 @@ public struct RotaryAngles: @unchecked Sendable {  // a view of the arena
 
   /// The mean of the vectors of length 1 at the angles position · frequency of the positions 0..<`positions`: a Dirichlet kernel at
   /// the middle angle.
-  public static func mean(of frequency: Float, positions: Int) -> (length: Double, angle: Double) {
+  package static func mean(of frequency: Float, positions: Int) -> (length: Double, angle: Double) {
     let half = Double(frequency) / 2
     let length = abs(sin(half)) < 1e-12 ? 1 : sin(Double(positions) * half) / (Double(positions) * sin(half))
     return (length, Double(positions - 1) * half)
@@ -83,17 +117,17 @@ public struct RotaryAngles: @unchecked Sendable {  // a view of the arena
 
 extension Compute {
   /// The normalization of each head of queries and keys, w[head_width] (Qwen3).
-  public struct HeadNorm: @unchecked Sendable {  // a view of the file
-    public let weight: UnsafePointer<Float>
-    public let epsilon: Float
+  package struct HeadNorm: @unchecked Sendable {  // a view of the file
+    package let weight: UnsafePointer<Float>
+    package let epsilon: Float
 
-    public init(weight: UnsafePointer<Float>, epsilon: Float) {
+    package init(weight: UnsafePointer<Float>, epsilon: Float) {
       self.weight = weight
       self.epsilon = epsilon
     }
 
     /// The same norm, read `distance` bytes behind where it was.
-    public func moved(by distance: Int) -> HeadNorm {
+    package func moved(by distance: Int) -> HeadNorm {
       HeadNorm(weight: weight.moved(by: distance), epsilon: epsilon)
     }
   }
@@ -105,7 +139,7 @@ extension Compute {
   /// hold, all share. Otherwise the large columns of some models (Qwen2.5) leave the others little of their group's byte.
   ///
   /// q: [count, heads · head_width]; k, v: [count, kv_heads · head_width]; center: [kv_heads · head_width].
-  public func rotateAndStore(
+  package func rotateAndStore(
     q: Rows, k: Rows, v: Rows, count: Int, _ angles: RotaryAngles, qNorm: HeadNorm?, kNorm: HeadNorm?,
     center: UnsafePointer<Float>?, cache: KVCache, layer: Int, _ placement: Placement
   ) {
@@ -145,6 +179,9 @@ extension Compute {
         kernels.hadamard(k[row], k.width / width, width, width)
       }
     }
+    placement.forEachRun(of: count) { sequence, positions, _ in
+      cache.makeRoom(for: positions, layer: layer, sequence: sequence)
+    }
     var job = Job(
       q: q, k: k, v: v, angles: angles, qNorm: qNorm, kNorm: kNorm, center: center, cache: cache,
       layer: layer, placement: placement, kernels: kernels)
@@ -164,22 +201,22 @@ extension Compute {
     }
   }
 
-  /// out = softmax(q · kᵀ / √head_width) · v over the cached positions up to each row's own, of which at most the last
-  /// `window` (0: all).
+  /// out = softmax(q · kᵀ / √head_width) · v over the cached positions that each row sees.
   ///
-  /// q, out: [count, heads · head_width]. `scratch` holds `attentionScratch(headWidth:)` floats for each thread, `parts`
-  /// `AttentionParts.floats` of them.
-  public func attend(
-    q: Rows, into out: Rows, count: Int, cache: KVCache, layer: Int, window: Int, _ placement: Placement,
-    scratch: Rows, parts: AttentionParts
+  /// q, out: [count, heads · head_width]. `scratch` holds `attentionScratch(headWidth:)` floats for each thread, `partial`
+  /// `PartialAttention.floats` of them.
+  package func attend(
+    q: Rows, into out: Rows, count: Int, cache: KVCache, layer: Int, _ mask: AttentionMask, _ placement: Placement,
+    scratch: Rows, partial: PartialAttention
   ) {
     // Its few heads would leave threads idle. Not for the last row of a prompt that happens to be alone: what a prompt gives does
     // not depend on how it is cut.
     if case .step(let sequence, let position) = placement {
-      let first = window > 0 ? max(position + 1 - window, 0) : 0
-      attendInParts(
-        q: q, into: out, cache.shape, cache.headsOf(layer: layer, sequence: sequence), first..<position + 1,
-        scratch: scratch, parts: parts)
+      let start = cache.start(layer: layer, sequence: sequence)
+      let seen = mask.visible(from: position).clamped(to: start..<position + 1)
+      attendPartially(
+        q: q, into: out, cache.shape, cache.headsOf(layer: layer, sequence: sequence),
+        rows: seen.lowerBound - start..<seen.upperBound - start, scratch: scratch, partial)
       return
     }
     struct Job {
@@ -188,7 +225,7 @@ extension Compute {
       let count: Int
       let cache: KVCache
       let layer: Int
-      let window: Int
+      let mask: AttentionMask
       let placement: Placement
       let scratch: Rows
       let rowsPerPiece: Int
@@ -199,19 +236,27 @@ extension Compute {
         let head = piece % shape.heads
         let start = piece / shape.heads * rowsPerPiece
         let rows = start..<min(start + rowsPerPiece, count)
-        let kv = cache.head(head, layer: layer, sequence: placement.sequence(ofRow: start))
+        let sequence = placement.sequence(ofRow: start)
+        let kv = cache.head(head, layer: layer, sequence: sequence)
         let queryHeads = q.width / shape.headWidth / shape.heads
-        let first = placement.position(ofRow: start)
-        var call = squint_attention(
-          q: q[start] + head * queryHeads * shape.headWidth, q_token_stride: q.width,
-          q_head_stride: shape.headWidth, heads: UInt32(queryHeads), head_dim: UInt32(shape.headWidth),
-          k: kv.keys, v: kv.values, k_scales: kv.keyScales, v_scales: kv.valueScales,
-          kv_stride: shape.headWidth, scale_stride: shape.scalesPerPosition, kv_type: shape.type.code,
-          positions: UInt32(first + rows.count), first_position: UInt32(first), window: UInt32(window),
-          causal: true, scale: 1 / Float(shape.headWidth).squareRoot(),
-          out: out[start] + head * queryHeads * shape.headWidth, out_token_stride: out.width,
-          out_head_stride: shape.headWidth, statistics: nil)
-        kernels.attention(&call, 0, UInt32(rows.count), scratch[thread])
+        let positions = cache.start(layer: layer, sequence: sequence)..<placement.end(of: count)
+        withUnsafeTemporaryAllocation(of: squint_span.self, capacity: rows.count) { seen in
+          for row in rows {
+            let visible = mask.visible(from: placement.position(ofRow: row)).clamped(to: positions)
+            seen[row - start] = squint_span(
+              first: UInt32(visible.lowerBound - positions.lowerBound),
+              end: UInt32(visible.upperBound - positions.lowerBound))
+          }
+          var call = squint_attention(
+            q: q[start] + head * queryHeads * shape.headWidth, q_token_stride: q.width,
+            q_head_stride: shape.headWidth, heads: UInt32(queryHeads), head_dim: UInt32(shape.headWidth),
+            k: kv.keys, v: kv.values, k_scales: kv.keyScales, v_scales: kv.valueScales,
+            kv_stride: shape.headWidth, scale_stride: shape.scalesPerPosition, kv_type: shape.type.code,
+            positions: UInt32(positions.count), seen: seen.baseAddress, scale: 1 / Float(shape.headWidth).squareRoot(),
+            out: out[start] + head * queryHeads * shape.headWidth, out_token_stride: out.width,
+            out_head_stride: shape.headWidth, statistics: nil)
+          kernels.attention(&call, 0, UInt32(rows.count), scratch[thread])
+        }
       }
     }
     let rowsPerPiece: Int
@@ -220,7 +265,7 @@ extension Compute {
     case .step, .parallel: rowsPerPiece = 1
     }
     var job = Job(
-      q: q, out: out, count: count, cache: cache, layer: layer, window: window, placement: placement,
+      q: q, out: out, count: count, cache: cache, layer: layer, mask: mask, placement: placement,
       scratch: scratch, rowsPerPiece: rowsPerPiece, kernels: kernels)
     let tiles = (count + rowsPerPiece - 1) / rowsPerPiece
     workers.run(&job, pieces: tiles * cache.shape.heads) { job, piece, thread in
@@ -231,23 +276,23 @@ extension Compute {
   /// The rows of a prompt whose query heads, so many for each KV head, are about what the kernel works on at a time, for it reads
   /// keys and values once for all of them: a power of two, which cuts chunks into equal pieces. Chunks of multiples of them
   /// give the same numbers.
-  public static func rowsPerPiece(queryHeads: Int) -> Int {
+  package static func rowsPerPiece(queryHeads: Int) -> Int {
     var rows = 64
     while rows > 8, rows * queryHeads > 64 { rows /= 2 }
     return rows
   }
 
   /// The widths of heads that attention takes.
-  public static let headWidths = 1...Int(SQUINT_MAXIMUM_HEAD_DIM)
+  package static let headWidths = 1...Int(SQUINT_MAXIMUM_HEAD_DIM)
 
   /// How many floats of scratch a thread needs for attention over heads of this width.
-  public static func attentionScratch(headWidth: Int) -> Int { Kernels.attentionScratch(headDimension: headWidth) }
+  package static func attentionScratch(headWidth: Int) -> Int { Kernels.attentionScratch(headDimension: headWidth) }
 }
 
 // MARK: One token
 
 /// Room for the attention of one token over parts of the positions, which is put together afterwards.
-public struct AttentionParts: Sendable {
+package struct PartialAttention: Sendable {
   /// [parts, heads · head_width] and behind them [parts, heads, 2]
   let data: Rows
   private let heads: Int
@@ -264,12 +309,12 @@ public struct AttentionParts: Sendable {
   }
 
   /// The floats for a context of so many positions, where a token has `heads` query heads.
-  public static func floats(context: Int, heads: Int, headWidth: Int) -> Int {
+  package static func floats(context: Int, heads: Int, headWidth: Int) -> Int {
     let parts = min((context + positions - 1) / positions, most)
     return parts * heads * (headWidth + 2)
   }
 
-  public init(_ region: Region<Float>, heads: Int, headWidth: Int, in arena: Arena) {
+  package init(_ region: Region<Float>, heads: Int, headWidth: Int, in arena: Arena) {
     data = Rows(region, width: heads * headWidth, in: arena)
     self.heads = heads
   }
@@ -279,65 +324,65 @@ public struct AttentionParts: Sendable {
 }
 
 extension Compute {
-  private func attendInParts(
-    q: Rows, into out: Rows, _ shape: KVShape, _ heads: KVCache.Heads, _ positions: Range<Int>, scratch: Rows,
-    parts: AttentionParts
+  private func attendPartially(
+    q: Rows, into out: Rows, _ shape: KVShape, _ heads: KVCache.Heads, rows: Range<Int>, scratch: Rows,
+    _ partial: PartialAttention
   ) {
     struct Job {
       let q: Rows
       let out: Rows
       let shape: KVShape
       let heads: KVCache.Heads
-      let positions: Range<Int>
+      let rows: Range<Int>
       let size: Int
       let count: Int
       let scratch: Rows
-      let parts: AttentionParts
+      let partial: PartialAttention
       let kernels: Kernels
 
       func run(_ piece: Int, _ thread: Int) {
         let (part, head) = (piece / shape.heads, piece % shape.heads)
-        let first = positions.lowerBound + part * size
+        let first = rows.lowerBound + part * size
         let kv = heads[head].from(first, shape)
         let queryHeads = q.width / shape.headWidth / shape.heads
         let column = head * queryHeads * shape.headWidth
-        let output = count == 1 ? out : parts.data.from(part)
+        let output = count == 1 ? out : partial.data.from(part)
         var call = squint_attention(
           q: q.data + column, q_token_stride: q.width, q_head_stride: shape.headWidth, heads: UInt32(queryHeads),
           head_dim: UInt32(shape.headWidth), k: kv.keys, v: kv.values, k_scales: kv.keyScales,
           v_scales: kv.valueScales, kv_stride: shape.headWidth, scale_stride: shape.scalesPerPosition,
-          kv_type: shape.type.code, positions: UInt32(min(size, positions.upperBound - first)), first_position: 0,
-          window: 0, causal: false, scale: 1 / Float(shape.headWidth).squareRoot(), out: output.data + column,
+          kv_type: shape.type.code, positions: UInt32(min(size, rows.upperBound - first)), seen: nil,
+          scale: 1 / Float(shape.headWidth).squareRoot(), out: output.data + column,
           out_token_stride: output.width, out_head_stride: shape.headWidth,
-          statistics: count == 1 ? nil : parts.statistics(part, of: count) + 2 * head * queryHeads)
+          statistics: count == 1 ? nil : partial.statistics(part, of: count) + 2 * head * queryHeads)
         kernels.attention(&call, 0, 1, scratch[thread])
       }
     }
-    let size = AttentionParts.size(positions.count)
-    let count = (positions.count + size - 1) / size
+    let size = PartialAttention.size(rows.count)
+    let count = (rows.count + size - 1) / size
     var job = Job(
-      q: q, out: out, shape: shape, heads: heads, positions: positions, size: size, count: count, scratch: scratch,
-      parts: parts, kernels: kernels)
+      q: q, out: out, shape: shape, heads: heads, rows: rows, size: size, count: count, scratch: scratch,
+      partial: partial, kernels: kernels)
     workers.run(&job, pieces: count * shape.heads) { job, piece, thread in
       job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
     }
-    if count > 1 { Self.putTogether(parts, count: count, headWidth: shape.headWidth, into: out) }
+    if count > 1 { Self.merge(partial, count: count, headWidth: shape.headWidth, into: out) }
   }
 
   /// out = Σ weight · part / Σ weight for each head, a part's weight being its sum of exponentials, brought to the largest score of
   /// all (Milakov & Gimelshein, arXiv 1805.02867).
-  private static func putTogether(_ parts: AttentionParts, count: Int, headWidth: Int, into out: Rows) {
+  private static func merge(_ partial: PartialAttention, count: Int, headWidth: Int, into out: Rows) {
     for head in 0..<out.width / headWidth {
       var largest = -Float.infinity
-      for part in 0..<count { largest = max(largest, parts.statistics(part, of: count)[2 * head]) }
+      for part in 0..<count { largest = max(largest, partial.statistics(part, of: count)[2 * head]) }
       let target = out.data + head * headWidth
       target.update(repeating: 0, count: headWidth)
       var total: Float = 0
       for part in 0..<count {
-        let statistics = parts.statistics(part, of: count) + 2 * head
+        let statistics = partial.statistics(part, of: count) + 2 * head
         let weight = expf(statistics[0] - largest) * statistics[1]
         total += weight
-        let source = parts.data[part] + head * headWidth
+        let source = partial.data[part] + head * headWidth
         for index in 0..<headWidth { target[index] += weight * source[index] }
       }
       for index in 0..<headWidth { target[index] /= total }

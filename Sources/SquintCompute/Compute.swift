@@ -2,48 +2,50 @@ import CKernels
 import SquintFile
 
 /// What every computation needs: the kernels of this CPU and the threads to run them on. Passed along, never global.
-public struct Compute: Sendable {
-  public let kernels: Kernels
-  public let workers: Workers
+package struct Compute: Sendable {
+  package let kernels: Kernels
+  package let workers: Workers
+  /// Who wants to see what is computed.
+  package let trace = TraceHolder()
 
-  public init(kernels: Kernels, workers: Workers) {
+  package init(kernels: Kernels, workers: Workers) {
     self.kernels = kernels
     self.workers = workers
   }
 }
 
 /// Rows of f32 in the arena: [count, width], row after row.
-public struct Rows: @unchecked Sendable {  // a view of the arena
-  public let data: UnsafeMutablePointer<Float>
-  public let width: Int
+package struct Rows: @unchecked Sendable {  // a view of the arena
+  package let data: UnsafeMutablePointer<Float>
+  package let width: Int
 
-  public init(data: UnsafeMutablePointer<Float>, width: Int) {
+  package init(data: UnsafeMutablePointer<Float>, width: Int) {
     self.data = data
     self.width = width
   }
 
-  public init(_ region: Region<Float>, width: Int, in arena: Arena) {
+  package init(_ region: Region<Float>, width: Int, in arena: Arena) {
     self.init(data: arena[region].baseAddress!, width: width)
   }
 
-  public subscript(_ row: Int) -> UnsafeMutablePointer<Float> { data + row * width }
+  package subscript(_ row: Int) -> UnsafeMutablePointer<Float> { data + row * width }
 
   /// The rows from `first` on.
-  public func from(_ first: Int) -> Rows { Rows(data: self[first], width: width) }
+  package func from(_ first: Int) -> Rows { Rows(data: self[first], width: width) }
 
   /// The columns from `first` on, of rows that are as far apart as before.
-  public func columns(from first: Int) -> Rows { Rows(data: data + first, width: width) }
+  package func columns(from first: Int) -> Rows { Rows(data: data + first, width: width) }
 }
 
 /// Room for the int8 form of rows: what a quantized matrix is multiplied with.
-public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
-  public struct Regions: Sendable {
+package struct QuantizedRows: @unchecked Sendable {  // a view of the arena
+  package struct Regions: Sendable {
     let values: Region<Int8>
     let scales: Region<Float>
     let sums: Region<Int32>
 
     /// Room for `rows` rows of at most `columns` columns.
-    public init(rows: Int, columns: Int, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
+    package init(rows: Int, columns: Int, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
       let groups = (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
       values = try plan.reserve(
         "int8 activations", count: rows * groups * PanelLayout.columnsPerGroup, phases: phases)
@@ -56,7 +58,7 @@ public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
   let scales: UnsafeMutablePointer<Float>
   let sums: UnsafeMutablePointer<Int32>
 
-  public init(_ regions: Regions, in arena: Arena) {
+  package init(_ regions: Regions, in arena: Arena) {
     values = arena[regions.values].baseAddress!
     scales = arena[regions.scales].baseAddress!
     sums = arena[regions.sums].baseAddress!
@@ -95,12 +97,12 @@ public struct QuantizedRows: @unchecked Sendable {  // a view of the arena
 
 extension Compute {
   /// One product of a batch: y (+)= W · x + b.
-  public struct Product {
+  package struct Product {
     let matrix: Matrix
     let output: Rows
     let accumulate: Bool
 
-    public init(_ matrix: Matrix, into output: Rows, accumulate: Bool = false) {
+    package init(_ matrix: Matrix, into output: Rows, accumulate: Bool = false) {
       self.matrix = matrix
       self.output = output
       self.accumulate = accumulate
@@ -110,7 +112,7 @@ extension Compute {
   /// y[row] (+)= W · x[row] + b for `count` rows of `x`, for up to three matrices that read the same x in one pass.
   ///
   /// `scratch` takes the int8 form of x where a matrix is quantized.
-  public func multiply(
+  package func multiply(
     _ x: Rows, count: Int, scratch: QuantizedRows, _ first: Product, _ second: Product? = nil, _ third: Product? = nil
   ) {
     if first.matrix.type.isQuantized || second?.matrix.type.isQuantized == true
@@ -241,7 +243,7 @@ private struct ProductJob {
 
 extension Compute {
   /// y = rms_norm(x) · weight for `count` rows (arXiv 1910.07467).
-  public func rmsNorm(_ x: Rows, _ weight: UnsafePointer<Float>, epsilon: Float, into y: Rows, count: Int) {
+  package func rmsNorm(_ x: Rows, _ weight: UnsafePointer<Float>, epsilon: Float, into y: Rows, count: Int) {
     struct Job {
       let x: Rows
       let weight: UnsafePointer<Float>
@@ -258,13 +260,13 @@ extension Compute {
   }
 
   /// A layer norm's w[width] and b[width].
-  public struct LayerNorm: @unchecked Sendable {  // a view of the file
-    public let weight: UnsafePointer<Float>
-    public let bias: UnsafePointer<Float>
-    public let epsilon: Float
+  package struct LayerNorm: @unchecked Sendable {  // a view of the file
+    package let weight: UnsafePointer<Float>
+    package let bias: UnsafePointer<Float>
+    package let epsilon: Float
 
     /// The same norm, read `distance` bytes behind where it was.
-    public func moved(by distance: Int) -> LayerNorm {
+    package func moved(by distance: Int) -> LayerNorm {
       LayerNorm(weight: weight.moved(by: distance), bias: bias.moved(by: distance), epsilon: epsilon)
     }
 
@@ -277,7 +279,7 @@ extension Compute {
     /// The tensors `name` and `name.bias` of `file`.
     ///
     /// - Throws: `badData` when one is not there or not f32 of [width].
-    public init(_ name: String, width: Int, epsilon: Float, in file: ModelFile) throws(SquintError) {
+    package init(_ name: String, width: Int, epsilon: Float, in file: ModelFile) throws(SquintError) {
       weight = try file.vector(name, count: width)
       bias = try file.vector(name + ".bias", count: width)
       self.epsilon = epsilon
@@ -285,7 +287,7 @@ extension Compute {
   }
 
   /// y = layer_norm(x) · weight + bias for `count` rows (arXiv 1607.06450); y may be x.
-  public func layerNorm(_ x: Rows, _ norm: LayerNorm, into y: Rows, count: Int) {
+  package func layerNorm(_ x: Rows, _ norm: LayerNorm, into y: Rows, count: Int) {
     struct Job {
       let x: Rows
       let norm: LayerNorm
@@ -302,7 +304,7 @@ extension Compute {
   }
 
   /// gate = silu(gate) · up for `count` rows (SwiGLU, arXiv 2002.05202).
-  public func swiGLU(gate: Rows, up: Rows, count: Int) {
+  package func swiGLU(gate: Rows, up: Rows, count: Int) {
     struct Job {
       let gate: Rows
       let up: Rows
@@ -314,5 +316,26 @@ extension Compute {
       let gate = job.pointee.gate[row]
       job.pointee.kernels.siluMultiply(gate, job.pointee.up[row], gate, job.pointee.gate.width)
     }
+  }
+
+  /// gate = gelu_tanh(gate) · up for `count` rows (GeGLU, arXiv 2002.05202).
+  package func geGLU(gate: Rows, up: Rows, count: Int) {
+    struct Job {
+      let gate: Rows
+      let up: Rows
+      let kernels: Kernels
+    }
+    var job = Job(gate: gate, up: up, kernels: kernels)
+    workers.run(&job, pieces: count) { job, row, _ in
+      let job = job.assumingMemoryBound(to: Job.self)
+      let gate = job.pointee.gate[row]
+      job.pointee.kernels.geluTanh(gate, job.pointee.gate.width)
+      job.pointee.kernels.multiply(gate, job.pointee.up[row], gate, job.pointee.gate.width)
+    }
+  }
+
+  /// x += y for `count` rows of the same width.
+  package func add(_ y: Rows, to x: Rows, count: Int) {
+    for row in 0..<count { kernels.add(x[row], y[row], x[row], x.width) }
   }
 }

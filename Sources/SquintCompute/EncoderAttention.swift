@@ -5,9 +5,9 @@ import SquintFile
 ///
 /// They come in chunks: products write a chunk's keys and values to `keys(from:)` and `values(from:)`, and `store` turns
 /// them into what attention reads.
-public struct EncoderAttention: @unchecked Sendable {  // a view of the arena
+package struct EncoderAttention: @unchecked Sendable {  // a view of the arena
   /// How attention multiplies.
-  public enum Arithmetic: Sendable {
+  package enum Arithmetic: Sendable {
     case f32
     /// As quantized matrices do: int8 with a scale per 32 numbers, of a head's width or, for values, of positions. The
     /// softmax's weights, of which many small ones stand beside a large one, are two such numbers each.
@@ -15,16 +15,16 @@ public struct EncoderAttention: @unchecked Sendable {  // a view of the arena
   }
 
   /// The sizes that an encoder is planned for.
-  public struct Shape: Sendable {
+  package struct Shape: Sendable {
     /// The rows of the largest tile.
-    public let positions: Int
-    public let heads: Int
-    public let headWidth: Int
+    package let positions: Int
+    package let heads: Int
+    package let headWidth: Int
     /// The rows that are stored at a time: a multiple of 32, or all positions.
-    public let chunk: Int
-    public let arithmetic: Arithmetic
+    package let chunk: Int
+    package let arithmetic: Arithmetic
 
-    public init(positions: Int, heads: Int, headWidth: Int, chunk: Int, arithmetic: Arithmetic) {
+    package init(positions: Int, heads: Int, headWidth: Int, chunk: Int, arithmetic: Arithmetic) {
       precondition(chunk % PanelLayout.columnsPerGroup == 0 || chunk >= positions, "a chunk that cuts a group")
       self.positions = positions
       self.heads = heads
@@ -36,7 +36,7 @@ public struct EncoderAttention: @unchecked Sendable {  // a view of the arena
     var width: Int { heads * headWidth }
   }
 
-  public struct Regions: Sendable {
+  package struct Regions: Sendable {
     let shape: Shape
     let keys: Region<Float>
     let values: Region<Float>
@@ -47,7 +47,7 @@ public struct EncoderAttention: @unchecked Sendable {  // a view of the arena
     /// Reserves the room through `phases`.
     ///
     /// - Throws: `doesNotFit` where it would be larger than an address space.
-    public init(_ shape: Shape, threads: Int, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
+    package init(_ shape: Shape, threads: Int, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
       self.shape = shape
       let isInt8 = shape.arithmetic == .int8
       let rows = isInt8 ? min(shape.chunk, shape.positions) : shape.positions
@@ -79,7 +79,7 @@ public struct EncoderAttention: @unchecked Sendable {  // a view of the arena
   private let valuePanels: UnsafeMutablePointer<UInt8>
   private let quantized: QuantizedRows
 
-  public init(_ regions: Regions, in arena: Arena) {
+  package init(_ regions: Regions, in arena: Arena) {
     shape = regions.shape
     keyRows = Rows(regions.keys, width: shape.width, in: arena)
     valueRows = Rows(regions.values, width: shape.width, in: arena)
@@ -90,10 +90,10 @@ public struct EncoderAttention: @unchecked Sendable {  // a view of the arena
   }
 
   /// Where the keys [rows, heads · head_width] of a chunk that starts with row `first` belong.
-  public func keys(from first: Int) -> Rows { shape.arithmetic == .int8 ? keyRows : keyRows.from(first) }
+  package func keys(from first: Int) -> Rows { shape.arithmetic == .int8 ? keyRows : keyRows.from(first) }
 
   /// Where the values [rows, heads · head_width] of a chunk that starts with row `first` belong.
-  public func values(from first: Int) -> Rows { shape.arithmetic == .int8 ? valueRows : valueRows.from(first) }
+  package func values(from first: Int) -> Rows { shape.arithmetic == .int8 ? valueRows : valueRows.from(first) }
 
   /// A head's keys [positions, head_width] and values, transposed [head_width, positions], as quantized matrices.
   private static func layouts(_ shape: Shape, positions: Int) -> (keys: PanelLayout, values: PanelLayout)? {
@@ -114,7 +114,7 @@ private let int8Tile = 24
 
 extension EncoderAttention {
   /// Makes the `count` rows from `first` on, whose keys and values were written, ready for attention over `positions` rows.
-  public func store(first: Int, count: Int, positions: Int, _ compute: Compute) {
+  package func store(first: Int, count: Int, positions: Int, _ compute: Compute) {
     guard shape.arithmetic == .int8 else { return }
     struct Job {
       let attention: EncoderAttention
@@ -164,7 +164,7 @@ extension EncoderAttention {
   /// out = softmax(q · kᵀ / √head_width) · v for `count` rows, each of which sees all `positions`.
   ///
   /// q, out: [count, heads · head_width].
-  public func attend(q: Rows, count: Int, positions: Int, into out: Rows, _ compute: Compute) {
+  package func attend(q: Rows, count: Int, positions: Int, into out: Rows, _ compute: Compute) {
     switch shape.arithmetic {
     case .f32: attendF32(q, count, positions, out, compute)
     case .int8: attendInt8(q, count, positions, out, compute)
@@ -190,7 +190,7 @@ extension EncoderAttention {
           q: q.data + column, q_token_stride: q.width, q_head_stride: shape.headWidth, heads: 1,
           head_dim: UInt32(shape.headWidth), k: attention.keyRows.data + column, v: attention.valueRows.data + column,
           k_scales: nil, v_scales: nil, kv_stride: shape.width, scale_stride: 0, kv_type: KVType.f32.code,
-          positions: UInt32(positions), first_position: 0, window: 0, causal: false,
+          positions: UInt32(positions), seen: nil,
           scale: 1 / Float(shape.headWidth).squareRoot(), out: out.data + column, out_token_stride: out.width,
           out_head_stride: shape.headWidth, statistics: nil)
         kernels.attention(

@@ -16,7 +16,7 @@ public enum KVType: String, CaseIterable, Sendable {
   }
 
   /// Whether keys are stored less their center.
-  public var centersKeys: Bool { self != .f32 }
+  package var centersKeys: Bool { self != .f32 }
 
   /// Whether keys are spread over the columns of their head.
   var spreadsKeys: Bool { self == .int8 }
@@ -30,58 +30,80 @@ public enum KVType: String, CaseIterable, Sendable {
   }
 }
 
-/// The sizes of a KV cache: keys and values [layers, sequences, kv_heads, context, head_width].
+/// The sizes of a KV cache: keys and values [layers, sequences, kv_heads, rows, head_width].
 ///
 /// A head's positions are contiguous, as the attention kernel reads them. Several sequences serve beam search.
-public struct KVShape: Equatable, Sendable {
-  public var layers: Int
-  public var sequences: Int
-  public var heads: Int
-  public var context: Int
-  public var headWidth: Int
-  public var type: KVType
+package struct KVShape: Equatable, Sendable {
+  package var layers: Int
+  package var sequences: Int
+  package var heads: Int
+  /// The positions that a head has room for.
+  package private(set) var rows: Int
+  package var headWidth: Int
+  package var type: KVType
+  /// The positions before the next one that are kept; nil: all.
+  package private(set) var kept: Int?
 
-  public init(layers: Int, sequences: Int, heads: Int, context: Int, headWidth: Int, type: KVType) {
+  /// A cache that keeps all `context` positions.
+  package init(layers: Int, sequences: Int, heads: Int, context: Int, headWidth: Int, type: KVType) {
     self.layers = layers
     self.sequences = sequences
     self.heads = heads
-    self.context = context
+    rows = context
     self.headWidth = headWidth
     self.type = type
+  }
+
+  /// How far beyond a window a conversation can always be cut back, in positions: an answer's usual end, and what a chat template
+  /// writes behind it.
+  package static let history = 64
+
+  /// The same for layers that see at most the last `window` positions (0: all), where `chunk` rows are added at a time: a cache that
+  /// keeps no more than these see, if that is less.
+  package func keeping(window: Int, chunk: Int) -> KVShape {
+    guard window > 0 else { return self }
+    let kept = window - 1 + Self.history
+    guard kept + chunk < rows else { return self }
+    var shape = self
+    shape.kept = kept
+    shape.rows = kept + chunk
+    return shape
   }
 
   /// The f16 scales of one position of one head.
   var scalesPerPosition: Int { type == .int8 ? (headWidth + 31) / 32 : 0 }
 
   /// The positions of all heads, layers and sequences; nil where they do not fit an Int.
-  fileprivate var rows: Int? {
-    var rows = 1
-    for factor in [layers, sequences, heads, context] {
-      let (product, overflow) = rows.multipliedReportingOverflow(by: factor)
+  fileprivate var allRows: Int? {
+    var product = 1
+    for factor in [layers, sequences, heads, rows] {
+      let (next, overflow) = product.multipliedReportingOverflow(by: factor)
       if overflow { return nil }
-      rows = product
+      product = next
     }
-    return rows < Int.max / 4096 ? rows : nil
+    return product < Int.max / 4096 ? product : nil
   }
 }
 
 /// The keys and values of the positions that the decoder has seen.
-public struct KVCache: @unchecked Sendable {  // a view of the arena
+package struct KVCache: @unchecked Sendable {  // a view of the arena
   /// The cache's part of an arena.
-  public struct Regions: Sendable {
+  package struct Regions: Sendable {
     let shape: KVShape
     let keys: Region<UInt8>
     let values: Region<UInt8>
     let keyScales: Region<UInt16>
     let valueScales: Region<UInt16>
+    /// nil where all positions are kept.
+    let starts: Region<Int>?
 
     /// Reserves a cache of `shape` that keeps its contents through `phases`.
-    public init(
+    package init(
       _ shape: KVShape, phases: Phases = [.prefill, .decode], in plan: inout ArenaPlan
     ) throws(SquintError) {
-      guard let rows = shape.rows else {
+      guard let rows = shape.allRows else {
         throw SquintError(
-          .doesNotFit, "a context of \(grouped(shape.context)) positions is more than any machine holds")
+          .doesNotFit, "a context of \(grouped(shape.rows)) positions is more than any machine holds")
       }
       let bytes = rows * shape.headWidth * shape.type.bytesPerNumber
       self.shape = shape
@@ -90,34 +112,46 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
       keyScales = try plan.reserve("key scales", count: rows * shape.scalesPerPosition, purpose: .cache, phases: phases)
       valueScales = try plan.reserve(
         "value scales", count: rows * shape.scalesPerPosition, purpose: .cache, phases: phases)
+      starts =
+        shape.kept == nil
+        ? nil : try plan.reserve("window starts", count: shape.layers * shape.sequences, phases: phases)
     }
   }
 
-  public let shape: KVShape
+  package let shape: KVShape
   private let keys: UnsafeMutableRawPointer
   private let values: UnsafeMutableRawPointer
   private let keyScales: UnsafeMutablePointer<UInt16>
   private let valueScales: UnsafeMutablePointer<UInt16>
+  /// nil where all positions are kept.
+  private let window: SlidingWindow?
 
-  public init(_ regions: Regions, in arena: Arena) {
+  package init(_ regions: Regions, in arena: Arena) {
     shape = regions.shape
     keys = UnsafeMutableRawPointer(arena[regions.keys].baseAddress!)
     values = UnsafeMutableRawPointer(arena[regions.values].baseAddress!)
     keyScales = arena[regions.keyScales].baseAddress!
     valueScales = arena[regions.valueScales].baseAddress!
+    let shape = regions.shape
+    if let starts = regions.starts, let kept = shape.kept {
+      window = SlidingWindow(
+        starts: arena[starts].baseAddress!, buffers: shape.layers * shape.sequences, kept: kept, capacity: shape.rows)
+    } else {
+      window = nil
+    }
   }
 
-  /// One head's keys and values from position 0 on.
+  /// One head's keys and values from the first position on that is kept.
   struct Head {
     let keys: UnsafeMutableRawPointer
     let values: UnsafeMutableRawPointer
     let keyScales: UnsafeMutablePointer<UInt16>
     let valueScales: UnsafeMutablePointer<UInt16>
 
-    /// The same from `position` on.
-    func from(_ position: Int, _ shape: KVShape) -> Head {
-      let bytes = position * shape.headWidth * shape.type.bytesPerNumber
-      let scales = position * shape.scalesPerPosition
+    /// The same from row `row` on.
+    func from(_ row: Int, _ shape: KVShape) -> Head {
+      let bytes = row * shape.headWidth * shape.type.bytesPerNumber
+      let scales = row * shape.scalesPerPosition
       return Head(
         keys: keys + bytes, values: values + bytes, keyScales: keyScales + scales, valueScales: valueScales + scales)
     }
@@ -135,7 +169,7 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
   func headsOf(layer: Int, sequence: Int) -> Heads { Heads(cache: self, layer: layer, sequence: sequence) }
 
   func head(_ head: Int, layer: Int, sequence: Int) -> Head {
-    let row = ((layer * shape.sequences + sequence) * shape.heads + head) * shape.context
+    let row = ((layer * shape.sequences + sequence) * shape.heads + head) * shape.rows
     let bytes = row * shape.headWidth * shape.type.bytesPerNumber
     let scales = row * shape.scalesPerPosition
     return Head(
@@ -149,7 +183,8 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
   ) {
     let head = head(index, layer: layer, sequence: sequence)
     let width = shape.headWidth
-    let first = position * width * shape.type.bytesPerNumber
+    let row = position - start(layer: layer, sequence: sequence)
+    let first = row * width * shape.type.bytesPerNumber
     switch shape.type {
     case .f32:
       (head.keys + first).copyMemory(from: key, byteCount: width * 4)
@@ -158,7 +193,7 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
       kernels.f32ToF16(key, (head.keys + first).assumingMemoryBound(to: UInt16.self), width)
       kernels.f32ToF16(value, (head.values + first).assumingMemoryBound(to: UInt16.self), width)
     case .int8:
-      let scale = position * shape.scalesPerPosition
+      let scale = row * shape.scalesPerPosition
       kernels.f32ToInt8(
         key, width, (head.keys + first).assumingMemoryBound(to: Int8.self), head.keyScales + scale)
       kernels.f32ToInt8(
@@ -166,22 +201,52 @@ public struct KVCache: @unchecked Sendable {  // a view of the arena
     }
   }
 
+  /// The position of a head's first row.
+  func start(layer: Int, sequence: Int) -> Int { window?.start(of: layer * shape.sequences + sequence) ?? 0 }
+
+  /// Makes room for `positions` of one layer and sequence, which follow those that are there: what no row will see any more goes.
+  func makeRoom(for positions: Range<Int>, layer: Int, sequence: Int) {
+    guard let window, let rows = window.makeRoom(for: positions, in: layer * shape.sequences + sequence) else { return }
+    for index in 0..<shape.heads {
+      let head = head(index, layer: layer, sequence: sequence)
+      move(rows, of: head, to: head)
+    }
+  }
+
+  /// Copies the rows `rows` of `source` to the front of `target`.
+  private func move(_ rows: Range<Int>, of source: Head, to target: Head) {
+    let bytes = shape.headWidth * shape.type.bytesPerNumber
+    let (first, scales) = (source.from(rows.lowerBound, shape), shape.scalesPerPosition)
+    memmove(target.keys, first.keys, rows.count * bytes)
+    memmove(target.values, first.values, rows.count * bytes)
+    memmove(target.keyScales, first.keyScales, rows.count * scales * MemoryLayout<UInt16>.stride)
+    memmove(target.valueScales, first.valueScales, rows.count * scales * MemoryLayout<UInt16>.stride)
+  }
+
   /// Copies the positions `positions` of sequence `source` to sequence `target`.
-  public func copy(_ positions: Range<Int>, from source: Int, to target: Int) {
+  package func copy(_ positions: Range<Int>, from source: Int, to target: Int) {
     guard source != target else { return }
-    let rowBytes = shape.headWidth * shape.type.bytesPerNumber
-    let scales = shape.scalesPerPosition
     for layer in 0..<shape.layers {
+      let start = start(layer: layer, sequence: source)
+      var rows = max(positions.lowerBound - start, 0)..<max(positions.upperBound - start, 0)
+      if let window, start != self.start(layer: layer, sequence: target) {
+        // The target's rows stand for other positions.
+        window.setStart(of: layer * shape.sequences + target, to: start)
+        rows = 0..<rows.upperBound
+      }
       for index in 0..<shape.heads {
         let from = head(index, layer: layer, sequence: source)
-        let to = head(index, layer: layer, sequence: target)
-        let first = positions.lowerBound
-        let count = positions.count
-        (to.keys + first * rowBytes).copyMemory(from: from.keys + first * rowBytes, byteCount: count * rowBytes)
-        (to.values + first * rowBytes).copyMemory(from: from.values + first * rowBytes, byteCount: count * rowBytes)
-        (to.keyScales + first * scales).update(from: from.keyScales + first * scales, count: count * scales)
-        (to.valueScales + first * scales).update(from: from.valueScales + first * scales, count: count * scales)
+        move(rows, of: from, to: head(index, layer: layer, sequence: target).from(rows.lowerBound, shape))
       }
     }
   }
+
+  /// Whether a conversation can go on at `position` with what is kept. Where not, `forget` and compute it again from 0 on.
+  package func reaches(_ position: Int) -> Bool {
+    // What a row sees before itself; the rest of what is kept is there to be cut back.
+    window?.reaches(position, needed: (shape.kept ?? 0) - KVShape.history) ?? true
+  }
+
+  /// Forgets all positions.
+  package func forget() { window?.forget() }
 }

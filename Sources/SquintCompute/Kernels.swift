@@ -5,7 +5,7 @@ import SquintFile
 /// each computes).
 ///
 /// The functions allocate nothing and keep no state; several threads may call them at once on separate outputs.
-public struct Kernels: Sendable {
+package struct Kernels: Sendable {
   package typealias Product = @convention(c) (UnsafePointer<squint_product>?, UInt32, UInt32) -> Void
   package typealias RepeatDots =
     @convention(c) (UnsafePointer<UInt8>?, UnsafePointer<Int8>?, UInt32) -> UInt64
@@ -47,7 +47,7 @@ public struct Kernels: Sendable {
   package typealias Unary = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
 
   /// generic, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm.
-  public let name: String
+  package let name: String
 
   // Addresses of code: they never change, and need no protection between threads.
   /// The product of a quantized matrix and quantized activations: `(product, firstPanel, panels)`.
@@ -92,6 +92,8 @@ public struct Kernels: Sendable {
   package nonisolated(unsafe) let silu: Activate
   /// `(x, other, y, count)`
   package nonisolated(unsafe) let add: Binary
+  /// `(x, other, y, count)`
+  package nonisolated(unsafe) let multiply: Binary
   /// In place: `(x, count, scale)`.
   package nonisolated(unsafe) let softmax: Softmax
   /// `(x, y, count)`
@@ -122,12 +124,13 @@ public struct Kernels: Sendable {
     relu = table.relu
     silu = table.silu
     add = table.add
+    multiply = table.multiply
     softmax = table.softmax
     exponential = table.exponential
   }
 
   /// Those that this CPU can run, best first; the last is `generic`.
-  public static let available: [Kernels] = {
+  package static let available: [Kernels] = {
     var list: [Kernels] = []
     var index = 0
     while let table = squint_kernels_at(index) {
@@ -138,12 +141,12 @@ public struct Kernels: Sendable {
   }()
 
   /// The kernels called `name`, or nil where there are none of that name or this CPU cannot run them.
-  public static func named(_ name: String) -> Kernels? { available.first { $0.name == name } }
+  package static func named(_ name: String) -> Kernels? { available.first { $0.name == name } }
 
   /// The best that this CPU can run, or those that the environment variable `SQUINT_ISA` names.
   ///
   /// - Throws: `SquintError.usage` when `SQUINT_ISA` names none that this machine has.
-  public static func best() throws(SquintError) -> Kernels {
+  package static func best() throws(SquintError) -> Kernels {
     try chosen(getenv("SQUINT_ISA").map { String(cString: $0) })
   }
 

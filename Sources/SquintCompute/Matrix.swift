@@ -3,16 +3,16 @@ import SquintFile
 /// A weight matrix W[rows, columns], in place in the model file.
 ///
 /// A view: whoever made it keeps the file open as long as the view is used.
-public struct Matrix: @unchecked Sendable {  // the file's bytes never change
-  public let type: ElementType
-  public let rows: Int
-  public let columns: Int
-  public let data: UnsafeRawPointer
+package struct Matrix: @unchecked Sendable {  // the file's bytes never change
+  package let type: ElementType
+  package let rows: Int
+  package let columns: Int
+  package let data: UnsafeRawPointer
   /// b[rows], added to every product, or nil.
-  public let bias: UnsafePointer<Float>?
+  package let bias: UnsafePointer<Float>?
 
   /// The groups of 32 columns of a row, the last one padded.
-  public var groups: Int { (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup }
+  package var groups: Int { (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup }
 
   init(type: ElementType, rows: Int, columns: Int, data: UnsafeRawPointer, bias: UnsafePointer<Float>? = nil) {
     self.type = type
@@ -25,31 +25,38 @@ public struct Matrix: @unchecked Sendable {  // the file's bytes never change
   /// The tensor `name` of `file` as a matrix, with the bias `name.bias` where there is one.
   ///
   /// - Throws: `badData` when it is not there or not of this shape.
-  public init(_ name: String, rows: Int, columns: Int, in file: ModelFile) throws(SquintError) {
+  package init(_ name: String, rows: Int, columns: Int, in file: ModelFile) throws(SquintError) {
     let tensor = try file.tensor(name, shape: [rows, columns])
     self.init(
       type: tensor.type, rows: rows, columns: columns, data: file.bytes(of: tensor).baseAddress!,
       bias: file.tensor(name + ".bias") == nil ? nil : try file.vector(name + ".bias", count: rows))
   }
 
+  /// The matrix that a blueprint describes.
+  ///
+  /// - Throws: `badData` when it is not there or not of this shape.
+  package init(_ specification: MatrixSpecification, in file: ModelFile) throws(SquintError) {
+    try self.init(specification.name, rows: specification.rows, columns: specification.columns, in: file)
+  }
+
   /// Panels of 16 rows: what a matrix may be cut into.
-  public var panels: Int { (rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel }
+  package var panels: Int { (rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel }
 
   /// The size of a panel, in bytes.
-  public var panelBytes: Int {
+  package var panelBytes: Int {
     type.bytesPerPlainElement.map { $0 * columns * PanelLayout.rowsPerPanel }
       ?? PanelLayout(type: type, rows: rows, columns: columns)!.panelBytes
   }
 
   /// The bytes of `panels`, counted from those of the matrix.
-  public func bytes(ofPanels panels: Range<Int>) -> Range<Int> {
+  package func bytes(ofPanels panels: Range<Int>) -> Range<Int> {
     let rowBytes = type.bytesPerPlainElement.map { $0 * columns }
     let end = rowBytes.map { min(panels.upperBound * panelBytes, rows * $0) } ?? panels.upperBound * panelBytes
     return panels.lowerBound * panelBytes..<end
   }
 
   /// The rows of `panels` as a matrix of their own, whose weights are `distance` bytes behind where they were.
-  public func slice(panels: Range<Int>, movedBy distance: Int = 0) -> Matrix {
+  package func slice(panels: Range<Int>, movedBy distance: Int = 0) -> Matrix {
     let first = panels.lowerBound * PanelLayout.rowsPerPanel
     return Matrix(
       type: type, rows: min(panels.upperBound * PanelLayout.rowsPerPanel, rows) - first, columns: columns,
@@ -57,12 +64,12 @@ public struct Matrix: @unchecked Sendable {  // the file's bytes never change
   }
 
   /// The same matrix, read together with its bias `distance` bytes behind where they were.
-  public func moved(by distance: Int) -> Matrix {
+  package func moved(by distance: Int) -> Matrix {
     Matrix(type: type, rows: rows, columns: columns, data: data + distance, bias: bias?.moved(by: distance))
   }
 
   /// Writes row `row` to `output` as f32.
-  public func copyRow(_ row: Int, to output: UnsafeMutableBufferPointer<Float>, _ kernels: Kernels) {
+  package func copyRow(_ row: Int, to output: UnsafeMutableBufferPointer<Float>, _ kernels: Kernels) {
     switch type {
     case .f32:
       let source = (data + row * columns * 4).assumingMemoryBound(to: Float.self)
@@ -81,7 +88,7 @@ public struct Matrix: @unchecked Sendable {  // the file's bytes never change
 
 extension ModelFile {
   /// The tensor `name`, which must have the shape `shape`.
-  public func tensor(_ name: String, shape: [Int]) throws(SquintError) -> Tensor {
+  package func tensor(_ name: String, shape: [Int]) throws(SquintError) -> Tensor {
     guard let tensor = tensor(name) else {
       throw .badData(path, "tensor \(name) is missing; convert the model again")
     }
@@ -92,12 +99,17 @@ extension ModelFile {
   }
 
   /// The f32 vector `name`[count], in place.
-  public func vector(_ name: String, count: Int) throws(SquintError) -> UnsafePointer<Float> {
+  package func vector(_ name: String, count: Int) throws(SquintError) -> UnsafePointer<Float> {
     try floats(name, shape: [count])
   }
 
+  /// The f32 vector that a blueprint describes, in place.
+  package func vector(_ specification: TensorSpecification) throws(SquintError) -> UnsafePointer<Float> {
+    try floats(specification.name, shape: specification.shape)
+  }
+
   /// The f32 tensor `name` of shape `shape`, in place.
-  public func floats(_ name: String, shape: [Int]) throws(SquintError) -> UnsafePointer<Float> {
+  package func floats(_ name: String, shape: [Int]) throws(SquintError) -> UnsafePointer<Float> {
     let tensor = try tensor(name, shape: shape)
     guard tensor.type == .f32 else {
       throw .badData(path, "tensor \(name) is \(tensor.type.name), and norms, biases and positions must be f32")
@@ -108,7 +120,7 @@ extension ModelFile {
 
 extension UnsafePointer<Float> {
   /// The vector that is `distance` bytes behind this one.
-  public func moved(by distance: Int) -> UnsafePointer<Float> {
+  package func moved(by distance: Int) -> UnsafePointer<Float> {
     (UnsafeRawPointer(self) + distance).assumingMemoryBound(to: Float.self)
   }
 }

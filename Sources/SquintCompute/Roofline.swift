@@ -1,16 +1,16 @@
 import SquintFile
 
 /// What this machine can do at most: the yardstick for the program's own speed.
-public struct Roofline: Sendable {
+package struct Roofline: Sendable {
   /// How fast all threads together read memory, the best of several passes over more than any cache holds.
-  public let bytesPerSecond: Double
+  package let bytesPerSecond: Double
   /// int8 multiplications and additions of all threads together: the product's inner loop from the first-level cache.
-  public let int8OperationsPerSecond: Double
+  package let int8OperationsPerSecond: Double
 
   /// Measures for about half a second.
   ///
   /// - Parameter memory: the bytes that the measurement may take; it takes 256 MiB at most.
-  public init(threads: Int, memory: Int) throws(SquintError) {
+  package init(threads: Int, memory: Int) throws(SquintError) {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
     bytesPerSecond = try Self.readRate(compute, memory: memory)
     int8OperationsPerSecond = try Self.int8Rate(compute)

@@ -1,24 +1,24 @@
 import SquintFile
 
-/// Hands out the parts of a module in the order of their use. Those that do not stay in memory are read ahead, by threads of its
-/// own, into a few slots of the arena, while the parts before them are being used.
+/// Hands out the units of a module in the order of their use. Those that do not stay in memory are read ahead, by threads of its
+/// own, into a few slots of the arena, while the units before them are being used.
 ///
 /// Use it from one thread at a time. Allocates nothing once it runs.
-public final class WeightStream {
-  /// The memory for parts that are read.
-  public struct Regions: Sendable {
-    /// One part is being used while the next is read.
-    public static let slots = 2
+package final class WeightStream {
+  /// The memory for units that are read.
+  package struct Regions: Sendable {
+    /// One unit is being used while the next is read.
+    package static let slots = 2
     /// Threads that read: a disk that is given one request at a time is slow.
-    public static let readers = 3
+    package static let readers = 3
 
-    public let residency: Residency
+    package let residency: Residency
     let slotBytes: Int
     let slots: Region<UInt8>
 
-    public init(_ residency: Residency, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
+    package init(_ residency: Residency, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
       self.residency = residency
-      let streamed = zip(residency.parts, residency.isStreamed).filter { $0.1 }
+      let streamed = zip(residency.units, residency.isStreamed).filter { $0.1 }
       slotBytes = streamed.map { DirectReader.aligned($0.0).count }.max() ?? 0
       slots = try plan.reserve(
         "streamed weights", count: Self.slots * slotBytes, purpose: .readAhead, phases: phases,
@@ -27,7 +27,7 @@ public final class WeightStream {
   }
 
   /// The stacks of the threads that read, in bytes; no system takes smaller ones.
-  public static let stackBytes = Regions.readers * readerStackBytes
+  package static let stackBytes = Regions.readers * readerStackBytes
   fileprivate static let readerStackBytes = 128 << 10
 
   private let file: ModelFile
@@ -39,14 +39,14 @@ public final class WeightStream {
   /// Whether what stays has been read.
   private var isResident = false
 
-  /// - Parameter others: what of the module is used besides its parts, and stays.
+  /// - Parameter others: what of the module is used besides its units, and stays.
   /// - Throws: `internalError` where the system gives no threads to read.
-  public init(
+  package init(
     _ regions: Regions, others: [Range<Int>] = [], reader: DirectReader, file: ModelFile, in arena: Arena
   ) throws(SquintError) {
     self.file = file
     residency = regions.residency
-    kept = others + zip(regions.residency.parts, regions.residency.isStreamed).filter { !$0.1 }.map(\.0)
+    kept = others + zip(regions.residency.units, regions.residency.isStreamed).filter { !$0.1 }.map(\.0)
     guard !residency.streamsNothing else {
       queue = nil
       return
@@ -60,74 +60,74 @@ public final class WeightStream {
 
   deinit { queue?.stop() }
 
-  /// Announces a pass over the first `count` parts. An error of the passes before is forgotten: what failed is read again.
-  public func begin(parts count: Int) {
+  /// Announces a pass over the first `count` units. An error of the passes before is forgotten: what failed is read again.
+  package func begin(units count: Int) {
     if !isResident {
       isResident = true
       // What stays is read now, by large requests.
-      for part in kept { file.advise(part, .soon) }
+      for unit in kept { file.advise(unit, .soon) }
     }
-    queue?.begin(parts: count)
+    queue?.begin(units: count)
   }
 
   /// Reads nothing ahead until the next pass: the memory of the slots may serve another phase.
-  public func pause() { queue?.pause() }
+  package func pause() { queue?.pause() }
 
   /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`. Nothing is read ahead either.
-  public func evict(uncached: Bool) {
+  package func evict(uncached: Bool) {
     pause()
     isResident = false
-    for part in kept {
-      file.advise(part, .done)
-      if uncached { file.dropCached(part) }
+    for unit in kept {
+      file.advise(unit, .done)
+      if uncached { file.dropCached(unit) }
     }
   }
 
-  /// How many bytes behind the place where the file is mapped the part `part` is. Waits until it has been read. What was handed
+  /// How many bytes behind the place where the file is mapped the unit `unit` is. Waits until it has been read. What was handed
   /// out before is not valid any more.
   ///
   /// Where reading fails, the bytes are any, and `check` throws, until the next pass begins.
-  public func use(_ part: Int) -> Int {
+  package func use(_ unit: Int) -> Int {
     guard let queue else { return 0 }
-    guard residency.isStreamed[part] else {
+    guard residency.isStreamed[unit] else {
       queue.release()
       return 0
     }
-    let data = queue.take(part)
-    return data - file.address(of: DirectReader.aligned(residency.parts[part]).lowerBound)
+    let data = queue.take(unit)
+    return data - file.address(of: DirectReader.aligned(residency.units[unit]).lowerBound)
   }
 
   /// Ends a pass: nothing that was handed out is used any more.
-  public func end() { queue?.release() }
+  package func end() { queue?.release() }
 
-  /// Whether part `part` is in memory at any time.
-  public func keeps(_ part: Int) -> Bool { !residency.isStreamed[part] }
+  /// Whether unit `unit` is in memory at any time.
+  package func keeps(_ unit: Int) -> Bool { !residency.isStreamed[unit] }
 
-  /// Says whether what this pass was handed out is what the file holds. Ask after the last part that matters.
+  /// Says whether what this pass was handed out is what the file holds. Ask after the last unit that matters.
   ///
   /// - Throws: `inputOutput` where reading it failed.
-  public func check() throws(SquintError) {
+  package func check() throws(SquintError) {
     if let failure = queue?.failure { throw failure }
   }
 
   /// What has been read so far, in bytes.
-  public var bytesRead: Int { queue?.bytesRead ?? 0 }
+  package var bytesRead: Int { queue?.bytesRead ?? 0 }
 }
 
-/// The parts that are to be read, cut into blocks, and the threads that read them.
+/// The units that are to be read, cut into blocks, and the threads that read them.
 private final class ReadQueue: @unchecked Sendable {  // every variable is used with `monitor` held
   /// Large enough that a request costs little beside its data, small enough that every thread has one.
   private static let blockBytes = 512 << 10
 
   private struct Slot {
-    var part = 0
+    var unit = 0
     /// Blocks that are still to be read.
     var missing = 0
     /// Why it could not be read.
     var failure: SquintError?
   }
 
-  private let parts: [Range<Int>]
+  private let units: [Range<Int>]
   private let isStreamed: [Bool]
   private let reader: DirectReader
   private let slots: UnsafeMutableRawPointer
@@ -136,25 +136,25 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
   private let monitor = Monitor()
   private var threads = ThreadGroup()
   private var isStopping = false
-  /// The parts of this pass end here.
+  /// The units of this pass end here.
   private var limit = 0
-  /// Where the search for the next part to read begins.
+  /// Where the search for the next unit to read begins.
   private var cursor = 0
-  /// How many parts have been given a slot, handed out, and given back; part n lies in slot n modulo their number.
+  /// How many units have been given a slot, handed out, and given back; unit n lies in slot n modulo their number.
   private var planned = 0
   private var taken = 0
   private var released = 0
-  /// The blocks of the last planned part that no thread has begun.
+  /// The blocks of the last planned unit that no thread has begun.
   private var nextBlock = 0
   private var blocks = 0
   private var reading = 0
   private var state = [Slot](repeating: Slot(), count: WeightStream.Regions.slots)
-  /// Why the first part of this pass that was handed out without having been read was not.
+  /// Why the first unit of this pass that was handed out without having been read was not.
   private var error: SquintError?
   private var total = 0
 
   init(_ residency: Residency, reader: DirectReader, slots: UnsafeMutableRawPointer, slotBytes: Int) {
-    parts = residency.parts.map { DirectReader.aligned($0) }
+    units = residency.units.map { DirectReader.aligned($0) }
     isStreamed = residency.isStreamed
     self.reader = reader
     self.slots = slots
@@ -178,7 +178,7 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
   var failure: SquintError? { monitor.locked { error } }
   var bytesRead: Int { monitor.locked { total } }
 
-  func begin(parts count: Int) {
+  func begin(units count: Int) {
     monitor.locked {
       error = nil
       // What failed when it was read ahead may be read now, or fails for a reason of this pass.
@@ -200,15 +200,15 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
     }
   }
 
-  func take(_ part: Int) -> UnsafeRawPointer {
+  func take(_ unit: Int) -> UnsafeRawPointer {
     monitor.lock()
     defer { monitor.unlock() }
     released = taken
-    if planned > taken ? state[taken % state.count].part != part : nextPart() != part {
+    if planned > taken ? state[taken % state.count].unit != unit : nextUnit() != unit {
       // Not the order that was announced: what was read ahead is of no use.
-      let pass = max(limit, part + 1)
+      let pass = max(limit, unit + 1)
       forget()
-      (limit, cursor) = (pass, part)
+      (limit, cursor) = (pass, unit)
     }
     monitor.wakeAll()
     let slot = taken % state.count
@@ -233,17 +233,17 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
     planned = taken
   }
 
-  /// The part that is read next: the next of this pass, or the first of the next pass.
-  private func nextPart() -> Int? {
-    var part = cursor
-    while part < limit {
-      if isStreamed[part] { return part }
-      part += 1
+  /// The unit that is read next: the next of this pass, or the first of the next pass.
+  private func nextUnit() -> Int? {
+    var unit = cursor
+    while unit < limit {
+      if isStreamed[unit] { return unit }
+      unit += 1
     }
-    part = 0
-    while part < min(cursor, limit) {
-      if isStreamed[part] { return part }
-      part += 1
+    unit = 0
+    while unit < min(cursor, limit) {
+      if isStreamed[unit] { return unit }
+      unit += 1
     }
     return nil
   }
@@ -253,11 +253,11 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
     monitor.lock()
     defer { monitor.unlock() }
     while !isStopping {
-      if nextBlock == blocks, planned - released < state.count, let part = nextPart() {
-        cursor = part + 1
+      if nextBlock == blocks, planned - released < state.count, let unit = nextUnit() {
+        cursor = unit + 1
         nextBlock = 0
-        blocks = (parts[part].count + Self.blockBytes - 1) / Self.blockBytes
-        state[planned % state.count] = Slot(part: part, missing: blocks)
+        blocks = (units[unit].count + Self.blockBytes - 1) / Self.blockBytes
+        state[planned % state.count] = Slot(unit: unit, missing: blocks)
         planned += 1
         if blocks > 1 { monitor.wakeAll() }
       }
@@ -266,7 +266,7 @@ private final class ReadQueue: @unchecked Sendable {  // every variable is used 
         continue
       }
       let slot = (planned - 1) % state.count
-      let whole = parts[state[slot].part]
+      let whole = units[state[slot].unit]
       let offset = nextBlock * Self.blockBytes
       let block = whole.lowerBound + offset..<min(whole.lowerBound + offset + Self.blockBytes, whole.upperBound)
       nextBlock += 1

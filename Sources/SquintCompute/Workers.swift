@@ -8,26 +8,26 @@ import Synchronization
 /// then sleeps, so that an idle program costs no CPU. Each thread begins with its own share of a job's pieces, the same in
 /// every job with as many, so that rows stay in the cache of the core that wrote them; then it takes what others have left: a slow
 /// core does less. Nothing is allocated per job.
-public final class Workers: Sendable {
+package final class Workers: Sendable {
   /// A piece of a job: the job's own data, the number of the piece, and which thread works on it (for scratch memory).
-  public typealias Body = @convention(c) (_ job: UnsafeMutableRawPointer, _ piece: Int, _ thread: Int) -> Void
+  package typealias Body = @convention(c) (_ job: UnsafeMutableRawPointer, _ piece: Int, _ thread: Int) -> Void
 
   /// The threads that work on a job, the caller's among them.
-  public var count: Int { pool.count }
+  package var count: Int { pool.count }
 
   // The threads hold the pool, not this object: so its last user can destroy it, which ends the threads.
   private let pool: Pool
 
   /// The stack of each thread of the pool, in bytes: kernels keep their tiles there, a few KiB.
-  public static let stackBytes = 256 << 10
+  package static let stackBytes = 256 << 10
 
   /// How many threads there may be.
-  public static let counts = 1...256
+  package static let counts = 1...256
 
   /// Starts `count - 1` threads.
   ///
   /// - Throws: `usage` where `count` is outside `counts`; `doesNotFit` where the system gives no thread.
-  public init(count: Int) throws(SquintError) {
+  package init(count: Int) throws(SquintError) {
     guard Self.counts.contains(count) else {
       throw SquintError(.usage, "\(count) threads; choose 1 to \(Self.counts.upperBound)")
     }
@@ -40,7 +40,7 @@ public final class Workers: Sendable {
   /// Runs `body(job, piece)` for every piece in `0..<pieces`, on all threads, and returns when all are done.
   ///
   /// Pieces run in no particular order. Call it from one thread at a time.
-  public func run<Job>(_ job: inout Job, pieces: Int, _ body: Body) {
+  package func run<Job>(_ job: inout Job, pieces: Int, _ body: Body) {
     withUnsafeMutablePointer(to: &job) { pool.run(UnsafeMutableRawPointer($0), pieces: pieces, body) }
   }
 }

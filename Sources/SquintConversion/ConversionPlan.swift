@@ -43,7 +43,7 @@ package struct TypeChoice: Sendable {
     guard isEmbedding ? keepsEmbedding : keepsMatrices, let bits = origin.source.bitsPerWeight(of: source) else {
       return (wanted, false)
     }
-    let isChanged = origin.rowScale != nil || origin.update != nil
+    let isChanged = origin.rowScale != nil || origin.update != nil || origin.fold != Fold()
     if !isChanged, let exact = source.type.exactType(columns: source.columns) { return (exact, true) }
     // A file of several types has the wider ones where they matter (Q6_K among Q4_K), so they must not lose bits.
     let isExplicit = isEmbedding ? isEmbeddingTypeExplicit : isMatrixTypeExplicit
@@ -122,6 +122,7 @@ extension PlannedModule {
             + (stranger.map { "there is \(printable($0)), which no rule maps" } ?? "the checkpoint is incomplete"))
       }
       origin.rowOrder = mapped.rowOrder(wanted.name)
+      origin.fold = mapped.fold(wanted.name)
       if wanted.role == .weight || wanted.role == .head, let update = updates.removeValue(forKey: wanted.name) {
         origin = try update.applied(to: origin, shape: wanted.shape)
       }

@@ -1,7 +1,8 @@
 import SquintFile
 
 /// What a text decoder is (formats/decoder.md), read from a checkpoint's own words for it.
-package struct DecoderConfiguration: Equatable, Sendable {
+package struct DecoderConfiguration: Sendable {
+  /// The name of the family.
   package var architecture: String
   package var vocabulary: Int
   package var context: Int
@@ -19,6 +20,10 @@ package struct DecoderConfiguration: Equatable, Sendable {
   package var rotary: RotaryFrequencies
   package var isTied: Bool
   package var optionals = Optionals()
+  /// Constants that go into vectors, by the vector's name in its layer: `attention.q_norm`.
+  package var folds: [String: Fold] = [:]
+  /// The graph that computes it, with what only that has.
+  package var graph: any GraphSettings = LlamaGraph()
 
   /// The tensors that some checkpoints have and others do not.
   package struct Optionals: Equatable, Sendable {
@@ -26,8 +31,20 @@ package struct DecoderConfiguration: Equatable, Sendable {
     package var outputBias = TensorPresence.absent
     package var ffnBias = TensorPresence.absent
     package var headNorm = TensorPresence.absent
+    /// Those that only some graphs have, by the name in their layer.
+    package var others: [String: TensorPresence] = [:]
 
     package init() {}
+
+    fileprivate func presence(of name: String) -> TensorPresence {
+      switch name {
+      case "attention.q.bias", "attention.k.bias", "attention.v.bias": queryKeyValueBias
+      case "attention.o.bias": outputBias
+      case "ffn.gate.bias", "ffn.up.bias", "ffn.down.bias": ffnBias
+      case "attention.q_norm", "attention.k_norm": headNorm
+      default: others[name] ?? .absent
+      }
+    }
   }
 
   /// Bounds that no model comes near, so that products of two of them fit an Int and lists of layers fit memory.
@@ -53,56 +70,75 @@ package struct DecoderConfiguration: Equatable, Sendable {
     }
   }
 
-  /// Writes the `decoder.*` keys.
-  package func write(to metadata: inout Metadata) {
-    metadata["decoder.architecture"] = .string(architecture)
-    for (key, value) in [
-      ("vocabulary", vocabulary), ("context", context), ("layers", layers), ("width", width), ("ffn_width", ffnWidth),
-      ("heads", heads), ("kv_heads", keyValueHeads), ("head_width", headWidth),
-    ] { metadata["decoder.\(key)"] = .int(Int64(value)) }
-    metadata["decoder.norm_epsilon"] = .float(normEpsilon)
-    if window > 0 && windowLayers?.isEmpty != true {
-      metadata["decoder.window"] = .int(Int64(window))
-      if let windowLayers { metadata["decoder.window_layers"] = .ints(windowLayers.map { Int64($0) }) }
-    }
-    metadata["decoder.rope_frequencies"] = .floats(rotary.frequencies.map { Double($0) })
-    if rotary.magnitude != 1 { metadata["decoder.rope_magnitude"] = .float(rotary.magnitude) }
-    metadata["decoder.rope_scaling"] = .string(rotary.description)
-  }
+  // MARK: What is written
 
-  // MARK: Tensors
+  /// The sizes and settings of the graph that computes this decoder.
+  package var blueprint: any DecoderBlueprint { graph.blueprint(of: self) }
+
+  /// Writes the `decoder.*` keys.
+  package func write(to metadata: inout Metadata) { blueprint.write(to: &metadata) }
 
   /// All tensors that this decoder has or may have (formats/decoder.md, "Tensors").
   package var tensors: [ExpectedTensor] {
-    var tensors: [ExpectedTensor] = []
-    func add(
-      _ name: String, _ shape: [Int], _ role: TensorRole = .weight, _ presence: TensorPresence = .required
-    ) {
-      guard presence != .absent else { return }
-      tensors.append(ExpectedTensor("decoder.\(name)", shape, role, presence))
+    blueprint.tensors.compactMap { tensor in
+      let presence = presence(of: tensor)
+      return presence == .absent ? nil : ExpectedTensor(tensor, presence)
     }
-    func addMatrix(_ name: String, rows: Int, columns: Int, bias: TensorPresence) {
-      add(name, [rows, columns])
-      add(name + ".bias", [rows], .vector, bias)
-    }
-    add("embedding", [vocabulary, width], .embedding)
-    for layer in 0..<layers {
-      add("\(layer).attention.norm", [width])
-      let bias = optionals.queryKeyValueBias
-      addMatrix("\(layer).attention.q", rows: heads * headWidth, columns: width, bias: bias)
-      addMatrix("\(layer).attention.k", rows: keyValueHeads * headWidth, columns: width, bias: bias)
-      addMatrix("\(layer).attention.v", rows: keyValueHeads * headWidth, columns: width, bias: bias)
-      add("\(layer).attention.q_norm", [headWidth], .vector, optionals.headNorm)
-      add("\(layer).attention.k_norm", [headWidth], .vector, optionals.headNorm)
-      addMatrix("\(layer).attention.o", rows: width, columns: heads * headWidth, bias: optionals.outputBias)
-      add("\(layer).ffn.norm", [width])
-      addMatrix("\(layer).ffn.gate", rows: ffnWidth, columns: width, bias: optionals.ffnBias)
-      addMatrix("\(layer).ffn.up", rows: ffnWidth, columns: width, bias: optionals.ffnBias)
-      addMatrix("\(layer).ffn.down", rows: width, columns: ffnWidth, bias: optionals.ffnBias)
-    }
-    add("norm", [width])
+  }
+
+  private func presence(of tensor: TensorSpecification) -> TensorPresence {
+    guard tensor.isOptional else { return .required }
     // Where the checkpoint says that the embedding serves as the head, transformers uses that, whatever is there.
-    add("head", [vocabulary, width], .head, isTied ? .unused : .required)
-    return tensors
+    if tensor.role == .head { return isTied ? .unused : .required }
+    return optionals.presence(of: Self.nameInLayer(tensor.name))
+  }
+
+  /// What goes into the numbers of the vector `name`.
+  package func fold(of name: String) -> Fold { folds[Self.nameInLayer(name)] ?? Fold() }
+
+  /// `attention.q` of `decoder.3.attention.q`, `norm` of `decoder.norm`.
+  private static func nameInLayer(_ name: String) -> String {
+    let parts = name.split(separator: ".").dropFirst()
+    let isLayer = parts.first?.utf8.allSatisfy { (0x30...0x39).contains($0) } ?? false
+    return parts.dropFirst(isLayer ? 1 : 0).joined(separator: ".")
+  }
+}
+
+/// What a graph has beside the settings that all decoders share.
+package protocol GraphSettings: Sendable {
+  /// The blueprint of `configuration`, whose graph this is.
+  func blueprint(of configuration: DecoderConfiguration) -> any DecoderBlueprint
+}
+
+extension DecoderBlueprint {
+  /// A blueprint with the settings that all graphs have.
+  package init(_ configuration: DecoderConfiguration) {
+    self.init()
+    architecture = configuration.architecture
+    vocabulary = configuration.vocabulary
+    context = configuration.context
+    layers = configuration.layers
+    width = configuration.width
+    ropeScaling = configuration.rotary.description
+  }
+}
+
+extension AttentionBlueprint {
+  package init(_ configuration: DecoderConfiguration) {
+    self.init()
+    heads = configuration.heads
+    kvHeads = configuration.keyValueHeads
+    headWidth = configuration.headWidth
+  }
+}
+
+/// Constants that go into a tensor's numbers when they are stored: x becomes (x + addend) · factor, each operation in f32.
+package struct Fold: Equatable, Sendable {
+  package var addend: Float = 0
+  package var factor: Float = 1
+
+  package init(addend: Float = 0, factor: Float = 1) {
+    self.addend = addend
+    self.factor = factor
   }
 }

@@ -1,3 +1,5 @@
+import SquintFile
+
 /// A tensor that a module of the output has or may have, and how checkpoints may store it.
 package struct ExpectedTensor: Equatable, Sendable {
   package let name: String
@@ -27,6 +29,15 @@ package struct ExpectedTensor: Equatable, Sendable {
     self.role = shape.count == 1 ? .vector : role
     self.presence = presence
   }
+
+  /// A tensor of a blueprint.
+  package init(_ tensor: TensorSpecification, _ presence: TensorPresence) {
+    self.init(tensor.name, tensor.shape, tensor.role, presence)
+    // The kernels of depthwise convolutions have an axis of one more, in PyTorch in the middle, in MLX at the end.
+    if tensor.role == .vector, shape.count == 2 {
+      otherShapes = [[shape[0], 1, shape[1]], [shape[0], shape[1], 1]]
+    }
+  }
 }
 
 /// Whether a checkpoint has a tensor.
@@ -38,18 +49,6 @@ package enum TensorPresence: Sendable {
   case unused
 }
 
-/// What a tensor is for, which decides the type that it is stored in.
-package enum TensorRole: Sendable {
-  /// A matrix inside a layer.
-  case weight
-  /// The table of token embeddings.
-  case embedding
-  /// The matrix that computes the logits.
-  case head
-  /// Norms, biases and what is added to the activations as it stands (positions): f32.
-  case vector
-}
-
 /// The tensors of a source under the names of modules.
 package struct MappedTensors: Sendable {
   package let source: any TensorSource
@@ -59,15 +58,19 @@ package struct MappedTensors: Sendable {
   package let place: String
   /// The order of the rows of the tensor that becomes the output's `name`.
   package let rowOrder: @Sendable (_ name: String) -> RowOrder
+  /// What goes into the numbers of the tensor that becomes the output's `name`.
+  package let fold: @Sendable (_ name: String) -> Fold
 
   package init(
     source: any TensorSource, maps: [NameMap], place: String,
-    rowOrder: @escaping @Sendable (_ name: String) -> RowOrder = { _ in .same }
+    rowOrder: @escaping @Sendable (_ name: String) -> RowOrder = { _ in .same },
+    fold: @escaping @Sendable (_ name: String) -> Fold = { _ in Fold() }
   ) {
     self.source = source
     self.maps = maps
     self.place = place
     self.rowOrder = rowOrder
+    self.fold = fold
   }
 
   /// What the source's tensor `name` is; nil where no rule maps it.

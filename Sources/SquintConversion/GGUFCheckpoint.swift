@@ -5,6 +5,7 @@ import SquintFile
 struct GGUFCheckpoint: Checkpoint {
   let place: String
   let decoder: DecoderConfiguration
+  private let family: DecoderFamily.GGUFFacts?
   private let source: GGUFSource
   private let metadata: GGUFMetadata
   let modalities: [ModalityParts]
@@ -21,6 +22,7 @@ struct GGUFCheckpoint: Checkpoint {
       )
     }
     decoder = try DecoderConfiguration(gguf: source, place: path)
+    family = DecoderFamily.named(gguf: try metadata.text("general.architecture") ?? "")?.gguf
     guard let mmproj else {
       modalities = []
       return
@@ -29,11 +31,12 @@ struct GGUFCheckpoint: Checkpoint {
   }
 
   var decoderTensors: MappedTensors {
-    MappedTensors(source: source, maps: [.ggufDecoder], place: place, rowOrder: rowOrder)
+    MappedTensors(
+      source: source, maps: family.map { [$0.names] } ?? [], place: place, rowOrder: rowOrder, fold: decoder.fold)
   }
 
   private func rowOrder(of name: String) -> RowOrder {
-    guard DecoderConfiguration.interleavesPairs(ggufArchitecture: decoder.architecture) else { return .same }
+    guard family?.interleavesPairs == true else { return .same }
     let isRotated = [".attention.q", ".attention.k", ".attention.q.bias", ".attention.k.bias"].contains {
       name.hasSuffix($0)
     }

@@ -1,25 +1,6 @@
 import SquintFile
 
 extension DecoderConfiguration {
-  /// How a GGUF architecture differs from its siblings.
-  private struct GGUFFamily {
-    let architecture: String
-    /// Whether q and k are interleaved for ggml's rotary embedding of neighbours (`GGML_ROPE_TYPE_NORMAL`).
-    let interleavesPairs: Bool
-    let hasHeadNorm: Bool
-  }
-
-  private static let ggufFamilies = [
-    GGUFFamily(architecture: "llama", interleavesPairs: true, hasHeadNorm: false),
-    GGUFFamily(architecture: "qwen2", interleavesPairs: false, hasHeadNorm: false),
-    GGUFFamily(architecture: "qwen3", interleavesPairs: false, hasHeadNorm: true),
-  ]
-
-  /// Whether the rows of q and k in GGUF files of this architecture are in the order of neighbouring pairs.
-  package static func interleavesPairs(ggufArchitecture: String) -> Bool {
-    ggufFamilies.first { $0.architecture == ggufArchitecture }?.interleavesPairs ?? false
-  }
-
   /// Reads the metadata of a GGUF text model (llama.cpp, gguf-py/gguf/constants.py; defaults as in
   /// llama-model.cpp, `load_hparams`).
   ///
@@ -27,12 +8,13 @@ extension DecoderConfiguration {
   package init(gguf source: GGUFSource, place: String) throws(SquintError) {
     let metadata = GGUFMetadata(values: source.metadata, place: place)
     let architecture = try metadata.text("general.architecture") ?? ""
-    guard let family = Self.ggufFamilies.first(where: { $0.architecture == architecture }) else {
-      let known = Self.ggufFamilies.map(\.architecture).joined(separator: ", ")
+    guard let family = DecoderFamily.named(gguf: architecture), let facts = family.gguf else {
+      let known = Families.decoders.compactMap(\.gguf?.architecture).joined(separator: ", ")
       throw .badData(
         place, "general.architecture \"\(printable(architecture))\" is not supported; known are \(known)")
     }
-    self.architecture = architecture
+    self.architecture = family.name
+    rotary = RotaryFrequencies(width: 0, base: 1)
     func key(_ name: String) -> String { "\(architecture).\(name)" }
     func size(_ name: String, atMost most: Int = largest) throws(SquintError) -> Int {
       guard let value = try metadata.size(key(name), atMost: most) else {
@@ -56,7 +38,9 @@ extension DecoderConfiguration {
     }
     ffnWidth = try uniformSize("feed_forward_length")
     heads = try uniformSize("attention.head_count")
-    keyValueHeads = try metadata.uniformSize(key("attention.head_count_kv")) ?? heads
+    keyValueHeads =
+      try metadata.uniformSize(
+        key("attention.head_count_kv"), skipsZeros: facts.hasLayersWithoutAttention) ?? heads
     headWidth = try metadata.size(key("attention.key_length")) ?? width / heads
     guard headWidth > 0 else { throw .badData(place, "embedding_length \(width) is too small for \(heads) heads") }
     let valueWidth = try metadata.size(key("attention.value_length")) ?? width / heads
@@ -77,28 +61,37 @@ extension DecoderConfiguration {
     optionals.queryKeyValueBias = .ifPresent
     optionals.outputBias = .ifPresent
     optionals.ffnBias = .ifPresent
-    let hasHeadNorm = family.hasHeadNorm || source.tensor(named: "blk.0.attn_q_norm.weight") != nil
+    let hasHeadNorm = facts.hasHeadNorm || source.tensor(named: "blk.0.attn_q_norm.weight") != nil
     optionals.headNorm = hasHeadNorm ? .required : .absent
 
-    window = try metadata.count(key("attention.sliding_window")) ?? 0
-    if let pattern = metadata.values[key("attention.sliding_window_pattern")], window > 0 {
-      guard let chosen = pattern.bools, chosen.count == layers else {
-        throw .badData(place, "metadata \(key("attention.sliding_window_pattern")) is no list of \(layers) booleans")
-      }
-      windowLayers = chosen.indices.filter { chosen[$0] }
-    }
-    rotary = try Self.rotary(
-      metadata, source: source, architecture: architecture, headWidth: headWidth, context: context)
+    try facts.finish(&self, GGUFDecoderReader(metadata: metadata, source: source, architecture: architecture))
     try check(place: place)
+  }
+}
+
+/// Reads what families of decoders have of their own in GGUF files.
+struct GGUFDecoderReader {
+  let metadata: GGUFMetadata
+  let source: GGUFSource
+  let architecture: String
+
+  func key(_ name: String) -> String { "\(architecture).\(name)" }
+
+  /// The layers that have the window, where a list says so; nil: there is none.
+  func windowPattern(layers: Int) throws(SquintError) -> [Int]? {
+    let key = key("attention.sliding_window_pattern")
+    guard let pattern = metadata.values[key] else { return nil }
+    guard let chosen = pattern.bools, chosen.count == layers else {
+      throw .badData(metadata.place, "metadata \(key) is no list of \(layers) booleans")
+    }
+    return chosen.indices.filter { chosen[$0] }
   }
 
   /// The rules of llama.cpp: `rope.scaling.*` (llama-model.cpp), ggml's `rope_yarn`, and the divisors in
   /// `rope_freqs.weight`, which hold Llama 3.1's rule.
-  private static func rotary(
-    _ metadata: GGUFMetadata, source: GGUFSource, architecture: String, headWidth: Int, context: Int
-  ) throws(SquintError) -> RotaryFrequencies {
+  func rotary(headWidth: Int, context: Int) throws(SquintError) -> RotaryFrequencies {
     let place = metadata.place
-    func key(_ name: String) -> String { "\(architecture).rope.\(name)" }
+    func key(_ name: String) -> String { self.key("rope.\(name)") }
     let width = try metadata.size(key("dimension_count")) ?? headWidth
     guard width % 2 == 0, width <= headWidth else {
       throw .badData(place, "metadata \(key("dimension_count")): \(width) is odd or more than a head (\(headWidth))")
@@ -171,8 +164,11 @@ package struct GGUFMetadata: Sendable {
   }
 
   /// A positive integer, which some files give per layer; all must be the same.
-  package func uniformSize(_ key: String) throws(SquintError) -> Int? {
-    guard let list = values[key]?.integers else { return try size(key) }
+  ///
+  /// - Parameter skipsZeros: whether layers may have 0, which do without.
+  package func uniformSize(_ key: String, skipsZeros: Bool = false) throws(SquintError) -> Int? {
+    guard let all = values[key]?.integers else { return try size(key) }
+    let list = skipsZeros ? all.filter { $0 != 0 } : all
     guard let first = list.first, first > 0, first <= DecoderConfiguration.largestDimension,
       list.allSatisfy({ $0 == first })
     else { throw wrong(key, "the same positive integer for all layers") }

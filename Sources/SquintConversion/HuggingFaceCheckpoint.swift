@@ -28,19 +28,23 @@ struct HuggingFaceCheckpoint: Checkpoint {
     }
     let isNanoVLM = layout == .nanoVLM
     tensors = try folder.tensors(config: config, spelling: isNanoVLM ? .nanoVLM : .model, notes: &notes)
-    let names = isNanoVLM ? NanoVLM.decoderNames : .huggingFaceDecoder
+    let known = layout.decoderFamily(config: config)
+    let names =
+      isNanoVLM
+      ? NanoVLM.decoderNames
+      : try DecoderFamily(huggingFace: config, known: known, place: place).huggingFace.names
     let mapped = MappedTensors(source: tensors, maps: [names], place: folder.path)
     let stored = StoredTensors(mapped, module: "decoder")
     var decoder =
       isNanoVLM
       ? try NanoVLM.decoder(config: config, stored: stored, place: place, notes: &notes)
       : try DecoderConfiguration(
-        huggingFace: config, family: layout.decoderFamily(config: config), stored: stored, place: place, notes: &notes)
+        huggingFace: config, family: known, stored: stored, place: place, notes: &notes)
     try decoder.shareEmbedding(
       stored, source: tensors, key: isNanoVLM ? "lm_tie_weights" : "tie_word_embeddings", place: place, notes: &notes)
     self.decoder = decoder
     decoderTensors = MappedTensors(
-      source: tensors, maps: [names.ignoringLayers(from: decoder.layers)], place: folder.path)
+      source: tensors, maps: [names.ignoringLayers(from: decoder.layers)], place: folder.path, fold: decoder.fold)
     let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
     modalities = vision.map { [$0] } ?? []
     openingNotes = notes

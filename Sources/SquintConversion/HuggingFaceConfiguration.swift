@@ -1,52 +1,5 @@
 import SquintFile
 
-/// What a family's configuration class in transformers assumes where config.json is silent, and what its model has.
-package struct HuggingFaceFamily: Sendable {
-  /// `model_type` in config.json.
-  package let modelType: String
-  var vocabulary: Int
-  var width = 4096
-  var ffnWidth: Int
-  var layers = 32
-  var heads = 32
-  /// nil: as many as query heads.
-  var keyValueHeads: Int?
-  /// nil: width / heads.
-  var headWidth: Int?
-  var context: Int
-  var normEpsilon = 1e-6
-  var isTied = false
-  var windowRule: WindowRule
-  /// Which layers have a bias whatever the configuration says; nil: `attention_bias` decides for all four matrices.
-  var queryKeyValueBias: Bool?
-  var hasFFNBias = false
-  var hasHeadNorm = false
-
-  enum WindowRule: Sendable {
-    case none
-    /// `sliding_window`, this many where the key is absent, in all layers.
-    case everyLayer(Int)
-    /// `sliding_window` in the layers that `layer_types` names, or from `max_window_layers` on, if
-    /// `use_sliding_window`.
-    case chosenLayers(window: Int, firstLayer: Int)
-  }
-
-  /// configuration_llama.py, configuration_mistral.py, configuration_qwen2.py, configuration_qwen3.py
-  package static let all = [
-    HuggingFaceFamily(
-      modelType: "llama", vocabulary: 32000, ffnWidth: 11008, context: 2048, windowRule: .none, hasFFNBias: true),
-    HuggingFaceFamily(
-      modelType: "mistral", vocabulary: 32000, ffnWidth: 14336, keyValueHeads: 8, context: 131_072,
-      windowRule: .everyLayer(4096), queryKeyValueBias: false),
-    HuggingFaceFamily(
-      modelType: "qwen2", vocabulary: 151_936, ffnWidth: 22016, keyValueHeads: 32, context: 32768,
-      windowRule: .chosenLayers(window: 4096, firstLayer: 28), queryKeyValueBias: true),
-    HuggingFaceFamily(
-      modelType: "qwen3", vocabulary: 151_936, ffnWidth: 22016, keyValueHeads: 32, headWidth: 128, context: 32768,
-      windowRule: .chosenLayers(window: 4096, firstLayer: 28), hasHeadNorm: true),
-  ]
-}
-
 extension DecoderConfiguration {
   /// Reads config.json of a Hugging Face checkpoint; that of the decoder where it is one of several parts
   /// (`text_config`).
@@ -70,38 +23,36 @@ extension DecoderConfiguration {
   ) throws(SquintError) {
     let inner = json["text_config"] ?? json
     let reader = ConfigurationReader(json: inner, outer: json, place: place)
-    // A text_config without a model_type is a Llama's (configuration_llava.py, configuration_idefics3.py).
-    let fallback = json["text_config"] == nil ? "" : "llama"
-    let modelType = try either(named, reader.text("model_type")) ?? fallback
-    guard let family = HuggingFaceFamily.all.first(where: { $0.modelType == modelType }) else {
-      let known = HuggingFaceFamily.all.map(\.modelType).joined(separator: ", ")
-      throw .badData(place, "model_type \"\(printable(modelType))\" is not supported; known are \(known)")
+    let family = try DecoderFamily(huggingFace: json, known: named, place: place)
+    let facts = family.huggingFace
+    let activation = try reader.text(facts.activation.key) ?? facts.activation.usual
+    guard facts.activation.names.contains(activation) else {
+      throw .badData(
+        place,
+        "\(facts.activation.key) \"\(printable(activation))\" is not supported; \(facts.modelType) models have "
+          + facts.activation.usual)
     }
-    let activation = try reader.text("hidden_act") ?? "silu"
-    // Two names of one function.
-    guard activation == "silu" || activation == "swish" else {
-      throw .badData(place, "hidden_act \"\(printable(activation))\" is not supported; \(modelType) models have silu")
-    }
-    architecture = modelType
+    architecture = family.name
+    rotary = RotaryFrequencies(width: 0, base: 1)
     var settlement = Settlement(place: place)
     let embedding = stored?.matrix("embedding")
     vocabulary = settlement.settle(
-      "vocab_size", said: try reader.size("vocab_size") ?? family.vocabulary, stored: embedding?.rows)
+      "vocab_size", said: try reader.size("vocab_size") ?? facts.vocabulary, stored: embedding?.rows)
     width = settlement.settle(
-      "hidden_size", said: try reader.size("hidden_size") ?? family.width, stored: embedding?.columns)
+      "hidden_size", said: try reader.size("hidden_size") ?? facts.width, stored: embedding?.columns)
     ffnWidth = settlement.settle(
-      "intermediate_size", said: try reader.size("intermediate_size") ?? family.ffnWidth,
+      "intermediate_size", said: try facts.statedFFNWidth(reader) ?? facts.ffnWidth,
       stored: stored?.matrix("0.ffn.gate")?.rows)
     let storedLayers = stored.map(\.layers).flatMap { (1...Self.mostLayers).contains($0) ? $0 : nil }
-    layers = try reader.size("num_hidden_layers", atMost: Self.mostLayers) ?? storedLayers ?? family.layers
-    let heads = try reader.size("num_attention_heads") ?? family.heads
+    layers = try reader.size("num_hidden_layers", atMost: Self.mostLayers) ?? storedLayers ?? facts.layers
+    let heads = try reader.size("num_attention_heads") ?? facts.heads
     // In Python an absent key means the class's default, null means as many as query heads.
     let keyValueHeads =
       try reader.size("num_key_value_heads")
-      ?? (reader.isAbsent("num_key_value_heads") ? family.keyValueHeads ?? heads : heads)
+      ?? (reader.isAbsent("num_key_value_heads") ? facts.keyValueHeads ?? heads : heads)
     let derivedHeadWidth = width / heads
     let headWidth =
-      try reader.size("head_dim") ?? (reader.isAbsent("head_dim") ? family.headWidth : nil) ?? derivedHeadWidth
+      try reader.size("head_dim") ?? (reader.isAbsent("head_dim") ? facts.headWidth : nil) ?? derivedHeadWidth
     guard headWidth > 0 else { throw .badData(place, "hidden_size \(width) is too small for \(heads) heads") }
     let said = HeadShape(heads: heads, keyValueHeads: keyValueHeads, width: headWidth)
     let shape = stored?.heads(said: said, isWidthSaid: reader.json["head_dim"] != nil)
@@ -109,21 +60,18 @@ extension DecoderConfiguration {
     self.keyValueHeads = settlement.settle("num_key_value_heads", said: keyValueHeads, stored: shape?.keyValueHeads)
     self.headWidth = settlement.settle("head_dim", said: headWidth, stored: shape?.width)
     notes += settlement.notes
-    context = try reader.size("max_position_embeddings") ?? family.context
-    normEpsilon = try reader.number("rms_norm_eps") ?? family.normEpsilon
-    isTied = try Self.isTied(reader) ?? family.isTied
+    context = try reader.size("max_position_embeddings") ?? facts.context
+    normEpsilon = try reader.number(facts.normEpsilonKey) ?? facts.normEpsilon
+    isTied = try Self.isTied(reader) ?? facts.isTied
 
     let attentionBias = try reader.flag("attention_bias") ?? false
-    optionals.queryKeyValueBias = family.queryKeyValueBias ?? attentionBias ? .required : .absent
-    optionals.outputBias = family.queryKeyValueBias == nil && attentionBias ? .required : .absent
+    optionals.queryKeyValueBias = facts.queryKeyValueBias ?? attentionBias ? .required : .absent
+    optionals.outputBias = facts.queryKeyValueBias == nil && attentionBias ? .required : .absent
     let ffnBias = try reader.flag("mlp_bias") ?? false
-    optionals.ffnBias = family.hasFFNBias && ffnBias ? .required : .absent
-    optionals.headNorm = family.hasHeadNorm ? .required : .absent
+    optionals.ffnBias = facts.hasFFNBias && ffnBias ? .required : .absent
+    optionals.headNorm = facts.hasHeadNorm ? .required : .absent
 
-    (window, windowLayers) = try Self.window(reader, rule: family.windowRule, layers: layers)
-    let layerTypes = try reader.texts("layer_types")
-    rotary = try Self.rotary(
-      reader, headWidth: self.headWidth, context: context, layerTypes: layerTypes, notes: &notes)
+    try facts.finish(&self, reader, &notes)
     if let stored { try follow(stored, place: place, notes: &notes) }
     try check(place: place)
   }
@@ -139,40 +87,38 @@ extension DecoderConfiguration {
     default: return either(inner, outer)
     }
   }
+}
 
-  private static func window(
-    _ reader: ConfigurationReader, rule: HuggingFaceFamily.WindowRule, layers: Int
-  ) throws(SquintError) -> (window: Int, layers: [Int]?) {
-    let given = try reader.size("sliding_window")
-    switch rule {
-    case .none: return (0, nil)
-    case .everyLayer(let window):
-      return (given ?? (reader.isAbsent("sliding_window") ? window : 0), nil)
-    case .chosenLayers(let window, let firstLayer):
-      guard try reader.flag("use_sliding_window") ?? false else { return (0, nil) }
-      let window = given ?? (reader.isAbsent("sliding_window") ? window : 0)
-      guard window > 0 else { return (0, nil) }
-      guard let types = try reader.texts("layer_types") else {
-        let first = try reader.count("max_window_layers") ?? firstLayer
-        return (window, Array(min(first, layers)..<layers))
-      }
-      guard types.count == layers else {
-        throw .badData(reader.place, "layer_types names \(types.count) layers of \(layers)")
-      }
-      var chosen: [Int] = []
-      for (layer, type) in types.enumerated() {
-        switch type {
-        case "sliding_attention": chosen.append(layer)
-        case "full_attention": break
-        default: throw .badData(reader.place, "layer_types: \"\(printable(type))\" is not supported")
-        }
-      }
-      return (window, chosen)
+extension ConfigurationReader {
+  /// The layers of `layers` that `layer_types` gives a window; nil: it is not there.
+  func windowLayers(of layers: Int) throws(SquintError) -> [Int]? {
+    guard let types = try texts("layer_types") else { return nil }
+    guard types.count == layers else {
+      throw .badData(place, "layer_types names \(types.count) layers of \(layers)")
     }
+    var chosen: [Int] = []
+    for (layer, type) in types.enumerated() {
+      switch type {
+      case "sliding_attention": chosen.append(layer)
+      case "full_attention": break
+      default: throw .badData(place, "layer_types: \"\(printable(type))\" is not supported")
+      }
+    }
+    return chosen
   }
+}
 
-  private static func rotary(
-    _ reader: ConfigurationReader, headWidth: Int, context: Int, layerTypes: [String]?, notes: inout [String]
+/// Reads the rotary embedding's settings in transformers' words (modeling_rope_utils.py).
+enum HuggingFaceRotary {
+  /// The same frequencies in all layers.
+  ///
+  /// - Parameters:
+  ///   - layerTypes: the types of layers that there are; nil: all that there may be.
+  ///   - base: where none is given.
+  ///   - notes: takes what is not as the file says.
+  static func uniform(
+    _ reader: ConfigurationReader, headWidth: Int, context: Int, layerTypes: [String]?, base: Double = 10_000,
+    notes: inout [String]
   ) throws(SquintError) -> RotaryFrequencies {
     let place = reader.place
     // transformers takes rope_scaling for rope_parameters where both are there.
@@ -189,8 +135,45 @@ extension DecoderConfiguration {
       }
       settings = ConfigurationReader(json: first, outer: reader.json, place: place)
     }
+    return try frequencies(
+      settings, reader, base: either(try settings.number("rope_theta"), try reader.number("rope_theta")) ?? base,
+      headWidth: headWidth, context: context, notes: &notes)
+  }
+
+  /// The frequencies of the layers of one type, where each may have its own (configuration_gemma3.py,
+  /// `convert_rope_params_to_dict`).
+  ///
+  /// - Parameters:
+  ///   - scaling: the key of the scaling in configurations that do not tell types apart; nil: there is none for this type.
+  ///   - baseKey: the key of the base in those.
+  ///   - base: where none is given.
+  static func layerType(
+    _ type: String, _ reader: ConfigurationReader, scaling: String?, baseKey: String, base: Double, headWidth: Int,
+    context: Int, notes: inout [String]
+  ) throws(SquintError) -> RotaryFrequencies {
+    for key in ["rope_parameters", "rope_scaling"] {
+      guard let value = reader.json[key] else { continue }
+      guard value.object != nil else { throw .badData(reader.place, "\(key) is not an object") }
+    }
+    let nested = either(reader.json["rope_parameters"]?[type], reader.json["rope_scaling"]?[type])
+    if let nested, nested.object == nil { throw .badData(reader.place, "rope_parameters.\(type) is not an object") }
+    let scaled = scaling.flatMap { reader.json[$0] }.flatMap { $0[type] == nil ? $0 : nil }
+    let settings = ConfigurationReader(
+      json: either(scaled, nested) ?? .object(JSONObject()), outer: reader.json, place: reader.place)
+    let own = ConfigurationReader(json: nested ?? .object(JSONObject()), place: reader.place)
+    return try frequencies(
+      settings, reader,
+      base: either(try settings.number("rope_theta"), try own.number("rope_theta"), try reader.number(baseKey)) ?? base,
+      headWidth: headWidth, context: context, notes: &notes)
+  }
+
+  /// The frequencies that `settings` make of `base`.
+  private static func frequencies(
+    _ settings: ConfigurationReader, _ reader: ConfigurationReader, base: Double, headWidth: Int, context: Int,
+    notes: inout [String]
+  ) throws(SquintError) -> RotaryFrequencies {
+    let place = reader.place
     let rule = either(try settings.text("rope_type"), try settings.text("type")) ?? "default"
-    let base = either(try settings.number("rope_theta"), try reader.number("rope_theta")) ?? 10_000
     let saidPart = either(try settings.number("partial_rotary_factor"), try reader.number("partial_rotary_factor")) ?? 1
     // The decoders of these families turn the whole head where nothing scales the angles, whatever the configuration says
     // (modeling_llama.py and its siblings, `compute_default_rope_parameters`).

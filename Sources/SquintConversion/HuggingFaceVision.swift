@@ -35,7 +35,9 @@ enum HuggingFaceLayout: Sendable {
         place,
         "model_type \"\(modelType)\" is an encoder alone; give it with --encoder image=FOLDER, and the text model with "
           + "--decoder")
-    } else if HuggingFaceFamily.all.contains(where: { $0.modelType == modelType }), config["vision_config"] == nil {
+    } else if DecoderFamily.named(huggingFace: modelType) != nil && config["vision_config"] == nil
+      || DecoderFamily.inside(huggingFace: modelType) != nil && config["text_config"] != nil
+    {
       self = .text
     } else {
       throw Self.unsupported(modelType: modelType, architecture: architectures.first, place: place)
@@ -56,7 +58,7 @@ enum HuggingFaceLayout: Sendable {
   /// The class that config.json names, where it is none of those that are read here.
   static func unknownClass(config: JSONValue) -> String? {
     let names = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let families = HuggingFaceFamily.all.map(\.modelType) + ["llava", "idefics3", "smolvlm"]
+    let families = Families.decoders.map(\.name) + ["llava", "idefics3", "smolvlm"]
     let endings = ["forcausallm", "model", "forconditionalgeneration"]
     let known = Set(
       families.flatMap { family in endings.map { family + $0 } } + originalClasses.map { $0.lowercased() })
@@ -64,7 +66,7 @@ enum HuggingFaceLayout: Sendable {
   }
 
   private static func unsupported(modelType: String, architecture: String?, place: String) -> SquintError {
-    let texts = HuggingFaceFamily.all.map(\.modelType).joined(separator: ", ")
+    let texts = Families.decoders.map(\.huggingFace.modelType).joined(separator: ", ")
     let type = "model_type \"\(printable(modelType))\""
     let what = architecture.map { "\(printable($0)) (\(type))" } ?? type
     return .badData(

@@ -32,7 +32,7 @@ struct LoRAAdapter: Sendable {
           + "weights_only=True), \"\(Self.weightsFile)\")")
     }
     let source = try SafetensorsSource(paths: [weights])
-    let maps = maps + [.huggingFaceDecoder]
+    let maps = maps + Families.decoders.map(\.huggingFace.names)
     var pairs: [String: Pair] = [:]
     var targets: [String] = []
     for tensor in source.tensors {

@@ -12,6 +12,8 @@ package struct TensorOrigin: Sendable {
   package var channelsLast: Int?
   /// A vector of the source whose numbers multiply the rows.
   package var rowScale: SourceTensor?
+  /// What goes into the numbers.
+  package var fold = Fold()
   /// What an adapter adds, its rows in the order of the output.
   package var update: LowRankUpdate?
 
@@ -30,6 +32,9 @@ package struct TensorOrigin: Sendable {
     }
     if let channelsLast { toPlanes(rows.count, of: buffer, channels: channelsLast) }
     if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
+    if fold != Fold() {
+      for index in 0..<rows.count * columns { buffer[index] = (buffer[index] + fold.addend) * fold.factor }
+    }
     try update?.add(rows, to: buffer)
   }
 

@@ -5,7 +5,7 @@ import SquintFile
 ///
 /// A unit is what the encoder takes by itself, such as a tile of an image; its shape is its size along each axis, the outer
 /// first.
-public protocol EncoderGraph: Sendable {
+package protocol EncoderGraph: Sendable {
   /// The width of a row of features.
   var featureWidth: Int { get }
   /// Whether the features of a unit begin with a row that stands for all of it.
@@ -35,15 +35,15 @@ public protocol EncoderGraph: Sendable {
 
 extension EncoderGraph {
   /// The rows of features that a unit gives.
-  public func rows(of shape: [Int]) throws(SquintError) -> Int { try grid(of: shape).count + (hasClassRow ? 1 : 0) }
+  package func rows(of shape: [Int]) throws(SquintError) -> Int { try grid(of: shape).count + (hasClassRow ? 1 : 0) }
 }
 
 /// Makes an encoder in an arena; throws `internalError` where the system gives no threads to read weights.
-public typealias EncoderMaker =
+package typealias EncoderMaker =
   @Sendable (_ reader: DirectReader, _ arena: Arena, _ compute: Compute) throws(SquintError) -> any Encoder
 
 /// An encoder with its buffers.
-public protocol Encoder {
+package protocol Encoder {
   /// The units of the largest pass.
   var units: Int { get }
   /// Hands out the weights.
@@ -64,16 +64,16 @@ public protocol Encoder {
 }
 
 /// How a unit's features lie: row after row. Those of a sequence are one row.
-public struct FeatureGrid: Equatable, Sendable {
-  public let rows: Int
-  public let columns: Int
+package struct FeatureGrid: Equatable, Sendable {
+  package let rows: Int
+  package let columns: Int
 
-  public init(rows: Int, columns: Int) {
+  package init(rows: Int, columns: Int) {
     self.rows = rows
     self.columns = columns
   }
 
-  public var count: Int { rows * columns }
+  package var count: Int { rows * columns }
 }
 
 extension ModelFile {
@@ -81,7 +81,7 @@ extension ModelFile {
   ///
   /// - Parameter levels: what its processor's 8-bit levels are for it.
   /// - Throws: `badData` where keys or tensors are missing or impossible.
-  public func encoder(_ name: String, levels: [Float]) throws(SquintError) -> any EncoderGraph {
+  package func encoder(_ name: String, levels: [Float]) throws(SquintError) -> any EncoderGraph {
     try ViT.Graph(self, name: name, levels: levels)
   }
 }

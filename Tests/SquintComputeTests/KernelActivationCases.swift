@@ -165,6 +165,14 @@ func addCase(_ count: Int, seed: UInt64) -> KernelCase {
     expected: zip(a, b).map { (Double($0 + $1), 0) })
 }
 
+func multiplyCase(_ count: Int, seed: UInt64) -> KernelCase {
+  var random = Random(seed)
+  let (a, b) = (random.normals(count), random.normals(count))
+  return vectorCase(
+    "multiply \(count)", .multiply, parameters: [UInt32(count)], inputs: [bytes(a), bytes(b)],
+    expected: zip(a, b).map { (Double($0 * $1), 0) })
+}
+
 func softmaxCase(_ count: Int, scale: Float, seed: UInt64) -> KernelCase {
   var random = Random(seed)
   let x = random.normals(count).map { $0 * 5 }
@@ -226,6 +234,7 @@ func activationCases() -> [KernelCase] {
     }
     cases.append(siluMultiplyCase(count, seed: seed))
     cases.append(addCase(count, seed: seed))
+    cases.append(multiplyCase(count, seed: seed))
     cases.append(softmaxCase(count, scale: 1, seed: seed))
     cases.append(softmaxCase(count, scale: 0.125, seed: seed))
     cases.append(rotaryCase(heads: 3, stride: 2 * count + 5, pairs: count, seed: seed))

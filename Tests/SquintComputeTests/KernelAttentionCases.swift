@@ -11,8 +11,7 @@ struct AttentionShape {
   var tokens = 1
   var positions = 1
   var firstPosition = 0
-  var window = 0
-  var causal = true
+  var mask = AttentionMask.causal(window: 0)
   /// The tokens that are asked for.
   var range: Range<Int>?
   /// Numbers between what the strides span.
@@ -68,26 +67,32 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
   let (values_, valueScales, v) = cache()
   let scale = 1 / Float(dimension).squareRoot()
   let range = shape.range ?? 0..<tokens
+  // Nothing says that all is seen.
+  let spans: [squint_span] =
+    shape.mask == .all
+    ? []
+    : (0..<tokens).map {
+      let seen = shape.mask.visible(from: shape.firstPosition + $0)
+      return squint_span(first: UInt32(seen.lowerBound), end: UInt32(seen.upperBound))
+    }
   let before = [Float](repeating: canary, count: tokens * tokenStride + 16)
   let scratch = [Float](repeating: canary, count: Kernels.attentionScratch(headDimension: dimension) + 16)
   return KernelCase(
     name: "attention \(shape)", operation: .attention,
     parameters: [
       UInt32(tokenStride), UInt32(headStride), UInt32(heads), UInt32(dimension), UInt32(cacheStride),
-      UInt32(scaleStride), UInt32(shape.type.rawValue), UInt32(positions), UInt32(shape.firstPosition),
-      UInt32(shape.window), shape.causal ? 1 : 0, scale.bitPattern, UInt32(tokenStride), UInt32(headStride),
+      UInt32(scaleStride), UInt32(shape.type.rawValue), UInt32(positions), spans.isEmpty ? 0 : 1, 0, 0,
+      scale.bitPattern, UInt32(tokenStride), UInt32(headStride),
       UInt32(range.lowerBound), UInt32(range.count),
     ],
-    inputs: [bytes(queries), keys, values_, bytes(keyScales), bytes(valueScales)],
+    inputs: [bytes(queries), keys, values_, bytes(keyScales), bytes(valueScales), bytes(spans)],
     outputs: [bytes(before), bytes(scratch), bytes([Float](repeating: canary, count: 2 * shape.tokens * heads))]
   ) { outputs in
     var expected: [Int: (value: Double, tolerance: Double)] = [:]
     var statistics: [Int: (value: Double, tolerance: Double)] = [:]
     for token in range {
       let position = shape.firstPosition + token
-      let seen = (0..<positions).filter {
-        !shape.causal || ($0 <= position && (shape.window == 0 || $0 > position - shape.window))
-      }
+      let seen = (0..<positions).filter { shape.mask == .all || shape.mask.visible(from: position).contains($0) }
       for head in 0..<heads {
         let start = token * tokenStride + head * headStride
         let steps = (0..<dimension).map { queryStep(start, $0) * Double(scale) }
@@ -167,6 +172,13 @@ func attentionCase(_ shape: AttentionShape, largeScores: Bool = false, seed: UIn
   }
 }
 
+/// Spans that stay as long as the tests run.
+private func spans(_ spans: [Range<Int>]) -> AttentionMask.Spans {
+  let copy = UnsafeMutableBufferPointer<Range<Int>>.allocate(capacity: spans.count)
+  _ = copy.initialize(from: spans)
+  return AttentionMask.Spans(copy.baseAddress!, count: spans.count)
+}
+
 func attentionCases() -> [KernelCase] {
   var cases: [KernelCase] = []
   func add(_ shape: AttentionShape, largeScores: Bool = false) {
@@ -193,9 +205,20 @@ func attentionCases() -> [KernelCase] {
         add(
           AttentionShape(
             type: type, headDimension: dimension, heads: 2, tokens: 20, positions: 90, firstPosition: 70,
-            window: window))
+            mask: .causal(window: window)))
       }
-      add(AttentionShape(type: type, headDimension: dimension, heads: 1, tokens: 19, positions: 37, causal: false))
+      add(AttentionShape(type: type, headDimension: dimension, heads: 1, tokens: 19, positions: 37, mask: .all))
+      // Rows that see what comes behind them, in a span and in blocks of several sizes.
+      for window in [0, 7] {
+        add(
+          AttentionShape(
+            type: type, headDimension: dimension, heads: 2, tokens: 20, positions: 90, firstPosition: 70,
+            mask: .causalWithSpans(window: window, spans([3..<9, 72..<80, 85..<90]))))
+      }
+      add(
+        AttentionShape(
+          type: type, headDimension: dimension, heads: 2, tokens: 40, positions: 40,
+          mask: .blocks(spans([0..<4, 4..<5, 5..<21, 21..<40]))))
       add(AttentionShape(type: type, headDimension: dimension, tokens: 30, positions: 30, range: 7..<12))
     }
     // Row blocks that are full, and every number of vectors that may be left.
@@ -210,19 +233,20 @@ func attentionCases() -> [KernelCase] {
     for window in [0, 3, 200, 520] {
       add(
         AttentionShape(
-          type: type, headDimension: 96, heads: 2, tokens: 3, positions: 601, firstPosition: 598, window: window))
+          type: type, headDimension: 96, heads: 2, tokens: 3, positions: 601, firstPosition: 598,
+          mask: .causal(window: window)))
     }
     // Scores of hundreds: all weight on few positions, and the maximum rises from tile to tile.
     add(AttentionShape(type: type, tokens: 5, positions: 200, firstPosition: 195), largeScores: true)
     // Positions that the cache does not hold, and a token that sees none of those it holds.
-    add(AttentionShape(type: type, tokens: 6, positions: 4, firstPosition: 2, window: 3))
+    add(AttentionShape(type: type, tokens: 6, positions: 4, firstPosition: 2, mask: .causal(window: 3)))
     add(AttentionShape(type: type, tokens: 3, positions: 4, firstPosition: 1000))
   }
   // Encoders: rows of several heads, of which one is read, and every row sees all.
   for (dimension, positions) in [(32, 257), (64, 1025), (72, 729), (80, 1370), (88, 1025)] {
     add(
       AttentionShape(
-        headDimension: dimension, heads: 1, tokens: 75, positions: positions, causal: false, range: 5..<75,
+        headDimension: dimension, heads: 1, tokens: 75, positions: positions, mask: .all, range: 5..<75,
         gap: dimension))
   }
   return cases

@@ -9,7 +9,7 @@ struct KernelCase {
     case product = 0
     case quantize, plainProduct, f16ToF32, bf16ToF32, f32ToF16, f32ToInt8, attention, rmsNorm, rotary, siluMultiply
     case add, softmax, exponential, layerNorm, gelu, geluTanh, quickGELU, relu, silu
-    case packRows, packColumns, subtract, hadamard
+    case packRows, packColumns, subtract, hadamard, multiply
   }
 
   let name: String
@@ -63,7 +63,8 @@ struct KernelCase {
         q: input(0, f), q_token_stride: Int(p[0]), q_head_stride: Int(p[1]), heads: p[2], head_dim: p[3],
         k: input(1, UInt8.self), v: input(2, UInt8.self), k_scales: input(3, UInt16.self),
         v_scales: input(4, UInt16.self), kv_stride: Int(p[4]), scale_stride: Int(p[5]), kv_type: p[6],
-        positions: p[7], first_position: p[8], window: p[9], causal: p[10] != 0, scale: Float(bitPattern: p[11]),
+        positions: p[7], seen: p[8] == 0 ? nil : UnsafePointer(input(5, squint_span.self)),
+        scale: Float(bitPattern: p[11]),
         out: output(0, f), out_token_stride: Int(p[12]), out_head_stride: Int(p[13]), statistics: output(2, f))
       kernels.attention(&attention, p[14], p[15], output(1, f))
     case .rmsNorm: kernels.rmsNorm(input(0, f), input(1, f), output(0, f), Int(p[0]), Float(bitPattern: p[1]))
@@ -82,6 +83,7 @@ struct KernelCase {
     case .packRows: kernels.packRows(input(0, f), Int(p[0]), p[1], p[2], output(0, UInt8.self))
     case .packColumns: kernels.packColumns(input(0, f), Int(p[0]), p[1], p[2], p[3], output(0, UInt8.self))
     case .subtract: kernels.subtract(input(0, Int8.self), input(1, f), Int(p[0]), output(0, f))
+    case .multiply: kernels.multiply(input(0, f), input(1, f), output(0, f), Int(p[0]))
     case .hadamard: kernels.hadamard(output(0, f), Int(p[0]), Int(p[1]), Int(p[2]))
     }
     return outputs.indices.map {

@@ -7,20 +7,20 @@ import Testing
   private let parts = (0..<10).map { $0 * 8192..<($0 + 1) * 8192 } + (20..<23).map { $0 * 4096..<($0 + 1) * 4096 }
 
   @Test func keepsTheTailFirstAndWhole() {
-    let none = Residency(parts: parts, tail: 10, keepingAtMost: 8191)
+    let none = Residency(units: parts, tail: 10, keepingAtMost: 8191)
     #expect(none.keptBytes == 0)
     #expect(none.streamedBytes == 10 * 8192 + 3 * 4096)
-    let layer = Residency(parts: parts, tail: 10, keepingAtMost: 3 * 4096 - 1)
+    let layer = Residency(units: parts, tail: 10, keepingAtMost: 3 * 4096 - 1)
     #expect(layer.keptBytes == 8192)
     #expect(layer.isStreamed.suffix(3).allSatisfy { $0 })
-    let tail = Residency(parts: parts, tail: 10, keepingAtMost: 3 * 4096)
+    let tail = Residency(units: parts, tail: 10, keepingAtMost: 3 * 4096)
     #expect(tail.isStreamed == (0..<13).map { $0 < 10 })
-    #expect(Residency(parts: parts, tail: 10, keepingAtMost: 1 << 20).streamsNothing)
+    #expect(Residency(units: parts, tail: 10, keepingAtMost: 1 << 20).streamsNothing)
   }
 
   @Test func spreadsWhatIsRead() {
     for kept in 0...10 {
-      let residency = Residency(parts: parts, tail: 10, keepingAtMost: 3 * 4096 + kept * 8192)
+      let residency = Residency(units: parts, tail: 10, keepingAtMost: 3 * 4096 + kept * 8192)
       #expect(residency.keptBytes == 3 * 4096 + kept * 8192)
       // No run of layers that are read is longer than it has to be; one pass follows the other.
       let passes = residency.isStreamed.prefix(10) + residency.isStreamed.prefix(10)

@@ -83,7 +83,7 @@ import Testing
       let prompt = Prompt(tokens: Array(long[..<count]))
       var options = SessionOptions(kvType: kvType, threads: 2)
       let expected = try logits(Session(model, options), prompt)
-      let c = model.configuration
+      let c = model.decoder.blueprint.attention
       let rows = Compute.rowsPerPiece(queryHeads: c.heads / c.kvHeads)
       for chunk in [rows, 2 * rows, 3 * rows, 256] {
         options.chunk = chunk

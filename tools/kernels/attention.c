@@ -63,7 +63,10 @@ static double prefill(const squint_kernels *kernels, const squint_attention *all
       const uint32_t tokens = CHUNK - t < rows ? CHUNK - t : rows;
       a.q += t * a.q_token_stride;
       a.out += t * a.out_token_stride;
-      a.first_position = chunk + t;
+      squint_span seen[CHUNK];
+      for (uint32_t i = 0; i < tokens; i++)
+        seen[i] = (squint_span){0, chunk + t + i + 1};
+      a.seen = seen;
       a.positions = chunk + t + tokens;
       kernels->attention(&a, 0, tokens, scratch);
     }
@@ -79,7 +82,6 @@ static double decode(const squint_kernels *kernels, const squint_attention *all,
       for (size_t c = first; c < first + 3 && c < caches; c++) {
         squint_attention a = from_position(*all, k, v, c * POSITIONS + part);
         a.positions = PART;
-        a.causal = false;
         kernels->attention(&a, 0, 1, scratch);
       }
   return now() - start;
@@ -108,7 +110,6 @@ int main(int count, char **arguments) {
                                 .kv_stride = dim,
                                 .scale_stride = (dim + 31) / 32,
                                 .kv_type = SQUINT_INT8,
-                                .causal = true,
                                 .scale = 1 / sqrtf((float)dim),
                                 .out = out,
                                 .out_token_stride = (size_t)heads * dim,

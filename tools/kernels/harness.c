@@ -102,9 +102,7 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
                                   .scale_stride = p[5],
                                   .kv_type = p[6],
                                   .positions = p[7],
-                                  .first_position = p[8],
-                                  .window = p[9],
-                                  .causal = p[10],
+                                  .seen = p[8] ? in[5] : NULL,
                                   .scale = float_of(p[11]),
                                   .out = out[0],
                                   .out_token_stride = p[12],
@@ -144,6 +142,8 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
     return k->subtract(in[0], in[1], p[0], out[0]);
   case 23:
     return k->hadamard(out[0], p[0], p[1], p[2]);
+  case 24:
+    return k->multiply(in[0], in[1], out[0], p[0]);
   }
   fail("unknown operation");
 }

@@ -53,14 +53,20 @@ typedef struct {
   bool accumulate; // y += instead of y =
 } squint_plain_product;
 
+// The rows first ..< end of a cache.
+typedef struct {
+  uint32_t first;
+  uint32_t end;
+} squint_span;
+
 // Attention of the query heads that share one KV head, against that head's cache:
 //
 //     out[token, head, :] = Σ_p softmax_p(scale · q[token, head, :] · K[p, :]) · V[p, :]
 //
-// over the positions p that the token may see. Query token t stands at the absolute position first_position + t; row p
-// of the cache is position p. Causal: p <= first_position + t; with a window w > 0 also p > first_position + t - w.
-// A token that may see no position gets zeros. The softmax is the running one of Milakov & Gimelshein
-// (arXiv 1805.02867) over tiles of positions, so no tokens × positions matrix exists.
+// over the positions p that the token sees, which are rows of the cache that follow each other: seen[token]. Whatever
+// hides the others (causality, a window, spans whose rows see each other, blocks) is in these. A token that may see no
+// position gets zeros. The softmax is the running one of Milakov & Gimelshein (arXiv 1805.02867) over tiles of
+// positions, so no tokens × positions matrix exists.
 //
 // Sums are in f32 or, over a cache in int8, exact in integers within a group of 32 columns: queries are then rounded to
 // 15 bits of the largest magnitude of their group, and weights, where values are multiplied in integers, as
@@ -75,19 +81,17 @@ typedef struct {
   const void *v;            // [positions][kv_stride]
   const uint16_t *k_scales; // SQUINT_INT8 only: f16 [positions][scale_stride], one per 32 elements
   const uint16_t *v_scales;
-  size_t kv_stride;    // in elements, at least head_dim
-  size_t scale_stride; // in elements, at least ceil(head_dim / 32)
-  uint32_t kv_type;    // SQUINT_F32, SQUINT_F16, or SQUINT_INT8 (signed values × scale)
-  uint32_t positions;  // rows of the cache that hold data
-  uint32_t first_position;
-  uint32_t window; // 0: none
-  bool causal;     // false: every token sees all positions, and the window is ignored
+  size_t kv_stride;        // in elements, at least head_dim
+  size_t scale_stride;     // in elements, at least ceil(head_dim / 32)
+  uint32_t kv_type;        // SQUINT_F32, SQUINT_F16, or SQUINT_INT8 (signed values × scale)
+  uint32_t positions;      // rows of the cache that hold data
+  const squint_span *seen; // [tokens]; NULL: every token sees all positions
   float scale;
   float *out; // [tokens][out_token_stride], head h at h * out_head_stride
   size_t out_token_stride;
   size_t out_head_stride;
-  // [tokens][heads][2], or NULL: the largest scaled score m and Σ_p exp(score - m), with which the attention over parts of
-  // the positions can be put together.
+  // [tokens][heads][2], or NULL: the largest scaled score m and Σ_p exp(score - m), with which the attention over parts
+  // of the positions can be put together.
   float *statistics;
 } squint_attention;
 
@@ -171,6 +175,8 @@ typedef struct {
 
   // y = x + other; all [count]; y may be either.
   void (*add)(const float *x, const float *other, float *y, size_t count);
+  // y = x · other; all [count]; y may be either.
+  void (*multiply)(const float *x, const float *other, float *y, size_t count);
 
   // x = softmax(x · scale) in place; x: [count], count >= 1.
   void (*softmax)(float *x, size_t count, float scale);

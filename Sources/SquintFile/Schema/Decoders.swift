@@ -32,6 +32,7 @@ package protocol DecoderBlueprint: Equatable, Sendable {
   var context: Int { get set }
   var layers: Int { get set }
   var width: Int { get set }
+  var attention: AttentionBlueprint { get set }
   /// How the rotary frequencies were made; for people.
   var ropeScaling: String { get set }
 
@@ -137,7 +138,8 @@ package struct AttentionBlueprint: Equatable, Sendable {
     guard (1...max(headWidth / 2, 1)).contains(frequencies.count), frequencies.allSatisfy(\.isFinite) else {
       throw SquintError(
         .badData,
-        "metadata \(key) must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); convert the model again")
+        "metadata \(key) must be 1 to \(headWidth / 2) finite numbers for heads of \(headWidth); convert the model again"
+      )
     }
   }
 }
@@ -185,4 +187,23 @@ package struct GatedFFNTensors: Sendable {
   }
 
   package var tensors: [TensorSpecification] { gate.tensors + up.tensors + down.tensors }
+}
+
+/// The tensors of a gated short convolution in one layer, behind `prefix`.
+package struct ShortConvolutionTensors: Sendable {
+  /// B, C and x: [3 · width, width]
+  package let input: MatrixSpecification
+  /// [width, reach], the oldest row's number first.
+  package let kernel: TensorSpecification
+  package let kernelBias: TensorSpecification
+  package let output: MatrixSpecification
+
+  package init(_ prefix: String, width: Int, reach: Int) {
+    input = MatrixSpecification("\(prefix).in", rows: 3 * width, columns: width)
+    kernel = TensorSpecification("\(prefix).kernel", [width, reach], .vector)
+    kernelBias = .vector("\(prefix).kernel.bias", width, isOptional: true)
+    output = MatrixSpecification("\(prefix).out", rows: width, columns: width)
+  }
+
+  package var tensors: [TensorSpecification] { input.tensors + [kernel, kernelBias] + output.tensors }
 }

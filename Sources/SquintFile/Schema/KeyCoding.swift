@@ -1,6 +1,7 @@
 /// Goes through the keys of a blueprint, to read, to write, or to list them: so each key is declared once.
 package protocol KeyCoder {
-  mutating func int(_ key: String, _ value: inout Int, in range: ClosedRange<Int>, default fallback: Int?) throws(SquintError)
+  mutating func int(_ key: String, _ value: inout Int, in range: ClosedRange<Int>, default fallback: Int?)
+    throws(SquintError)
   mutating func number(_ key: String, _ value: inout Double, default fallback: Double?) throws(SquintError)
   mutating func text(_ key: String, _ value: inout String, default fallback: String?) throws(SquintError)
   mutating func ints(_ key: String, _ value: inout [Int]?) throws(SquintError)

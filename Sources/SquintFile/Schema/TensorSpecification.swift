@@ -42,7 +42,8 @@ package struct MatrixSpecification: Equatable, Sendable {
   package let isOptional: Bool
 
   package init(
-    _ name: String, rows: Int, columns: Int, role: TensorRole = .weight, mayHaveBias: Bool = true, isOptional: Bool = false
+    _ name: String, rows: Int, columns: Int, role: TensorRole = .weight, mayHaveBias: Bool = true,
+    isOptional: Bool = false
   ) {
     self.name = name
     self.rows = rows

@@ -7,15 +7,15 @@ import SquintFile
 ///
 /// Sources: ViT (arXiv 2010.11929), CLIP (2103.00020), SigLIP (2303.15343), DINOv2 (2304.07193), Idefics3 (2408.12637); the
 /// reference is transformers' modeling_clip.py, modeling_siglip.py, modeling_dinov2.py, modeling_idefics3.py.
-public struct ViT {
+package struct ViT {
 
   // MARK: Configuration
 
   /// Patches: row after row.
-  public typealias Grid = FeatureGrid
+  package typealias Grid = FeatureGrid
 
   /// What becomes of the table of positions where a tile's grid is another.
-  public enum Positions: String, CaseIterable, Sendable {
+  package enum Positions: String, CaseIterable, Sendable {
     /// The tile is refused.
     case fixed
     /// The table is resized.
@@ -25,39 +25,39 @@ public struct ViT {
   }
 
   /// The blueprint.
-  public struct Configuration: Sendable {
+  package struct Configuration: Sendable {
     /// The module, and what its keys and tensors begin with: `encoder.image`.
-    public let name: String
-    public let architecture: String
-    public let layers: Int
-    public let width: Int
-    public let ffnWidth: Int
-    public let heads: Int
+    package let name: String
+    package let architecture: String
+    package let layers: Int
+    package let width: Int
+    package let ffnWidth: Int
+    package let heads: Int
     /// The side of a patch in pixels.
-    public let patch: Int
+    package let patch: Int
     /// The side of the grid that the table of positions is for.
-    public let grid: Int
-    public let positions: Positions
-    public let normEpsilon: Float
-    public let activation: Activation
+    package let grid: Int
+    package let positions: Positions
+    package let normEpsilon: Float
+    package let activation: Activation
     /// After how many layers features are taken, ascending.
-    public let featureLayers: [Int]
+    package let featureLayers: [Int]
     /// Whether a row that stands for the whole image goes before the patches.
-    public let hasClass: Bool
-    public let dropsClass: Bool
+    package let hasClass: Bool
+    package let dropsClass: Bool
     /// Where the matrices are quantized, attention is as well.
     let attention: EncoderAttention.Arithmetic
 
-    public var headWidth: Int { width / heads }
+    package var headWidth: Int { width / heads }
     /// Whether the class token's row is the first of the features.
-    public var hasClassRow: Bool { hasClass && !dropsClass }
+    package var hasClassRow: Bool { hasClass && !dropsClass }
     /// The width of a row of features.
-    public var featureWidth: Int { featureLayers.count * width }
+    package var featureWidth: Int { featureLayers.count * width }
 
     /// Reads the keys `NAME.*`, and whether there is a tensor `NAME.class`.
     ///
     /// - Throws: `badData` where a key is missing or impossible.
-    public init(_ file: ModelFile, name: String) throws(SquintError) {
+    package init(_ file: ModelFile, name: String) throws(SquintError) {
       let metadata = file.metadata
       self.name = name
       architecture = try metadata.string("\(name).architecture")
@@ -95,7 +95,7 @@ public struct ViT {
     /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
     ///
     /// - Throws: `badData` where the tile has none, or the table of positions is fixed to another grid.
-    public func grid(height: Int, width: Int) throws(SquintError) -> Grid {
+    package func grid(height: Int, width: Int) throws(SquintError) -> Grid {
       let found = Grid(rows: height / patch, columns: width / patch)
       guard found.rows > 0, found.columns > 0 else {
         throw SquintError(
@@ -116,7 +116,7 @@ public struct ViT {
     /// How many rows of features a tile of [height, width] pixels gives.
     ///
     /// - Throws: as `grid(height:width:)`.
-    public func rows(height: Int, width: Int) throws(SquintError) -> Int {
+    package func rows(height: Int, width: Int) throws(SquintError) -> Int {
       try grid(height: height, width: width).count + (hasClassRow ? 1 : 0)
     }
   }
@@ -124,7 +124,7 @@ public struct ViT {
   // MARK: Weights
 
   /// The tensors of the file, in place.
-  public struct Weights: Sendable {
+  package struct Weights: Sendable {
     struct Layer: Sendable {
       let attentionNorm: Compute.LayerNorm  // [width]
       let q: Matrix  // [width, width]
@@ -153,12 +153,12 @@ public struct ViT {
     /// Keeps the file mapped for the views above.
     let file: ModelFile
     /// The layers that are used, as ranges of the file, in their order.
-    public let parts: [Range<Int>]
+    package let parts: [Range<Int>]
 
     /// Finds the tensors of the module and checks their shapes.
     ///
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
-    public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
+    package init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
       func norm(_ name: String) throws(SquintError) -> Compute.LayerNorm {
         try Compute.LayerNorm(name, width: c.width, epsilon: c.normEpsilon, in: file)
@@ -192,7 +192,7 @@ public struct ViT {
   // MARK: State
 
   /// Every buffer there is, for passes over at most `tiles` tiles of at most `patches` patches.
-  public struct Regions: Sendable {
+  package struct Regions: Sendable {
     /// The rows that go through the wide buffers at a time: many enough that the matrices, read once for them, cost little
     /// beside the arithmetic. About 256, so that no chunk is left over with a few rows, and in groups of attention's.
     static func chunk(_ rows: Int) -> Int {
@@ -218,7 +218,7 @@ public struct ViT {
     ///   - residency: which of the weights' parts stay in memory.
     ///   - patches: of the tile that has the most.
     ///   - tiles: that go through the layers together. Weights that do not stay are read once for them.
-    public init(
+    package init(
       _ c: Configuration, _ residency: Residency, patches: Int, tiles: Int, threads: Int, in plan: inout ArenaPlan
     ) throws(SquintError) {
       guard patches < 1 << 24 else {
@@ -250,16 +250,16 @@ public struct ViT {
     }
   }
 
-  public let configuration: Configuration
+  package let configuration: Configuration
   private let weights: Weights
   /// [3, 256]: what each level of each channel is for the model.
   private let levels: [Float]
   private let compute: Compute
   private let patches: Int
   /// The tiles of the largest pass.
-  public let tiles: Int
+  package let tiles: Int
   /// Hands out the weights.
-  public let stream: WeightStream
+  package let stream: WeightStream
   /// The rows that go through the wide buffers at a time.
   private let chunk: Int
   /// [tiles · ((1 +) patches), width]
@@ -278,7 +278,7 @@ public struct ViT {
 
   /// - Parameter levels: [3, 256]: what each level of each channel is for the model.
   /// - Throws: `internalError` where the system gives no threads to read weights.
-  public init(
+  package init(
     _ configuration: Configuration, _ weights: Weights, levels: [Float], _ regions: Regions, reader: DirectReader,
     in arena: Arena, _ compute: Compute
   ) throws(SquintError) {
@@ -318,7 +318,7 @@ extension ViT {
   ///   - shouldContinue: asked before each layer.
   ///   - visit: called with each tile in turn and its features, which are valid until it returns.
   /// - Returns: whether it was finished.
-  public func encode(
+  package func encode(
     pixels: UnsafePointer<UInt8>, count tiles: Int, height: Int, width: Int,
     while shouldContinue: () -> Bool = { true }, visit: (_ tile: Int, _ features: Rows) throws(SquintError) -> Void
   ) throws(SquintError) -> Bool {
@@ -328,7 +328,7 @@ extension ViT {
     let count = grid.count + (c.hasClass ? 1 : 0)
     let last = c.featureLayers[c.featureLayers.count - 1]
 
-    stream.begin(parts: last)
+    stream.begin(units: last)
     defer { stream.end() }
     for tile in 0..<tiles {
       let x = x.from(tile * count)
@@ -336,10 +336,13 @@ extension ViT {
         embed(pixels + tile * height * width * 3, width: width, grid, $0.baseAddress!, into: x)
       }
       if let norm = weights.preNorm { compute.layerNorm(x, norm, into: x, count: count) }
+      compute.trace.current?.place = c.name
+      compute.record("input", x, count: count)
       if last > 0 { take(x, after: 0, count: count, tile: tile) }
     }
     for index in 0..<last {
       guard shouldContinue() else { return false }
+      if let trace = compute.trace.current { trace.place = "\(c.name).\(index)" }
       let layer = weights.layers[index].moved(by: stream.use(index))
       for tile in 0..<tiles {
         let x = x.from(tile * count)
@@ -366,14 +369,19 @@ extension ViT {
     forEachChunk(of: count) { first, rows in
       let x = x.from(first)
       compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
+      compute.record("attention.norm", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.q, into: q))
       attention.attend(q: q, count: rows, positions: count, into: h, compute)
+      compute.record("attention.heads", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.o, into: x, accumulate: true))
+      compute.record("attention", x, count: rows)
 
       compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
+      compute.record("ffn.norm", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.up, into: up))
       compute.activate(up, count: rows, configuration.activation)
       compute.multiply(up, count: rows, scratch: quantized, .init(layer.down, into: x, accumulate: true))
+      compute.record("ffn", x, count: rows)
     }
   }
 
@@ -422,10 +430,10 @@ extension ViT {
 // MARK: As any encoder
 
 extension ViT: Encoder {
-  public var units: Int { tiles }
+  package var units: Int { tiles }
 
   /// - Parameter numbers: RGB, [count, height, width, 3].
-  public func encode(
+  package func encode(
     _ numbers: UnsafeRawPointer, count: Int, shape: [Int], while shouldContinue: () -> Bool,
     visit: (_ unit: Int, _ features: Rows) throws(SquintError) -> Void
   ) throws(SquintError) -> Bool {
@@ -435,30 +443,30 @@ extension ViT: Encoder {
   }
 
   /// The blueprint and the weights, for tiles of [height, width] pixels.
-  public struct Graph: EncoderGraph {
-    public let configuration: Configuration
-    public let weights: Weights
+  package struct Graph: EncoderGraph {
+    package let configuration: Configuration
+    package let weights: Weights
     /// [3, 256]: what each level of each channel is for the model.
     let levels: [Float]
 
     /// - Throws: `badData` where keys or tensors of the module `name` are missing or impossible.
-    public init(_ file: ModelFile, name: String, levels: [Float]) throws(SquintError) {
+    package init(_ file: ModelFile, name: String, levels: [Float]) throws(SquintError) {
       configuration = try Configuration(file, name: name)
       weights = try Weights(file, configuration)
       self.levels = levels
     }
 
-    public var featureWidth: Int { configuration.featureWidth }
-    public var hasClassRow: Bool { configuration.hasClassRow }
-    public var parts: [Range<Int>] { weights.parts }
+    package var featureWidth: Int { configuration.featureWidth }
+    package var hasClassRow: Bool { configuration.hasClassRow }
+    package var parts: [Range<Int>] { weights.parts }
 
-    public func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid {
+    package func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid {
       try configuration.grid(height: shape[0], width: shape[1])
     }
 
-    public func attentionOperations(rows: Int) -> Int { 4 * rows * rows * configuration.width * configuration.layers }
+    package func attentionOperations(rows: Int) -> Int { 4 * rows * rows * configuration.width * configuration.layers }
 
-    public func reserve(
+    package func reserve(
       _ residency: Residency, shapes: [[Int]], units: Int, threads: Int, in plan: inout ArenaPlan
     ) throws(SquintError) -> EncoderMaker {
       var patches = 1

@@ -6,28 +6,28 @@ import SquintFile
 ///
 /// Sources: LLaVA (arXiv 2304.08485), LLaVA-1.5 (2310.03744), Idefics3 (2408.12637); the reference is transformers'
 /// LlavaMultiModalProjector and Idefics3Connector.
-public struct MLP {
+package struct MLP {
 
   // MARK: Configuration
 
   /// The blueprint.
-  public struct Configuration: Sendable {
+  package struct Configuration: Sendable {
     /// The module, and what its keys and tensors begin with: `projector.image`.
-    public let name: String
+    package let name: String
     /// What goes in, between the layers, and comes out.
-    public let widths: [Int]
+    package let widths: [Int]
     /// The side of the squares of patches that become one row.
-    public let shuffle: Int
+    package let shuffle: Int
     /// Between two layers.
-    public let activation: Activation?
+    package let activation: Activation?
     /// Of the norm before the first layer, or nil where there is none.
-    public let normEpsilon: Float?
+    package let normEpsilon: Float?
     /// Whether the features begin with a row that is no patch.
-    public let hasClassRow: Bool
+    package let hasClassRow: Bool
 
     var layers: Int { widths.count - 1 }
     /// The width of what comes out.
-    public var outputWidth: Int { widths[layers] }
+    package var outputWidth: Int { widths[layers] }
 
     /// Reads the keys `NAME.*`, and whether there is a tensor `NAME.norm`.
     ///
@@ -36,7 +36,7 @@ public struct MLP {
     ///   - hasClassRow: whether the features begin with the row of a class token.
     ///   - decoderWidth: the width of the decoder's rows; nil where the file has no decoder.
     /// - Throws: `badData` where a key is missing or impossible, or the widths do not fit.
-    public init(
+    package init(
       _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
     ) throws(SquintError) {
       let metadata = file.metadata
@@ -77,7 +77,7 @@ public struct MLP {
     /// How many rows of the decoder the features of a grid become.
     ///
     /// - Throws: `badData` where a side is no multiple of the shuffle.
-    public func rows(gridRows: Int, gridColumns: Int) throws(SquintError) -> Int {
+    package func rows(gridRows: Int, gridColumns: Int) throws(SquintError) -> Int {
       guard gridRows % shuffle == 0, gridColumns % shuffle == 0 else {
         throw SquintError(
           .badData,
@@ -91,7 +91,7 @@ public struct MLP {
   // MARK: Weights
 
   /// The tensors of the file, in place.
-  public struct Weights: Sendable {
+  package struct Weights: Sendable {
     let norm: Compute.LayerNorm?  // [widths[0]]
     let layers: [Matrix]  // [widths[N + 1], widths[N]]
     /// Keeps the file mapped for the views above.
@@ -100,7 +100,7 @@ public struct MLP {
     /// Finds the tensors of the module and checks their shapes.
     ///
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
-    public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
+    package init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
       if let epsilon = c.normEpsilon {
         norm = try Compute.LayerNorm("\(c.name).norm", width: c.widths[0], epsilon: epsilon, in: file)
@@ -119,7 +119,7 @@ public struct MLP {
   // MARK: State
 
   /// Every buffer there is, for at most `rows` rows.
-  public struct Regions: Sendable {
+  package struct Regions: Sendable {
     /// The rows that go through the layers at a time: many enough that the matrices, read once for them, cost little beside
     /// the arithmetic.
     static let chunk = 128
@@ -131,7 +131,7 @@ public struct MLP {
     /// Reserves the projector's buffers.
     ///
     /// - Parameter rows: what the features of a tile become at most, as `configuration.rows(gridRows:gridColumns:)` says.
-    public init(_ c: Configuration, rows: Int, in plan: inout ArenaPlan) throws(SquintError) {
+    package init(_ c: Configuration, rows: Int, in plan: inout ArenaPlan) throws(SquintError) {
       let phases = Phases.encode
       let chunk = min(rows, Self.chunk)
       // Where neither a norm nor a shuffle makes new rows of the features, they are read in place.
@@ -149,7 +149,7 @@ public struct MLP {
     }
   }
 
-  public let configuration: Configuration
+  package let configuration: Configuration
   private let weights: Weights
   private let compute: Compute
   /// [chunk, widths[0]]
@@ -158,7 +158,7 @@ public struct MLP {
   private let hidden: [Rows]
   private let quantized: QuantizedRows
 
-  public init(
+  package init(
     _ configuration: Configuration, _ weights: Weights, _ regions: Regions, in arena: Arena, _ compute: Compute
   ) {
     let c = configuration
@@ -178,7 +178,7 @@ extension MLP {
   ///
   /// The grid must be one that this function accepts. features: [(1 +) patches, features' width]; rows: [tokens,
   /// decoder.width].
-  public func project(_ features: Rows, gridRows: Int, gridColumns: Int, into rows: Rows) {
+  package func project(_ features: Rows, gridRows: Int, gridColumns: Int, into rows: Rows) {
     let c = configuration
     let count = gridRows / c.shuffle * (gridColumns / c.shuffle) + (c.hasClassRow ? 1 : 0)
     for first in stride(from: 0, to: count, by: Regions.chunk) {
@@ -201,6 +201,8 @@ extension MLP {
         }
         z = output
       }
+      compute.trace.current?.place = c.name
+      compute.record("rows", z, count: chunk)
     }
   }
 }

@@ -1,0 +1,19 @@
+import SquintFile
+
+/// The decoder of `file`, by the graph that it names (`decoder.graph`): one file for each graph, in Decoders/.
+///
+/// - Throws: `badData` for a graph that is not known, and for keys and tensors that are missing or impossible.
+package func decoderModel(of file: ModelFile) throws(SquintError) -> any DecoderModel {
+  switch try DecoderGraph(file.metadata) {
+  case .llama: try LayeredDecoderModel<Llama>(file)
+  case .gemma3: try LayeredDecoderModel<Gemma3>(file)
+  }
+}
+
+/// The blueprint of the decoder of `file`; no tensor is looked at.
+package func decoderBlueprint(of file: ModelFile) throws(SquintError) -> any DecoderBlueprint {
+  switch try DecoderGraph(file.metadata) {
+  case .llama: try LlamaBlueprint(file.metadata)
+  case .gemma3: try Gemma3Blueprint(file.metadata)
+  }
+}
