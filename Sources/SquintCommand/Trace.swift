@@ -1,6 +1,5 @@
 import ArgumentParser
 import Squint
-import SquintCompute
 import SquintFile
 import SquintTerminal
 
