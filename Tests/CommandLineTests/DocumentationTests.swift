@@ -21,6 +21,7 @@ import Testing
     "SmolLM2-135M-Instruct.Q4_1.gguf": "Tests/Fixtures/conversion/llama-llama3.gguf",
     "my-adapter": "Tests/Fixtures/adapters/rslora",
     "siglip-base-patch16-512": "Tests/Fixtures/vision/parts/tower",
+    "gemma-3-tiny": "Tests/Fixtures/models/gemma3",
     "projector.safetensors": "Tests/Fixtures/vision/parts/projector.safetensors",
   ]
 
@@ -42,7 +43,7 @@ import Testing
 
   private static let pages = [
     "README.md", "CONTRIBUTING.md", "models/README.md", "docs/converting.md", "docs/memory.md", "docs/benchmarks.md",
-    "docs/exactness.md",
+    "docs/exactness.md", "docs/adding-a-family.md",
   ]
 
   @Test(arguments: pages) func everyCommandWorks(_ page: String) throws {
