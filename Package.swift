@@ -53,7 +53,7 @@ let package = Package(
     .systemLibrary(name: "CGIF", providers: [.apt(["libgif-dev"])]),
 
     .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
-    .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute"]),
+    .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute", "CKernels"]),
     .testTarget(name: "SquintTextTests", dependencies: ["SquintText", "SquintTemplates", "SquintConversion"]),
     .testTarget(name: "SquintTemplatesTests", dependencies: ["SquintTemplates", "SquintText"]),
     .testTarget(name: "SquintMediaTests", dependencies: ["SquintMedia", "SquintFile"]),

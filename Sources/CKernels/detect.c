@@ -1,4 +1,5 @@
-// Which of the compiled instruction sets this CPU has, and this operating system saves the registers of.
+// The quantized types; and which of the compiled instruction sets this CPU has, and this operating system saves the
+// registers of.
 #include "internal.h"
 
 static const squint_kernels *const tables[] = {
@@ -11,6 +12,18 @@ static const squint_kernels *const tables[] = {
 
 const squint_kernels *squint_kernels_at(size_t index) {
   return index < sizeof tables / sizeof *tables ? tables[index] : NULL;
+}
+
+#define HEADER_FUNCTION(name, code, group, header)                                                                     \
+  static size_t header_bytes_of_##name(uint32_t groups) { return header; }
+PANEL_TYPES(HEADER_FUNCTION)
+
+static const squint_panel_type panel_types[] = {
+#define PANEL_TYPE_ROW(name, code, group, header) {code, group, header_bytes_of_##name},
+    PANEL_TYPES(PANEL_TYPE_ROW)};
+
+const squint_panel_type *squint_panel_types_at(size_t index) {
+  return index < sizeof panel_types / sizeof *panel_types ? &panel_types[index] : NULL;
 }
 
 #if defined(__x86_64__)

@@ -24,19 +24,37 @@ static inline uint32_t groups_in_block(uint32_t groups, uint32_t block) {
 
 static inline size_t aligned_64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// The quantized types (PanelType.swift): TYPE(name, code, bytes of a group's weights, bytes of the header of a block of
+// `groups` groups). What they mean is decode_header's and unpack_group's.
+#define PANEL_TYPES(TYPE)                                                                                              \
+  TYPE(int8, SQUINT_INT8, GROUP_BYTES, aligned_64((size_t)32 * groups))                                                \
+  TYPE(int4, SQUINT_INT4, GROUP_BYTES / 2, 64 + aligned_64((size_t)24 * groups))                                       \
+  TYPE(int4_f16, SQUINT_INT4_F16, GROUP_BYTES / 2, (size_t)64 * groups)
+
+// Their codes as a type of its own: a switch without `default` over it has to name all of them.
+#define PANEL_TYPE_CODE(name, code, group, header) panel_##name = code,
+typedef enum { PANEL_TYPES(PANEL_TYPE_CODE) } panel_type;
+
 static inline size_t header_bytes(uint32_t type, uint32_t groups) {
   switch (type) {
-  case SQUINT_INT8:
-    return aligned_64((size_t)32 * groups);
-  case SQUINT_INT4:
-    return 64 + aligned_64((size_t)24 * groups);
-  default:
-    return (size_t)64 * groups;
+#define HEADER_BYTES(name, code, group, header)                                                                        \
+  case code:                                                                                                           \
+    return header;
+    PANEL_TYPES(HEADER_BYTES)
   }
+  return 0;
 }
 
 // The weights of one group, in bytes.
-static inline size_t group_bytes(uint32_t type) { return type == SQUINT_INT8 ? GROUP_BYTES : GROUP_BYTES / 2; }
+static inline size_t group_bytes(uint32_t type) {
+  switch (type) {
+#define GROUP_BYTES_OF(name, code, group, header)                                                                      \
+  case code:                                                                                                           \
+    return group;
+    PANEL_TYPES(GROUP_BYTES_OF)
+  }
+  return 0;
+}
 
 static inline size_t block_bytes(uint32_t type, uint32_t groups) {
   return header_bytes(type, groups) + groups * group_bytes(type);

@@ -34,16 +34,21 @@ INLINE void decode_header(const uint32_t type, const uint8_t *bytes, uint32_t gr
     }
     for (int v = 0; v < VECTORS; v++) {
       float *scale = &header->scale[g][v * LANES], *offset = &header->offset[g][v * LANES];
-      if (type == SQUINT_INT8) {
+      switch ((panel_type)type) {
+      case panel_int8:
         vf_store(scale, vf_load_half(halves + PANEL_ROWS * g + v * LANES));
-      } else if (type == SQUINT_INT4_F16) {
+        break;
+      case panel_int4_f16:
         vf_store(scale, vf_load_half(halves + 2 * PANEL_ROWS * g + v * LANES));
         vf_store(offset, vf_load_half(halves + 2 * PANEL_ROWS * g + PANEL_ROWS + v * LANES));
-      } else {
+        break;
+      case panel_int4: {
         vf d = vf_load_half(halves + v * LANES), dmin = vf_load_half(halves + PANEL_ROWS + v * LANES);
         vf_store(scale, vf_mul(d, vf_load_unsigned_bytes((const uint8_t *)&scales6 + v * LANES)));
         vf minimum = vf_mul(dmin, vf_load_unsigned_bytes((const uint8_t *)&minimums6 + v * LANES));
         vf_store(offset, vf_sub(vf_set(0), minimum));
+        break;
+      }
       }
     }
   }
@@ -239,25 +244,21 @@ INLINE void product_of_many(const uint32_t type, const squint_product *p, uint32
   }
 }
 
-#define PRODUCT_FUNCTIONS(suffix, type)                                                                                \
-  TARGET static void one_##suffix(const squint_product *p, uint32_t first_panel, uint32_t panels) {                    \
+#define PRODUCT_FUNCTIONS(name, type, group, header)                                                                   \
+  TARGET static void one_##name(const squint_product *p, uint32_t first_panel, uint32_t panels) {                      \
     product_of_one(type, p, first_panel, panels);                                                                      \
   }                                                                                                                    \
-  TARGET static void many_##suffix(const squint_product *p, uint32_t first_panel, uint32_t panels) {                   \
+  TARGET static void many_##name(const squint_product *p, uint32_t first_panel, uint32_t panels) {                     \
     product_of_many(type, p, first_panel, panels);                                                                     \
   }
-PRODUCT_FUNCTIONS(int8, SQUINT_INT8)
-PRODUCT_FUNCTIONS(int4, SQUINT_INT4)
-PRODUCT_FUNCTIONS(int4_f16, SQUINT_INT4_F16)
+PANEL_TYPES(PRODUCT_FUNCTIONS)
 
 static void product(const squint_product *p, uint32_t first_panel, uint32_t panels) {
   switch (p->type) {
-  case SQUINT_INT8:
-    return (p->tokens == 1 ? one_int8 : many_int8)(p, first_panel, panels);
-  case SQUINT_INT4:
-    return (p->tokens == 1 ? one_int4 : many_int4)(p, first_panel, panels);
-  case SQUINT_INT4_F16:
-    return (p->tokens == 1 ? one_int4_f16 : many_int4_f16)(p, first_panel, panels);
+#define PRODUCT_CASE(name, type, group, header)                                                                        \
+  case type:                                                                                                           \
+    return (p->tokens == 1 ? one_##name : many_##name)(p, first_panel, panels);
+    PANEL_TYPES(PRODUCT_CASE)
   }
 }
 

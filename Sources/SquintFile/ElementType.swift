@@ -34,8 +34,18 @@ public enum ElementType: UInt8, Sendable, CaseIterable {
     self = type
   }
 
+  /// The type's panels; nil for types of plain rows.
+  public var panelType: PanelType? {
+    switch self {
+    case .f32, .f16, .bf16: nil
+    case .int8: .int8
+    case .int4: .int4
+    case .int4F16: .int4F16
+    }
+  }
+
   /// Whether matrices of this type are stored in panels.
-  public var isQuantized: Bool { bytesPerPlainElement == nil }
+  public var isQuantized: Bool { panelType != nil }
 
   /// The size of one number of a plain type, in bytes; nil for types stored in panels.
   public var bytesPerPlainElement: Int? {

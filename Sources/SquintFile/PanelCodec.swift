@@ -123,59 +123,15 @@ package struct PanelCodec: Sendable {
     _ group: Int, row: Int, panel: UnsafeRawPointer, into output: UnsafeMutablePointer<Float>
   ) {
     let place = place(ofGroup: group)
-    let header = panel + place.header
-    let weights = panel + place.weights + 4 * row
-    switch layout.type {
-    case .int8:
-      let scale = HalfPrecision.float(Self.half(header, 16 * place.indexInBlock + row))
-      for quad in 0..<8 {
-        for k in 0..<4 {
-          let quant = (weights + 64 * quad + k).load(as: UInt8.self)
-          output[4 * quad + k] = scale * Float(Int32(quant) - 128)
-        }
-      }
-    case .int4F16:
-      let scale = HalfPrecision.float(Self.half(header, 32 * place.indexInBlock + row))
-      let minimum = HalfPrecision.float(Self.half(header, 32 * place.indexInBlock + 16 + row))
-      for half in 0..<4 {
-        for k in 0..<4 {
-          let pair = (weights + 64 * half + k).load(as: UInt8.self)
-          output[8 * half + k] = scale * Float(pair & 15) + minimum
-          output[8 * half + 4 + k] = scale * Float(pair >> 4) + minimum
-        }
-      }
-    default:
-      let (scale6, minimum6) = Self.scaleAndMinimum6(header + 64 + 24 * place.indexInBlock, row: row)
-      let scale = HalfPrecision.float(Self.half(header, row)) * Float(scale6)
-      let minimum = HalfPrecision.float(Self.half(header, 16 + row)) * Float(minimum6)
-      for half in 0..<4 {
-        for k in 0..<4 {
-          let pair = (weights + 64 * half + k).load(as: UInt8.self)
-          output[8 * half + k] = scale * Float(pair & 15) - minimum
-          output[8 * half + 4 + k] = scale * Float(pair >> 4) - minimum
-        }
-      }
-    }
-  }
-
-  @inline(__always)
-  private static func half(_ header: UnsafeRawPointer, _ index: Int) -> UInt16 {
-    UInt16(littleEndian: (header + 2 * index).loadUnaligned(as: UInt16.self))
-  }
-
-  /// The 6-bit scale and minimum of row `row` from a group's 24 bytes.
-  @inline(__always)
-  private static func scaleAndMinimum6(_ bytes: UnsafeRawPointer, row: Int) -> (scale: UInt8, minimum: UInt8) {
-    let low = (bytes + row).load(as: UInt8.self)
-    let high = (bytes + 16 + row % 8).load(as: UInt8.self) >> (row < 8 ? 0 : 4)
-    return (low & 15 | (high & 3) << 4, low >> 4 | (high >> 2 & 3) << 4)
+    layout.panelType.decode(
+      group: place.indexInBlock, row: row, header: panel + place.header, weights: panel + place.weights, into: output)
   }
 
   // MARK: - Writing
 
   /// Writes the f16 scales `[16]` of a group of an int8 panel.
   package func setScales(group: Int, scales: UnsafePointer<UInt16>, panel: UnsafeMutableRawBufferPointer) {
-    precondition(layout.type == .int8 && group < layout.groups && panel.count >= panelBytes)
+    precondition(layout.panelType == .int8 && group < layout.groups && panel.count >= panelBytes)
     let place = place(ofGroup: group)
     Self.store(scales, count: 16, at: panel.baseAddress! + place.header + 32 * place.indexInBlock)
   }
@@ -184,7 +140,7 @@ package struct PanelCodec: Sendable {
   package func setScales(
     group: Int, scales: UnsafePointer<UInt16>, minimums: UnsafePointer<UInt16>, panel: UnsafeMutableRawBufferPointer
   ) {
-    precondition(layout.type == .int4F16 && group < layout.groups && panel.count >= panelBytes)
+    precondition(layout.panelType == .int4F16 && group < layout.groups && panel.count >= panelBytes)
     let place = place(ofGroup: group)
     let target = panel.baseAddress! + place.header + 64 * place.indexInBlock
     Self.store(scales, count: 16, at: target)
@@ -195,7 +151,7 @@ package struct PanelCodec: Sendable {
   package func setBlockScales(
     block: Int, d: UnsafePointer<UInt16>, dmin: UnsafePointer<UInt16>, panel: UnsafeMutableRawBufferPointer
   ) {
-    precondition(layout.type == .int4 && block < blocks && panel.count >= panelBytes)
+    precondition(layout.panelType == .int4 && block < blocks && panel.count >= panelBytes)
     let target = panel.baseAddress! + block * blockBytes
     Self.store(d, count: 16, at: target)
     Self.store(dmin, count: 16, at: target + 32)
@@ -205,7 +161,7 @@ package struct PanelCodec: Sendable {
   package func setScales6(
     group: Int, scales: UnsafePointer<UInt8>, minimums: UnsafePointer<UInt8>, panel: UnsafeMutableRawBufferPointer
   ) {
-    precondition(layout.type == .int4 && group < layout.groups && panel.count >= panelBytes)
+    precondition(layout.panelType == .int4 && group < layout.groups && panel.count >= panelBytes)
     let place = place(ofGroup: group)
     let target = panel.baseAddress! + place.header + 64 + 24 * place.indexInBlock
     for row in 0..<16 {
@@ -221,27 +177,7 @@ package struct PanelCodec: Sendable {
   /// Writes the stored numbers `[32 columns][16 rows]` of a group: bytes for int8, at most 15 for the others.
   package func setWeights(group: Int, quants: UnsafePointer<UInt8>, panel: UnsafeMutableRawBufferPointer) {
     precondition(group < layout.groups && panel.count >= panelBytes)
-    let target = panel.baseAddress! + place(ofGroup: group).weights
-    if layout.type == .int8 {
-      for quad in 0..<8 {
-        for row in 0..<16 {
-          for k in 0..<4 {
-            target.storeBytes(
-              of: quants[(4 * quad + k) * 16 + row], toByteOffset: 64 * quad + 4 * row + k, as: UInt8.self)
-          }
-        }
-      }
-    } else {
-      for half in 0..<4 {
-        for row in 0..<16 {
-          for k in 0..<4 {
-            let low = quants[(8 * half + k) * 16 + row] & 15
-            let high = quants[(8 * half + 4 + k) * 16 + row] << 4
-            target.storeBytes(of: low | high, toByteOffset: 64 * half + 4 * row + k, as: UInt8.self)
-          }
-        }
-      }
-    }
+    layout.panelType.encode(quants: quants, into: panel.baseAddress! + place(ofGroup: group).weights)
   }
 
   @inline(__always)

@@ -30,15 +30,17 @@ public struct PanelLayout: Equatable, Sendable {
   /// Every header and every group starts at a multiple of this many bytes from the start of the matrix.
   public static let alignment = 64
 
-  public let type: ElementType
+  public let panelType: PanelType
   public let rows: Int
   public let columns: Int
 
   /// The layout of `W[rows, columns]`, or nil where `type` has no panels, a dimension is not positive, or the size in
   /// bytes does not fit an Int.
   public init?(type: ElementType, rows: Int, columns: Int) {
-    guard type.isQuantized, rows > 0, columns > 0, rows <= Int.max / 32, columns <= Int.max / 64 else { return nil }
-    self.type = type
+    guard let panelType = type.panelType, rows > 0, columns > 0, rows <= Int.max / 32, columns <= Int.max / 64 else {
+      return nil
+    }
+    self.panelType = panelType
     self.rows = rows
     self.columns = columns
     // The sizes below are products of these; they are checked once, here.
@@ -46,6 +48,8 @@ public struct PanelLayout: Equatable, Sendable {
       !(panels * groups).multipliedReportingOverflow(by: 1024).overflow
     else { return nil }
   }
+
+  public var type: ElementType { panelType.elementType }
 
   public var panels: Int { (rows + Self.rowsPerPanel - 1) / Self.rowsPerPanel }
   public var groups: Int { (columns + Self.columnsPerGroup - 1) / Self.columnsPerGroup }
@@ -60,17 +64,10 @@ public struct PanelLayout: Equatable, Sendable {
   public func block(ofGroup group: Int) -> Int { min(group / Self.groupsPerBlock, blocks - 1) }
 
   /// The size of the header of a block of `groups` groups, in bytes.
-  public func headerBytes(groups: Int) -> Int {
-    switch type {
-    case .int8: Self.aligned(32 * groups)
-    case .int4F16: 64 * groups
-    case .int4: 64 + Self.aligned(24 * groups)
-    default: preconditionFailure("plain types have no panels")
-    }
-  }
+  public func headerBytes(groups: Int) -> Int { panelType.headerBytes(groups: groups) }
 
   /// The weights of one group of 16 rows × 32 columns, in bytes.
-  public var groupBytes: Int { type == .int8 ? 512 : 256 }
+  public var groupBytes: Int { panelType.groupBytes }
 
   /// The size of a block of `groups` groups, in bytes.
   public func blockBytes(groups: Int) -> Int { headerBytes(groups: groups) + groups * groupBytes }
@@ -87,5 +84,5 @@ public struct PanelLayout: Equatable, Sendable {
     panel * panelBytes + block * blockBytes(groups: Self.groupsPerBlock)
   }
 
-  private static func aligned(_ bytes: Int) -> Int { (bytes + alignment - 1) / alignment * alignment }
+  static func aligned(_ bytes: Int) -> Int { (bytes + alignment - 1) / alignment * alignment }
 }

@@ -23,6 +23,16 @@ enum {
   SQUINT_INT4_F16 = 18,
 };
 
+// How the panels of a quantized type hold numbers: PanelType's twin.
+typedef struct {
+  uint32_t type;                           // SQUINT_INT8, SQUINT_INT4 or SQUINT_INT4_F16
+  size_t group_bytes;                      // the weights of one group of 16 rows and 32 columns
+  size_t (*header_bytes)(uint32_t groups); // the header of a block of so many groups
+} squint_panel_type;
+
+// The quantized types; NULL past the last.
+const squint_panel_type *squint_panel_types_at(size_t index);
+
 // y[token, row] (+)= Σ_column W[row, column] · x[token, column], for W in panels (PanelLayout.swift) and x quantized by
 // `quantize`. Within a group of 32 columns the sum is exact in int32; groups are summed in f32.
 typedef struct {

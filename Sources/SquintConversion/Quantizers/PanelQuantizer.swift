@@ -29,7 +29,7 @@ package func quantizePanel(
   precondition(
     rowsUsed > 0 && rowsUsed <= PanelLayout.rowsPerPanel && weights.count >= rowsUsed * columns
       && panel.count >= layout.panelBytes && (importance?.count ?? columns) >= columns)
-  try checkRange(weights, rows: rowsUsed, columns: columns, type: layout.type, firstRow: firstRow)
+  try checkRange(weights, rows: rowsUsed, columns: columns, type: layout.panelType, firstRow: firstRow)
   let mean = try importanceMean(importance, columns: columns)
   panel.baseAddress!.initializeMemory(as: UInt8.self, repeating: 0, count: layout.panelBytes)
   var result = (squaredError: 0.0, squaredNorm: 0.0)
@@ -43,10 +43,10 @@ package func quantizePanel(
             importance: blockImportance.baseAddress!, fits: fits.baseAddress!, quants: quants.baseAddress!)
           for index in 0..<layout.blocks {
             block.load(index, weights: weights, importance: importance, mean: mean)
-            switch layout.type {
+            switch layout.panelType {
             case .int8: block.quantizeInt8()
+            case .int4: block.quantizeInt4()
             case .int4F16: block.quantizeInt4F16()
-            default: block.quantizeInt4()
             }
           }
           result = (block.squaredError, block.squaredNorm)
@@ -278,19 +278,10 @@ private struct BlockQuantizer {
   }
 }
 
-/// The largest magnitude that a type's f16 scales reach.
-private func largestWeight(_ type: ElementType) -> Float {
-  switch type {
-  case .int8: 127 * HalfPrecision.largest
-  case .int4: 63 * HalfPrecision.largest
-  default: HalfPrecision.largest
-  }
-}
-
 private func checkRange(
-  _ weights: UnsafeBufferPointer<Float>, rows: Int, columns: Int, type: ElementType, firstRow: Int
+  _ weights: UnsafeBufferPointer<Float>, rows: Int, columns: Int, type: PanelType, firstRow: Int
 ) throws(SquintError) {
-  let largest = largestWeight(type)
+  let largest = type.largestWeight
   for row in 0..<rows {
     var inside = true
     for column in 0..<columns {
@@ -308,7 +299,7 @@ private func checkRange(
       if weight.magnitude > largest {
         throw SquintError(
           .badData,
-          "\(place): the weight \(weight) is beyond ±\(grouped(Int(largest))), the reach of \(type.name); "
+          "\(place): the weight \(weight) is beyond ±\(grouped(Int(largest))), the reach of \(type.elementType.name); "
             + "store this tensor as f32 or bf16")
       }
     }

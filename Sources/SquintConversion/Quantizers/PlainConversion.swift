@@ -32,9 +32,10 @@ package func convertPlain(
       let bits = brainFloatBits(value)
       stored = Float(bitPattern: UInt32(bits) << 16)
       output.storeBytes(of: bits.littleEndian, toByteOffset: 2 * index, as: UInt16.self)
-    default:
+    case .f32:
       stored = value
       output.storeBytes(of: value.bitPattern.littleEndian, toByteOffset: 4 * index, as: UInt32.self)
+    case .int8, .int4, .int4F16: preconditionFailure("\(type.name) is stored in panels")
     }
     guard stored.isFinite else {
       let place = "row \(grouped(firstRow + index / columns)), column \(grouped(index % columns))"

@@ -29,7 +29,9 @@ package func dequantize(
   case .q5k: dequantizeQ5K(blocks, source, output)
   case .q6k: dequantizeQ6K(blocks, source, output)
   case .iq4nl: dequantizeIQ4NL(blocks, source, output)
-  default: preconditionFailure("\(type.name) is not readable")
+  case .q81, .q8k, .iq1s, .iq1m, .iq2xxs, .iq2xs, .iq2s, .iq3xxs, .iq3s, .iq4xs, .tq10, .tq20, .mxfp4, .nvfp4, .q10,
+    .bool, .u8, .i8, .u16, .i16, .u32, .i32, .u64, .i64, .c64, .f6e2m3, .f6e3m2, .f4:
+    preconditionFailure("\(type.name) is not readable")
   }
 }
 
