@@ -1,6 +1,7 @@
 import ArgumentParser
 import Squint
 import SquintFile
+import SquintTemplates
 import SquintTerminal
 
 struct Ask: ParsableCommand {

@@ -1,5 +1,5 @@
 /// The functions that stand between two matrices; raw values as formats/vision.md has them.
-public enum Activation: String, CaseIterable, Sendable {
+package enum Activation: String, CaseIterable, Sendable {
   /// x/2 · (1 + erf(x / √2)) (arXiv 1606.08415).
   case gelu
   /// Its approximation with tanh: x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))).

@@ -4,36 +4,36 @@ import Synchronization
 /// not push out what is.
 ///
 /// Where the filesystem has no such reads (O_DIRECT), the pages are dropped behind each read.
-public final class DirectReader: Sendable {
+package final class DirectReader: Sendable {
   private let file: ModelFile
   private let isDirect: Atomic<Bool>
   private let total = Atomic<Int>(0)
 
   /// Where reads start, and the memory that they fill: multiples of this many bytes. No disk has larger blocks.
-  public static let alignment = 4096
+  package static let alignment = 4096
 
-  public init(_ file: ModelFile) {
+  package init(_ file: ModelFile) {
     self.file = file
     isDirect = Atomic(setDirect(file.descriptor, true))
   }
 
   /// What has been read so far, in bytes.
-  public var bytesRead: Int { total.load(ordering: .relaxed) }
+  package var bytesRead: Int { total.load(ordering: .relaxed) }
 
   /// `range` with both ends moved outwards to multiples of `alignment`: what has to be read to have it.
-  public static func aligned(_ range: Range<Int>) -> Range<Int> {
+  package static func aligned(_ range: Range<Int>) -> Range<Int> {
     let start = range.lowerBound / alignment * alignment
     return start..<max(start, (range.upperBound + alignment - 1) / alignment * alignment)
   }
 
   /// The most that `count` bytes of a file are when their ends are moved to multiples of `alignment`.
-  public static func spaceBytes(_ count: Int) -> Int { count + 2 * alignment }
+  package static func spaceBytes(_ count: Int) -> Int { count + 2 * alignment }
 
   /// Reads the bytes `range` of the model, whose ends are multiples of `alignment`, into as many bytes at `target`. The end may
   /// lie behind that of the model; then what is there is read.
   ///
   /// - Throws: `inputOutput` where the disk fails, or the file has become shorter.
-  public func read(_ range: Range<Int>, into target: UnsafeMutableRawPointer) throws(SquintError) {
+  package func read(_ range: Range<Int>, into target: UnsafeMutableRawPointer) throws(SquintError) {
     let needed = min(range.upperBound, file.byteCount) - range.lowerBound
     var done = 0
     while done < needed {

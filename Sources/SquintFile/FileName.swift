@@ -8,7 +8,7 @@ extension String {
   private static let byteScalars: ClosedRange<UInt32> = 0x10FF80...0x10FFFF
 
   /// The name whose bytes are `bytes`, without a zero at their end.
-  public init(fileName bytes: some Sequence<UInt8>) {
+  package init(fileName bytes: some Sequence<UInt8>) {
     let bytes = Array(bytes)
     if let text = String(validating: bytes, as: UTF8.self),
       !text.unicodeScalars.contains(where: { Self.byteScalars.contains($0.value) })
@@ -35,12 +35,12 @@ extension String {
   }
 
   /// The name in the zero-terminated string at `bytes`.
-  public init(fileName bytes: UnsafePointer<CChar>) {
+  package init(fileName bytes: UnsafePointer<CChar>) {
     self.init(fileName: UnsafeRawBufferPointer(start: bytes, count: strlen(bytes)))
   }
 
   /// The bytes of this name.
-  public var fileNameBytes: [UInt8] {
+  package var fileNameBytes: [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(utf8.count)
     for scalar in unicodeScalars {
@@ -54,10 +54,10 @@ extension String {
   }
 
   /// What a name, or an argument, says as a text: what is not UTF-8 in it becomes U+FFFD.
-  public var repaired: String { String(decoding: fileNameBytes, as: UTF8.self) }
+  package var repaired: String { String(decoding: fileNameBytes, as: UTF8.self) }
 
   /// This text with the bytes in names as a shell takes them: \xE9.
-  public var withVisibleBytes: String {
+  package var withVisibleBytes: String {
     guard unicodeScalars.contains(where: { Self.byteScalars.contains($0.value) }) else { return self }
     var text = String.UnicodeScalarView()
     for scalar in unicodeScalars {

@@ -1,15 +1,15 @@
 /// A file, or a part of one, mapped read-only into memory, unmapped when its owner is destroyed.
 ///
 /// The mapping costs address space, not memory: a page is read when it is first touched.
-public struct MappedFile: ~Copyable, Sendable {
+package struct MappedFile: ~Copyable, Sendable {
   /// What messages call it.
-  public let path: String
+  package let path: String
   /// The open file. What is read through it does not enter the page cache where the filesystem allows that.
   let descriptor: Int32
   /// Where in the open file `bytes` begin.
   let offset: Int
   /// The whole file, or the part. Valid as long as this value lives.
-  public nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
+  package nonisolated(unsafe) let bytes: UnsafeRawBufferPointer
 
   /// Maps the file at `path`.
   ///
@@ -17,7 +17,7 @@ public struct MappedFile: ~Copyable, Sendable {
   ///   - range: the part that is mapped, in bytes from the start of the file; nil: all of it.
   ///   - name: what messages call it; nil: its path.
   /// - Throws: `SquintError.noInput` when it does not exist, is a folder or cannot be read; `badData` when it has no such part.
-  public init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
+  package init(path: String, range: Range<Int>? = nil, name: String? = nil) throws(SquintError) {
     let shown = name ?? path
     // O_NONBLOCK: opening a named pipe would wait for a writer.
     let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)

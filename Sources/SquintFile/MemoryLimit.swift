@@ -1,18 +1,18 @@
 /// The bytes that this process may hold, asked before it takes more: what a file can make a reader hold must not depend on what the
 /// file says alone.
-public struct MemoryLimit: Sendable {
+package struct MemoryLimit: Sendable {
   /// nil: as many as it takes.
-  public let bytes: Int?
+  package let bytes: Int?
   /// Whether that is what is free, and not what someone asked for.
   private let isFree: Bool
 
-  public static let none = MemoryLimit(bytes: nil, isFree: false)
+  package static let none = MemoryLimit(bytes: nil, isFree: false)
 
   /// What someone allows.
-  public static func allowed(_ bytes: Int) -> MemoryLimit { MemoryLimit(bytes: bytes, isFree: false) }
+  package static func allowed(_ bytes: Int) -> MemoryLimit { MemoryLimit(bytes: bytes, isFree: false) }
 
   /// What the machine leaves.
-  public static func free(_ bytes: Int) -> MemoryLimit { MemoryLimit(bytes: bytes, isFree: true) }
+  package static func free(_ bytes: Int) -> MemoryLimit { MemoryLimit(bytes: bytes, isFree: true) }
 
   /// Below this much nobody asks: what it costs to find out is more than what it is about.
   private static let least = 1 << 20

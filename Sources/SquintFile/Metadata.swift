@@ -1,5 +1,5 @@
 /// A value of the metadata (formats/squint.md, "Metadata").
-public enum MetadataValue: Equatable, Sendable {
+package enum MetadataValue: Equatable, Sendable {
   case bool(Bool)
   case int(Int64)
   case float(Double)
@@ -37,13 +37,13 @@ public enum MetadataValue: Equatable, Sendable {
 }
 
 /// Typed key–value pairs in the order in which they were added. Keys are unique.
-public struct Metadata: Equatable, Sendable {
-  public private(set) var entries: [(key: String, value: MetadataValue)] = []
+package struct Metadata: Equatable, Sendable {
+  package private(set) var entries: [(key: String, value: MetadataValue)] = []
   private var positions: [String: Int] = [:]
 
-  public init() {}
+  package init() {}
 
-  public subscript(_ key: String) -> MetadataValue? {
+  package subscript(_ key: String) -> MetadataValue? {
     get { positions[key].map { entries[$0].value } }
     set {
       switch (positions[key], newValue) {
@@ -60,7 +60,7 @@ public struct Metadata: Equatable, Sendable {
     }
   }
 
-  public static func == (a: Metadata, b: Metadata) -> Bool {
+  package static func == (a: Metadata, b: Metadata) -> Bool {
     a.entries.elementsEqual(b.entries) { $0.key == $1.key && $0.value == $1.value }
   }
 }
@@ -69,7 +69,7 @@ public struct Metadata: Equatable, Sendable {
 
 extension Metadata {
   /// The boolean under `key`, or `fallback` where there is none.
-  public func bool(_ key: String, default fallback: Bool) throws(SquintError) -> Bool {
+  package func bool(_ key: String, default fallback: Bool) throws(SquintError) -> Bool {
     switch self[key] {
     case nil: return fallback
     case .bool(let value): return value
@@ -78,7 +78,7 @@ extension Metadata {
   }
 
   /// The integer under `key`; throws where there is none or it is outside `range`.
-  public func int(_ key: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws(SquintError) -> Int {
+  package func int(_ key: String, in range: ClosedRange<Int>, default fallback: Int? = nil) throws(SquintError) -> Int {
     switch self[key] {
     case nil:
       guard let fallback else { throw missing(key) }
@@ -94,7 +94,7 @@ extension Metadata {
   }
 
   /// The number under `key` (an integer counts as one); throws where there is none or it is not finite.
-  public func float(_ key: String, default fallback: Double? = nil) throws(SquintError) -> Double {
+  package func float(_ key: String, default fallback: Double? = nil) throws(SquintError) -> Double {
     let value: Double
     switch self[key] {
     case nil:
@@ -109,7 +109,7 @@ extension Metadata {
   }
 
   /// The text under `key`, or `fallback`; throws where there is neither.
-  public func string(_ key: String, default fallback: String? = nil) throws(SquintError) -> String {
+  package func string(_ key: String, default fallback: String? = nil) throws(SquintError) -> String {
     switch self[key] {
     case nil:
       guard let fallback else { throw missing(key) }
@@ -120,7 +120,7 @@ extension Metadata {
   }
 
   /// The bytes under `key`; throws where there are none.
-  public func bytes(_ key: String) throws(SquintError) -> [UInt8] {
+  package func bytes(_ key: String) throws(SquintError) -> [UInt8] {
     switch self[key] {
     case nil: throw missing(key)
     case .bytes(let value): return value
@@ -129,7 +129,7 @@ extension Metadata {
   }
 
   /// The integers under `key`, or none.
-  public func ints(_ key: String) throws(SquintError) -> [Int64] {
+  package func ints(_ key: String) throws(SquintError) -> [Int64] {
     switch self[key] {
     case nil: return []
     case .ints(let value): return value
@@ -138,7 +138,7 @@ extension Metadata {
   }
 
   /// The numbers under `key`, or none.
-  public func floats(_ key: String) throws(SquintError) -> [Double] {
+  package func floats(_ key: String) throws(SquintError) -> [Double] {
     switch self[key] {
     case nil: return []
     case .floats(let value): return value
@@ -147,7 +147,7 @@ extension Metadata {
   }
 
   /// The texts under `key`, or none.
-  public func strings(_ key: String) throws(SquintError) -> [String] {
+  package func strings(_ key: String) throws(SquintError) -> [String] {
     switch self[key] {
     case nil: return []
     case .strings(let value): return value

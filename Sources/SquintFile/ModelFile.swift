@@ -3,41 +3,41 @@
 /// Opening reads the header and the tables only, verifies their checksum, and checks every offset, length, shape and
 /// count against the file's size (formats/squint.md, "What a reader must reject"). All offsets are from the start of the model,
 /// which may be a part of a larger file.
-public final class ModelFile: Sendable {
+package final class ModelFile: Sendable {
   /// A contiguous part of the file that is used, advised or dropped as a whole: `decoder`, `encoder.image`, ….
-  public struct Module: Equatable, Sendable {
-    public let name: String
+  package struct Module: Equatable, Sendable {
+    package let name: String
     /// Where the module is, in bytes from the start of the file.
-    public let range: Range<Int>
+    package let range: Range<Int>
   }
 
-  public struct Tensor: Equatable, Sendable {
-    public let name: String
-    public let type: ElementType
+  package struct Tensor: Equatable, Sendable {
+    package let name: String
+    package let type: ElementType
     /// The outermost axis first; a matrix is [rows, columns].
-    public let shape: [Int]
+    package let shape: [Int]
     /// The index of the tensor's module.
-    public let module: Int
+    package let module: Int
     /// Where the tensor is, in bytes from the start of the file.
-    public let range: Range<Int>
+    package let range: Range<Int>
     /// XXH3-64 of its bytes.
-    public let checksum: UInt64
+    package let checksum: UInt64
 
-    public var elementCount: Int { shape.reduce(1, *) }
+    package var elementCount: Int { shape.reduce(1, *) }
   }
 
   private let mapping: MappedFile
   private let header: FileHeader
   /// What this process may hold while it reads the tables and the metadata.
-  public let memory: MemoryLimit
-  public let metadata: Metadata
-  public let modules: [Module]
-  public let tensors: [Tensor]
+  package let memory: MemoryLimit
+  package let metadata: Metadata
+  package let modules: [Module]
+  package let tensors: [Tensor]
   private let indices: [String: Int]
 
   /// Where it is, or the name that it was given: what messages call it.
-  public var path: String { mapping.path }
-  public var byteCount: Int { mapping.bytes.count }
+  package var path: String { mapping.path }
+  package var byteCount: Int { mapping.bytes.count }
   var descriptor: Int32 { mapping.descriptor }
   /// Where in the open file the model begins.
   var offset: Int { mapping.offset }
@@ -54,7 +54,7 @@ public final class ModelFile: Sendable {
   ///   - memory: what this process may hold while the tables are read, and later the bulk metadata.
   /// - Throws: `noInput` when it cannot be read, `badData` when it is not a sound model file, `usage` where `range` begins
   ///   elsewhere, `doesNotFit` where its tables take more memory than there is.
-  public init(
+  package init(
     path: String, range: Range<Int>? = nil, name: String? = nil, memory: MemoryLimit = .none
   ) throws(SquintError) {
     let start = range?.lowerBound ?? 0
@@ -102,13 +102,13 @@ public final class ModelFile: Sendable {
   }
 
   /// The tensor called `name`, or nil.
-  public func tensor(_ name: String) -> Tensor? { indices[name].map { tensors[$0] } }
+  package func tensor(_ name: String) -> Tensor? { indices[name].map { tensors[$0] } }
 
   /// The module called `name`, or nil.
-  public func module(_ name: String) -> Module? { modules.first { $0.name == name } }
+  package func module(_ name: String) -> Module? { modules.first { $0.name == name } }
 
   /// The bytes of `tensor`, in place. Valid as long as this object lives.
-  public func bytes(of tensor: Tensor) -> UnsafeRawBufferPointer {
+  package func bytes(of tensor: Tensor) -> UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(rebasing: mapping.bytes[tensor.range])
   }
 
@@ -118,7 +118,7 @@ public final class ModelFile: Sendable {
   ///   - textBytes: the most bytes that a list of texts may have: millions of them take gigabytes.
   ///   - wanted: which keys; what is under others takes no memory.
   /// - Throws: `badData` where it is corrupt or a list is longer, `doesNotFit` where it takes more memory than this process may hold.
-  public func bulkMetadata(
+  package func bulkMetadata(
     textBytes: Int = .max, where wanted: (String) -> Bool = { _ in true }
   ) throws(SquintError) -> Metadata {
     let frame = self.frame
@@ -151,7 +151,7 @@ public final class ModelFile: Sendable {
   ///
   /// - Parameter progress: called after each tensor with the bytes checked so far.
   /// - Throws: `badData` which names the first part that does not match.
-  public func verify(progress: (_ bytes: Int) -> Void = { _ in }) throws(SquintError) {
+  package func verify(progress: (_ bytes: Int) -> Void = { _ in }) throws(SquintError) {
     _ = try bulkMetadata { _ in false }
     advise(0..<byteCount, .inOrder)
     var position = FileHeader.byteCount + header.frontBytes
@@ -285,7 +285,7 @@ extension ModelFile.Tensor {
 extension ElementType {
   /// The bytes of a tensor of this type and shape; nil where a dimension is not positive, a quantized type is not a
   /// matrix, or the size does not fit an Int.
-  public func byteCount(shape: [Int]) -> Int? {
+  package func byteCount(shape: [Int]) -> Int? {
     guard shape.allSatisfy({ $0 > 0 }) else { return nil }
     guard let elementBytes = bytesPerPlainElement else {
       return shape.count == 2 ? PanelLayout(type: self, rows: shape[0], columns: shape[1])?.byteCount : nil

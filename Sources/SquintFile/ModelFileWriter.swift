@@ -1,42 +1,42 @@
 /// What a model file will hold, known before its first byte is written.
-public struct ModelFilePlan: Sendable {
-  public struct Tensor: Sendable {
-    public let name: String
-    public let type: ElementType
+package struct ModelFilePlan: Sendable {
+  package struct Tensor: Sendable {
+    package let name: String
+    package let type: ElementType
     /// The outermost axis first; a matrix is [rows, columns].
-    public let shape: [Int]
+    package let shape: [Int]
 
-    public init(name: String, type: ElementType, shape: [Int]) {
+    package init(name: String, type: ElementType, shape: [Int]) {
       self.name = name
       self.type = type
       self.shape = shape
     }
   }
 
-  public struct Module: Sendable {
-    public let name: String
-    public var tensors: [Tensor]
+  package struct Module: Sendable {
+    package let name: String
+    package var tensors: [Tensor]
 
-    public init(name: String, tensors: [Tensor]) {
+    package init(name: String, tensors: [Tensor]) {
       self.name = name
       self.tensors = tensors
     }
   }
 
-  public var metadata = Metadata()
+  package var metadata = Metadata()
   /// Read only when needed, and compressed: vocabulary, merges.
-  public var bulkMetadata = Metadata()
+  package var bulkMetadata = Metadata()
   /// In file order. Tensors are numbered from 0 through all modules.
-  public var modules: [Module] = []
+  package var modules: [Module] = []
 
-  public init() {}
+  package init() {}
 }
 
 /// Writes a model file: under a temporary name, in bounded memory, renamed when it is complete and synced.
 ///
 /// Each tensor's bytes are appended in order; tensors themselves may come in any order. When the writer is destroyed
 /// before `finish()`, nothing is left behind.
-public final class ModelFileWriter {
+package final class ModelFileWriter {
   private struct Slot {
     let offset: Int
     let byteCount: Int
@@ -53,12 +53,12 @@ public final class ModelFileWriter {
   private var running: [Int: RunningChecksum] = [:]
 
   /// The size that the finished file will have, in bytes.
-  public var byteCount: Int { header.fileBytes }
+  package var byteCount: Int { header.fileBytes }
 
   /// Lays the file out and creates it under a temporary name beside `path`.
   ///
   /// - Throws: `cannotCreate` when it cannot be created there, `usage` when the plan has an impossible tensor.
-  public init(path: String, plan: ModelFilePlan) throws(SquintError) {
+  package init(path: String, plan: ModelFilePlan) throws(SquintError) {
     self.plan = plan
     try Self.check(plan)
     let bulkMetadata = plan.bulkMetadata.encoded()
@@ -109,7 +109,7 @@ public final class ModelFileWriter {
   }
 
   /// Appends `bytes` to tensor number `index`.
-  public func append(_ bytes: UnsafeRawBufferPointer, toTensor index: Int) throws(SquintError) {
+  package func append(_ bytes: UnsafeRawBufferPointer, toTensor index: Int) throws(SquintError) {
     guard !bytes.isEmpty else { return }
     let slot = slots[index]
     precondition(bytes.count <= slot.byteCount - slot.written, "more bytes than the tensor has")
@@ -129,7 +129,7 @@ public final class ModelFileWriter {
   }
 
   /// Writes the header and the tables, syncs, and gives the file its name.
-  public func finish() throws(SquintError) {
+  package func finish() throws(SquintError) {
     precondition(slots.allSatisfy { $0.written == $0.byteCount }, "a tensor is incomplete")
     let front = Self.front(plan, modules: moduleRanges, slots: slots)
     var start = header.encoded()

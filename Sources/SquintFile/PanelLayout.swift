@@ -23,20 +23,20 @@
 ///     int8      w = scale * (u - 128)                 u: a byte
 ///     int4_f16  w = scale * u + minimum               u: a nibble; byte i of the group's quarter h holds k-quad 2h in
 ///     int4      w = (d * scale6) * u - (dmin * min6)  its low nibble and k-quad 2h + 1 in its high nibble
-public struct PanelLayout: Equatable, Sendable {
-  public static let rowsPerPanel = 16
-  public static let columnsPerGroup = 32
-  public static let groupsPerBlock = 8
+package struct PanelLayout: Equatable, Sendable {
+  package static let rowsPerPanel = 16
+  package static let columnsPerGroup = 32
+  package static let groupsPerBlock = 8
   /// Every header and every group starts at a multiple of this many bytes from the start of the matrix.
-  public static let alignment = 64
+  package static let alignment = 64
 
-  public let panelType: PanelType
-  public let rows: Int
-  public let columns: Int
+  package let panelType: PanelType
+  package let rows: Int
+  package let columns: Int
 
   /// The layout of `W[rows, columns]`, or nil where `type` has no panels, a dimension is not positive, or the size in
   /// bytes does not fit an Int.
-  public init?(type: ElementType, rows: Int, columns: Int) {
+  package init?(type: ElementType, rows: Int, columns: Int) {
     guard let panelType = type.panelType, rows > 0, columns > 0, rows <= Int.max / 32, columns <= Int.max / 64 else {
       return nil
     }
@@ -49,38 +49,38 @@ public struct PanelLayout: Equatable, Sendable {
     else { return nil }
   }
 
-  public var type: ElementType { panelType.elementType }
+  package var type: ElementType { panelType.elementType }
 
-  public var panels: Int { (rows + Self.rowsPerPanel - 1) / Self.rowsPerPanel }
-  public var groups: Int { (columns + Self.columnsPerGroup - 1) / Self.columnsPerGroup }
-  public var blocks: Int { max(1, groups / Self.groupsPerBlock) }
+  package var panels: Int { (rows + Self.rowsPerPanel - 1) / Self.rowsPerPanel }
+  package var groups: Int { (columns + Self.columnsPerGroup - 1) / Self.columnsPerGroup }
+  package var blocks: Int { max(1, groups / Self.groupsPerBlock) }
 
   /// The groups of block `block`: 8, or what is left (1 to 15) for the last.
-  public func groups(inBlock block: Int) -> Int {
+  package func groups(inBlock block: Int) -> Int {
     block < blocks - 1 ? Self.groupsPerBlock : groups - Self.groupsPerBlock * (blocks - 1)
   }
 
   /// The block that holds group `group`.
-  public func block(ofGroup group: Int) -> Int { min(group / Self.groupsPerBlock, blocks - 1) }
+  package func block(ofGroup group: Int) -> Int { min(group / Self.groupsPerBlock, blocks - 1) }
 
   /// The size of the header of a block of `groups` groups, in bytes.
-  public func headerBytes(groups: Int) -> Int { panelType.headerBytes(groups: groups) }
+  package func headerBytes(groups: Int) -> Int { panelType.headerBytes(groups: groups) }
 
   /// The weights of one group of 16 rows × 32 columns, in bytes.
-  public var groupBytes: Int { panelType.groupBytes }
+  package var groupBytes: Int { panelType.groupBytes }
 
   /// The size of a block of `groups` groups, in bytes.
-  public func blockBytes(groups: Int) -> Int { headerBytes(groups: groups) + groups * groupBytes }
+  package func blockBytes(groups: Int) -> Int { headerBytes(groups: groups) + groups * groupBytes }
 
-  public var panelBytes: Int {
+  package var panelBytes: Int {
     (blocks - 1) * blockBytes(groups: Self.groupsPerBlock) + blockBytes(groups: groups(inBlock: blocks - 1))
   }
 
   /// The size of the whole matrix, in bytes.
-  public var byteCount: Int { panels * panelBytes }
+  package var byteCount: Int { panels * panelBytes }
 
   /// Where block `block` of panel `panel` starts, in bytes from the start of the matrix.
-  public func blockOffset(panel: Int, block: Int) -> Int {
+  package func blockOffset(panel: Int, block: Int) -> Int {
     panel * panelBytes + block * blockBytes(groups: Self.groupsPerBlock)
   }
 

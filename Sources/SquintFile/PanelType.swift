@@ -1,12 +1,12 @@
 /// A quantized type: how the panels of its matrices (`PanelLayout`) hold numbers. Whatever depends on the type alone is here, or in
 /// a `switch` that the compiler lists where a type is added. Its twin for the kernels is `squint_panel_type`
 /// (CKernels/include/kernels.h); a test holds the two together.
-public enum PanelType: UInt8, Sendable, CaseIterable {
+package enum PanelType: UInt8, Sendable, CaseIterable {
   case int8 = 16
   case int4 = 17
   case int4F16 = 18
 
-  public var elementType: ElementType {
+  package var elementType: ElementType {
     switch self {
     case .int8: .int8
     case .int4: .int4
@@ -23,10 +23,10 @@ public enum PanelType: UInt8, Sendable, CaseIterable {
   }
 
   /// The weights of one group of 16 rows × 32 columns, in bytes.
-  public var groupBytes: Int { PanelLayout.rowsPerPanel * PanelLayout.columnsPerGroup * bitsPerNumber / 8 }
+  package var groupBytes: Int { PanelLayout.rowsPerPanel * PanelLayout.columnsPerGroup * bitsPerNumber / 8 }
 
   /// The size of the header of a block of `groups` groups, in bytes.
-  public func headerBytes(groups: Int) -> Int {
+  package func headerBytes(groups: Int) -> Int {
     switch self {
     case .int8: PanelLayout.aligned(32 * groups)
     case .int4F16: 64 * groups
@@ -35,7 +35,7 @@ public enum PanelType: UInt8, Sendable, CaseIterable {
   }
 
   /// What a weight of a whole block takes, its share of the header included: 8.5, 4.5 or 5.
-  public var bitsPerWeight: Double {
+  package var bitsPerWeight: Double {
     let groups = PanelLayout.groupsPerBlock
     return Double(8 * (headerBytes(groups: groups) + groups * groupBytes))
       / Double(groups * PanelLayout.rowsPerPanel * PanelLayout.columnsPerGroup)

@@ -107,7 +107,7 @@ public struct SquintError: Error, Equatable, Sendable, CustomStringConvertible {
 
 extension SquintError {
   /// An error in a file's bytes, which names the file and the place.
-  public static func badData(_ path: String, _ message: String) -> SquintError {
+  package static func badData(_ path: String, _ message: String) -> SquintError {
     SquintError(.badData, "\(path): \(message)")
   }
 
@@ -124,7 +124,7 @@ extension SquintError {
 }
 
 /// `value` with its thousands separated by commas, as sizes and offsets are printed in messages.
-public func grouped(_ value: some BinaryInteger) -> String {
+package func grouped(_ value: some BinaryInteger) -> String {
   let digits = String(value.magnitude)
   var text = ""
   for (index, digit) in digits.enumerated() {

@@ -77,15 +77,15 @@ public struct ChatMessage: Sendable, Equatable {
 /// error that names it and the line.
 ///
 /// A template comes with a download and is not trusted: its output, its steps, its texts and its nesting are bounded.
-public struct ChatTemplate: Sendable {
+package struct ChatTemplate: Sendable {
   /// The template's text, as it was given.
-  public let source: String
+  package let source: String
   private let statements: [TemplateStatement]
 
   /// Parses a template.
   ///
   /// - Throws: `badData` with the line of the first mistake, or of what is not supported.
-  public init(source: String) throws(SquintError) {
+  package init(source: String) throws(SquintError) {
     self.source = source
     statements = try TemplateParser.parse(source)
   }
@@ -102,7 +102,7 @@ public struct ChatTemplate: Sendable {
   ///   a template does with it; where it cannot be told apart any more, all of it is content.
   /// - Throws: `badData` with the line: what the template itself raises (an order of roles that it refuses), a mistake
   ///   in it, or something that is not supported.
-  public func render(
+  package func render(
     messages: [ChatMessage], addGenerationPrompt: Bool, variables: [String: TemplateValue] = [:],
     date: TemplateDate? = nil
   ) throws(SquintError) -> PromptText {
@@ -158,14 +158,14 @@ public struct ChatTemplate: Sendable {
   // MARK: Templates by name
 
   /// Names that ``named(_:)`` knows.
-  public static let names = ["chatml", "llama2", "vicuna"]
+  package static let names = ["chatml", "llama2", "vicuna"]
 
   /// A template for a checkpoint that has none, by the name of its prompt format; nil where the name is not known.
   ///
   /// - `chatml`: messages between `<|im_start|>` and `<|im_end|>`.
   /// - `llama2`: turns in `[INST]`, the system message in `<<SYS>>`.
   /// - `vicuna`: `USER:` and `ASSISTANT:`, also the format of LLaVA 1.5, with `<image>` where an image goes.
-  public static func named(_ name: String) -> ChatTemplate? {
+  package static func named(_ name: String) -> ChatTemplate? {
     let body: String
     switch name {
     case "chatml":

@@ -1,18 +1,18 @@
 import SquintFile
 
 /// A date and time of day in the Gregorian calendar, as `strftime_now` prints it.
-public struct TemplateDate: Sendable, Equatable {
-  public var year: Int
+package struct TemplateDate: Sendable, Equatable {
+  package var year: Int
   /// 1 to 12.
-  public var month: Int
+  package var month: Int
   /// 1 to 31.
-  public var day: Int
-  public var hour: Int
-  public var minute: Int
-  public var second: Int
-  public var microsecond: Int
+  package var day: Int
+  package var hour: Int
+  package var minute: Int
+  package var second: Int
+  package var microsecond: Int
 
-  public init(
+  package init(
     year: Int, month: Int, day: Int, hour: Int = 0, minute: Int = 0, second: Int = 0, microsecond: Int = 0
   ) {
     self.year = year
@@ -25,7 +25,7 @@ public struct TemplateDate: Sendable, Equatable {
   }
 
   /// The machine's local time.
-  public static func now() -> TemplateDate {
+  package static func now() -> TemplateDate {
     var clock = timespec()
     clock_gettime(CLOCK_REALTIME, &clock)
     var seconds = clock.tv_sec

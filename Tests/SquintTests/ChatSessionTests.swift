@@ -1,5 +1,6 @@
 import Squint
 import SquintFile
+import SquintTemplates
 import SquintText
 import Testing
 
@@ -93,7 +94,8 @@ import Testing
     var count = 0
     while !isDone {
       count += 1
-      await Task.yield()
+      // Not Task.yield(): that waits for a thread of those that tasks share, which other tests hold.
+      await Task { @MainActor in }.value
     }
     try await waiting.value
     #expect(count > 100)

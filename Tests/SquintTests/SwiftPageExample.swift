@@ -1,17 +1,36 @@
+import SquintTemplates
+import SquintFile
 import Foundation
 import Testing
 
-// The example of docs/swift.md: what stands below the next line up to the end of the function is there word for word.
+// The examples of docs/swift.md: the functions below are there word for word.
 import Squint
+
+func converse(about photo: String, with path: String) async throws {
+  let chat = try ChatSession(Model(path: path))
+  let image = try chat.model.image(photo)
+  print(try await chat.respond(to: "What is in this picture?", images: [image]))
+  for try await text in chat.streamResponse(to: "Where could that be?") { print(text, terminator: "") }
+}
 
 func describe(_ photo: String, with path: String) async throws {
   let model = try Model(path: path)
   let image = try model.image(photo)
   let session = try Session(model, SessionOptions(context: 2048, media: .once([image.size])))
-  let question = try ChatMessage(role: "user", "What is in this picture?", images: 1)
+  let question = try ChatMessage(role: "user", "What is in this picture?", media: [image])
   try session.append(model.prompt([question], media: [image]))
   for try await token in session.generate(GenerationOptions(maxTokens: 64)) {
     print(token.text, terminator: "")
+  }
+}
+
+func open(_ path: String, with model: Model) throws -> Session {
+  var options = SessionOptions(memory: 256 << 20)
+  do {
+    return try Session(model, options)
+  } catch let error as SquintError where error.kind == .doesNotFit {
+    for case .context(let positions) in error.remedies { options.context = positions }
+    return try Session(model, options)
   }
 }
 
@@ -23,7 +42,7 @@ func describe(_ photo: String, with path: String) async throws {
     let source = try String(
       contentsOf: Self.root.appendingPathComponent("Tests/SquintTests/SwiftPageExample.swift"), encoding: .utf8)
     let blocks = page.components(separatedBy: "```swift\n").dropFirst().map { $0.components(separatedBy: "```")[0] }
-    #expect(blocks.count == 1)
-    for block in blocks { #expect(source.contains(block)) }
+    #expect(blocks.count == 3)
+    for block in blocks { #expect(source.contains(block.replacingOccurrences(of: "import Squint\n\n", with: ""))) }
   }
 }

@@ -2,6 +2,7 @@ import Foundation
 import Squint
 import SquintConversion
 import SquintFile
+import SquintTemplates
 import SquintText
 import Testing
 

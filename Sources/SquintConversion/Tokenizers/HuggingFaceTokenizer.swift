@@ -11,7 +11,7 @@ public enum HuggingFaceTokenizer {
   ///
   /// - Throws: `SquintError.noInput` where there is no tokenizer; `.badData` where a file is damaged or asks for
   ///   something that is not supported.
-  public static func definition(folder: String) throws(SquintError) -> TokenizerDefinition {
+  package static func definition(folder: String) throws(SquintError) -> TokenizerDefinition {
     let settings = try TokenizerSettings(folder: folder)
     if exists("tokenizer.json", in: folder) {
       let path = folder + "/tokenizer.json"

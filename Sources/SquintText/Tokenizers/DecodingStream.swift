@@ -2,7 +2,7 @@
 ///
 /// It never gives out half a character: bytes that may become one are held back until they do, or until they cannot.
 /// The pieces, one after the other, are exactly what `Tokenizer.decode` makes of all ids.
-public struct DecodingStream: Sendable {
+package struct DecodingStream: Sendable {
   private let tokenizer: Tokenizer
   private let skipSpecialTokens: Bool
   /// Byte-level: the start of a character. SentencePiece: a run of `<0xNN>` tokens, which is only known to be text
@@ -11,21 +11,21 @@ public struct DecodingStream: Sendable {
   /// How many spaces at the start are still to be left out.
   private var strippedSpaces = 0
 
-  public init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool) {
+  package init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool) {
     self.tokenizer = tokenizer
     self.skipSpecialTokens = skipSpecialTokens
     if case .sentencePiece(_, let spaces) = tokenizer.decoder { strippedSpaces = spaces }
   }
 
   /// The text that is certain once `id` has been generated; often empty within a character of several tokens.
-  public mutating func append(_ id: Int32) -> String {
+  package mutating func append(_ id: Int32) -> String {
     var out: [UInt8] = []
     append(id, to: &out)
     return String(decoding: out, as: UTF8.self)
   }
 
   /// What was held back, U+FFFD in place of characters that were not completed.
-  public mutating func finish() -> String {
+  package mutating func finish() -> String {
     var out: [UInt8] = []
     finish(to: &out)
     return String(decoding: out, as: UTF8.self)

@@ -4,12 +4,12 @@
 /// Control tokens count in what is its own alone. Content that spells one stays text (`Tokenizer.encode(_:controls:)`).
 public struct PromptText: Sendable, Equatable {
   public private(set) var bytes: [UInt8]
-  package private(set) var own: ByteRanges
+  public private(set) var own: ByteRanges
 
   /// No text.
   public init() { self.init(bytes: [], own: ByteRanges()) }
 
-  package init(bytes: [UInt8], own: ByteRanges) {
+  public init(bytes: [UInt8], own: ByteRanges) {
     self.bytes = bytes
     self.own = own
   }
@@ -78,21 +78,21 @@ public struct PromptText: Sendable, Equatable {
 }
 
 /// Ranges of a text's bytes, ascending, none empty, no two of them touching.
-package struct ByteRanges: Sendable, Equatable {
-  package private(set) var ranges: [Range<Int>] = []
+public struct ByteRanges: Sendable, Equatable {
+  public private(set) var ranges: [Range<Int>] = []
 
-  package init() {}
-  package init(_ range: Range<Int>) { append(range) }
+  public init() {}
+  public init(_ range: Range<Int>) { append(range) }
 
   /// Shared by all texts of one byte, of which a template can make very many.
   private static let oneByte = [0..<1]
 
-  package var isEmpty: Bool { ranges.isEmpty }
+  public var isEmpty: Bool { ranges.isEmpty }
   /// What they hold in memory.
-  package var byteCount: Int { ranges.count * MemoryLayout<Range<Int>>.stride }
+  public var byteCount: Int { ranges.count * MemoryLayout<Range<Int>>.stride }
 
   /// Appends `range`, which begins where all others have ended.
-  package mutating func append(_ range: Range<Int>) {
+  public mutating func append(_ range: Range<Int>) {
     guard !range.isEmpty else { return }
     if let last = ranges.last, last.upperBound == range.lowerBound {
       ranges[ranges.count - 1] = last.lowerBound..<range.upperBound
@@ -104,12 +104,12 @@ package struct ByteRanges: Sendable, Equatable {
   }
 
   /// Appends the ranges of a text that is put behind this one, at byte `offset`.
-  package mutating func append(_ other: ByteRanges, at offset: Int) {
+  public mutating func append(_ other: ByteRanges, at offset: Int) {
     for range in other.ranges { append(range.lowerBound + offset..<range.upperBound + offset) }
   }
 
   /// The ranges of the part `bounds` of the text.
-  package func clamped(to bounds: Range<Int>) -> ByteRanges {
+  public func clamped(to bounds: Range<Int>) -> ByteRanges {
     var result = ByteRanges()
     for range in ranges[first(endingBehind: bounds.lowerBound)...] {
       guard range.lowerBound < bounds.upperBound else { break }
@@ -120,13 +120,13 @@ package struct ByteRanges: Sendable, Equatable {
   }
 
   /// Whether all of `range` is in one of them.
-  package func contains(_ range: Range<Int>) -> Bool {
+  public func contains(_ range: Range<Int>) -> Bool {
     let index = first(endingBehind: range.lowerBound)
     return index < ranges.count && ranges[index].lowerBound <= range.lowerBound
       && range.upperBound <= ranges[index].upperBound
   }
 
-  package func overlaps(_ range: Range<Int>) -> Bool {
+  public func overlaps(_ range: Range<Int>) -> Bool {
     let index = first(endingBehind: range.lowerBound)
     return index < ranges.count && ranges[index].lowerBound < range.upperBound
   }

@@ -5,12 +5,12 @@ import Synchronization
 ///
 /// Safe to share between threads; texts that are encoded at the same time each take about 300 KB of working memory,
 /// one after the other they share it.
-public final class Tokenizer: Sendable {
+package final class Tokenizer: Sendable {
   /// The number of ids: every id is less.
-  public let vocabularySize: Int
-  public let bosToken: Int32?
-  public let eosToken: Int32?
-  public let padToken: Int32?
+  package let vocabularySize: Int
+  package let bosToken: Int32?
+  package let eosToken: Int32?
+  package let padToken: Int32?
 
   let tables: TokenTables
   let decoder: TokenizerDefinition.Decoder
@@ -33,7 +33,7 @@ public final class Tokenizer: Sendable {
   /// Builds the tables; about 10 ms per 100,000 tokens.
   ///
   /// - Throws: `SquintError.badData` where the definition contradicts itself.
-  public init(_ definition: TokenizerDefinition) throws(SquintError) {
+  package init(_ definition: TokenizerDefinition) throws(SquintError) {
     try definition.validate()
     tables = try TokenTables(definition)
     vocabularySize = definition.vocabularySize
@@ -107,9 +107,9 @@ public final class Tokenizer: Sendable {
   // MARK: Encoding
 
   /// What `addSpecialTokens` puts before a text.
-  public var prefixTokens: [Int32] { settings.prefix }
+  package var prefixTokens: [Int32] { settings.prefix }
   /// What `addSpecialTokens` puts behind a text.
-  public var suffixTokens: [Int32] { settings.suffix }
+  package var suffixTokens: [Int32] { settings.suffix }
 
   /// The ids of `text`.
   ///
@@ -117,7 +117,7 @@ public final class Tokenizer: Sendable {
   ///   - addSpecialTokens: puts the tokens around it that the checkpoint's tokenizer puts there.
   ///   - parseAddedTokens: whether special tokens that are spelled out in the text become those tokens. False for
   ///     what a user typed, who must not be able to write control tokens.
-  public func encode(_ text: String, addSpecialTokens: Bool, parseAddedTokens: Bool = true) -> [Int32] {
+  package func encode(_ text: String, addSpecialTokens: Bool, parseAddedTokens: Bool = true) -> [Int32] {
     var text = text
     return text.withUTF8 {
       encode(validated: $0, addSpecialTokens: addSpecialTokens, parseAddedTokens: parseAddedTokens)
@@ -128,7 +128,7 @@ public final class Tokenizer: Sendable {
   /// Where the content spells none, the ids are those of the whole text.
   ///
   /// - Throws: `badData` where the vocabulary makes a token of `controls` of ordinary text.
-  public func encode(
+  package func encode(
     _ text: PromptText, addSpecialTokens: Bool, controls: Set<Int32>
   ) throws(SquintError) -> [Int32] {
     var found = 0
@@ -150,7 +150,7 @@ public final class Tokenizer: Sendable {
   }
 
   /// The ids of `bytes`, read as UTF-8 with U+FFFD in place of what is none.
-  public func encode(
+  package func encode(
     _ bytes: UnsafeRawBufferPointer, addSpecialTokens: Bool, parseAddedTokens: Bool = true
   ) -> [Int32] {
     if UTF8Text.validPrefix(bytes) == bytes.count {
@@ -376,7 +376,7 @@ public final class Tokenizer: Sendable {
   /// The text of `ids`; ids that the vocabulary does not have are left out.
   ///
   /// - Parameter skipSpecialTokens: leaves special tokens out.
-  public func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool) -> String {
+  package func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool) -> String {
     var stream = DecodingStream(self, skipSpecialTokens: skipSpecialTokens)
     var out: [UInt8] = []
     for id in ids { stream.append(id, to: &out) }
@@ -388,10 +388,10 @@ public final class Tokenizer: Sendable {
 
   /// The bytes of token `id`: what it stands for, before the decoder's rules for spaces and bytes. Empty for an id
   /// that the vocabulary does not have.
-  public func bytes(of id: Int32) -> [UInt8] { contains(id) ? [UInt8](tables.token(Int(id))) : [] }
+  package func bytes(of id: Int32) -> [UInt8] { contains(id) ? [UInt8](tables.token(Int(id))) : [] }
 
   /// The id of the added token or, failing that, the token whose bytes are those of `token`.
-  public func id(of token: String) -> Int32? {
+  package func id(of token: String) -> Int32? {
     var token = token
     return token.withUTF8 { bytes in
       guard let base = bytes.baseAddress, bytes.count > 0 else { return nil }
@@ -403,15 +403,15 @@ public final class Tokenizer: Sendable {
   }
 
   /// The tokens that are found in a text before anything else happens to it.
-  public var addedTokens: [TokenizerDefinition.AddedToken] { rawTokens.tokens + normalizedTokens.tokens }
+  package var addedTokens: [TokenizerDefinition.AddedToken] { rawTokens.tokens + normalizedTokens.tokens }
 
   /// Whether `id` is a special token: one that controls the model rather than being text.
-  public func isSpecial(_ id: Int32) -> Bool {
+  package func isSpecial(_ id: Int32) -> Bool {
     id >= 0 && Int(id) < vocabularySize && specialBits[Int(id) / 64] >> (id % 64) & 1 == 1
   }
 
   /// Whether the vocabulary has a token `id`.
-  public func contains(_ id: Int32) -> Bool {
+  package func contains(_ id: Int32) -> Bool {
     id >= 0 && Int(id) < vocabularySize && usedBits[Int(id) / 64] >> (id % 64) & 1 == 1
   }
 }

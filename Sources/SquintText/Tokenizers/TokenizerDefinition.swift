@@ -1,9 +1,9 @@
 import SquintFile
 
 /// Everything a tokenizer needs, as a model file holds it (formats/tokenizer.md). `Tokenizer` runs it.
-public struct TokenizerDefinition: Sendable, Equatable {
+package struct TokenizerDefinition: Sendable, Equatable {
   /// What the merges work on.
-  public enum Model: String, Sendable {
+  package enum Model: String, Sendable {
     /// Bytes: GPT-2 and its successors. Tokens are bytes as they stand in the text.
     case byteLevel = "byte_level_bpe"
     /// Unicode scalars, spaces written as ▁ (U+2581): SentencePiece's BPE, as in Llama 2.
@@ -11,7 +11,7 @@ public struct TokenizerDefinition: Sendable, Equatable {
   }
 
   /// What an id is.
-  public enum TokenKind: UInt8, Sendable {
+  package enum TokenKind: UInt8, Sendable {
     /// A token that merges produce, or that they start from.
     case normal = 0
     /// A token that only `addedTokens`, `prefix` and `suffix` produce.
@@ -21,7 +21,7 @@ public struct TokenizerDefinition: Sendable, Equatable {
   }
 
   /// A step that changes the text before it is cut into words.
-  public enum Normalizer: Sendable, Equatable {
+  package enum Normalizer: Sendable, Equatable {
     /// Unicode's normalization form C.
     case nfc
     /// Unicode's normalization form D.
@@ -38,7 +38,7 @@ public struct TokenizerDefinition: Sendable, Equatable {
 
   /// A step of cutting a text into words, which merges never cross. It works on each piece that the steps before it
   /// made as if that were a text of its own.
-  public enum PreTokenizer: Sendable, Equatable {
+  package enum PreTokenizer: Sendable, Equatable {
     /// Cuts at the matches of an expression (Oniguruma's syntax), or at what lies between them where `isInverted`.
     case split(expression: String, SplitBehavior, isInverted: Bool)
     /// Puts a space in front of a piece that does not start with one.
@@ -49,16 +49,16 @@ public struct TokenizerDefinition: Sendable, Equatable {
     case metaspace(prepend: MetaspacePrepend, splits: Bool)
 
     /// Cuts at every match of `expression`.
-    public static func words(_ expression: String) -> PreTokenizer {
+    package static func words(_ expression: String) -> PreTokenizer {
       .split(expression: expression, .isolated, isInverted: false)
     }
 
     /// GPT-2's words.
-    public static let gpt2 = words(#"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#)
+    package static let gpt2 = words(#"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#)
     /// Llama 3's words.
-    public static let llama3 = llama3(numbers: #"\p{N}{1,3}"#)
+    package static let llama3 = llama3(numbers: #"\p{N}{1,3}"#)
     /// Qwen2's words: Llama 3's with numbers of one digit.
-    public static let qwen2 = llama3(numbers: #"\p{N}"#)
+    package static let qwen2 = llama3(numbers: #"\p{N}"#)
 
     private static func llama3(numbers: String) -> PreTokenizer {
       words(
@@ -67,11 +67,11 @@ public struct TokenizerDefinition: Sendable, Equatable {
     }
 
     /// Each digit by itself.
-    public static let digits = words(#"\p{x_numeric}"#)
+    package static let digits = words(#"\p{x_numeric}"#)
   }
 
   /// What becomes of a match that a text is cut at.
-  public enum SplitBehavior: String, Sendable {
+  package enum SplitBehavior: String, Sendable {
     /// It is a piece.
     case isolated
     /// It is left out.
@@ -84,7 +84,7 @@ public struct TokenizerDefinition: Sendable, Equatable {
   }
 
   /// Which pieces `PreTokenizer.metaspace` puts a ▁ in front of, unless they start with one.
-  public enum MetaspacePrepend: String, Sendable {
+  package enum MetaspacePrepend: String, Sendable {
     case never
     /// Only the one that starts the whole text.
     case first
@@ -92,21 +92,21 @@ public struct TokenizerDefinition: Sendable, Equatable {
   }
 
   /// A token that is found in the text before anything else happens to it.
-  public struct AddedToken: Sendable, Equatable {
-    public var id: Int32
-    public var content: String
+  package struct AddedToken: Sendable, Equatable {
+    package var id: Int32
+    package var content: String
     /// Controls the model rather than being text: `decode` can leave it out.
-    public var isSpecial: Bool
+    package var isSpecial: Bool
     /// Takes the white space before it.
-    public var stripsLeft: Bool
+    package var stripsLeft: Bool
     /// Takes the white space after it.
-    public var stripsRight: Bool
+    package var stripsRight: Bool
     /// Is found only where no word character is beside it.
-    public var isSingleWord: Bool
+    package var isSingleWord: Bool
     /// Is looked for, in normalized form, in the normalized text.
-    public var isNormalized: Bool
+    package var isNormalized: Bool
 
-    public init(
+    package init(
       id: Int32, content: String, isSpecial: Bool = false, stripsLeft: Bool = false, stripsRight: Bool = false,
       isSingleWord: Bool = false, isNormalized: Bool = false
     ) {
@@ -121,7 +121,7 @@ public struct TokenizerDefinition: Sendable, Equatable {
   }
 
   /// How ids become text again.
-  public enum Decoder: Sendable, Equatable {
+  package enum Decoder: Sendable, Equatable {
     /// The tokens' bytes, one after the other, read as UTF-8.
     case byteLevel
     /// ▁ becomes a space and, with `byteFallback`, runs of `<0xNN>` tokens become the bytes they name; then up to
@@ -129,57 +129,57 @@ public struct TokenizerDefinition: Sendable, Equatable {
     case sentencePiece(byteFallback: Bool, strippedSpaces: Int)
   }
 
-  public var model: Model
+  package var model: Model
   /// The bytes of all tokens, in the order of their ids.
-  public var tokenBytes: [UInt8] = []
+  package var tokenBytes: [UInt8] = []
   /// The length of each token in `tokenBytes`.
-  public var tokenLengths: [UInt16] = []
+  package var tokenLengths: [UInt16] = []
   /// What each token is: raw values of `TokenKind`.
-  public var tokenKinds: [UInt8] = []
+  package var tokenKinds: [UInt8] = []
   /// left, right, left, right, …: the ids of each merge's parts, best merge first.
-  public var merges: [UInt32] = []
+  package var merges: [UInt32] = []
   /// A word that is a token as a whole becomes that token, whatever the merges say.
-  public var ignoresMerges = false
+  package var ignoresMerges = false
   /// A character without a token becomes the `<0xNN>` tokens of its bytes.
-  public var byteFallback = false
+  package var byteFallback = false
   /// The token of a character that has none; nil leaves such characters out.
-  public var unknownToken: Int32?
+  package var unknownToken: Int32?
   /// A run of unknown characters becomes one unknown token.
-  public var fusesUnknown = false
-  public var normalizers: [Normalizer] = []
-  public var preTokenizers: [PreTokenizer] = []
-  public var addedTokens: [AddedToken] = []
+  package var fusesUnknown = false
+  package var normalizers: [Normalizer] = []
+  package var preTokenizers: [PreTokenizer] = []
+  package var addedTokens: [AddedToken] = []
   /// The ids put before and after a text that is encoded with special tokens.
-  public var prefix: [Int32] = []
-  public var suffix: [Int32] = []
-  public var decoder: Decoder
-  public var bosToken: Int32?
-  public var eosToken: Int32?
-  public var padToken: Int32?
+  package var prefix: [Int32] = []
+  package var suffix: [Int32] = []
+  package var decoder: Decoder
+  package var bosToken: Int32?
+  package var eosToken: Int32?
+  package var padToken: Int32?
 
-  public init(model: Model, decoder: Decoder) {
+  package init(model: Model, decoder: Decoder) {
     self.model = model
     self.decoder = decoder
   }
 
   /// The number of ids.
-  public var vocabularySize: Int { tokenLengths.count }
+  package var vocabularySize: Int { tokenLengths.count }
 
   /// At most what a tokenizer of it holds, in bytes.
-  public var tableBytes: Int {
+  package var tableBytes: Int {
     let added = AddedTokenMatcher.byteCount(of: addedTokens.count, bytes: normalizedAddedBytes)
     return TokenTables.byteCount(self) + added.kept + vocabularySize / 4 + WordEncoder.byteCount
   }
 
   /// At most what is held beside the definition and the tokenizer while this is made of that, in bytes.
-  public var makingBytes: Int {
+  package var makingBytes: Int {
     AddedTokenMatcher.byteCount(of: addedTokens.count, bytes: normalizedAddedBytes).making
   }
 
   /// Adds a token under the next id.
   ///
   /// - Throws: `SquintError.badData` where it is longer than 65,535 bytes.
-  public mutating func appendToken(_ bytes: some Collection<UInt8>, kind: TokenKind) throws(SquintError) {
+  package mutating func appendToken(_ bytes: some Collection<UInt8>, kind: TokenKind) throws(SquintError) {
     guard let length = UInt16(exactly: bytes.count) else {
       throw SquintError(
         .badData, "tokenizer: token \(grouped(vocabularySize)) is \(grouped(bytes.count)) bytes long; 65,535 at most")

@@ -40,21 +40,21 @@ extension TokenizerDefinition {
   }
 
   /// Whether `metadata` holds a tokenizer at all.
-  public static func isPresent(in metadata: Metadata) -> Bool { metadata[Key.model] != nil }
+  package static func isPresent(in metadata: Metadata) -> Bool { metadata[Key.model] != nil }
 
   /// Whether a tokenizer is made of what is under `key`.
-  public static func isKey(_ key: String) -> Bool { Key.all.contains(key) }
+  package static func isKey(_ key: String) -> Bool { Key.all.contains(key) }
 
   /// The most bytes that a list of texts among them has: the added tokens', and four for the length of each.
-  public static let maximumTextBytes = maximumAddedBytes + 4 * maximumAddedTokens
+  package static let maximumTextBytes = maximumAddedBytes + 4 * maximumAddedTokens
 
   /// What `metadata` holds of it in memory, in bytes; a definition that is made of it takes at most as much again.
-  public static func storedBytes(in metadata: Metadata) -> Int {
+  package static func storedBytes(in metadata: Metadata) -> Int {
     metadata.entries.reduce(0) { sum, entry in isKey(entry.key) ? sum + entry.value.byteCount : sum }
   }
 
   /// Writes every `tokenizer.*` key that differs from its default, in a fixed order.
-  public func write(to metadata: inout Metadata) {
+  package func write(to metadata: inout Metadata) {
     metadata[Key.model] = .string(model.rawValue)
     metadata[Key.tokens] = .bytes(tokenBytes)
     metadata[Key.lengths] = .bytes(littleEndianBytes(tokenLengths))
@@ -104,7 +104,7 @@ extension TokenizerDefinition {
   /// Reads the `tokenizer.*` keys.
   ///
   /// - Throws: `SquintError.badData` where a key is missing or its value contradicts another.
-  public init(metadata: Metadata) throws(SquintError) {
+  package init(metadata: Metadata) throws(SquintError) {
     let modelName = try metadata.string(Key.model)
     guard let model = Model(rawValue: modelName) else { throw Self.unknown(Key.model, modelName) }
     let decoderName = try metadata.string(Key.decoder)
