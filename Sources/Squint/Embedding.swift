@@ -46,6 +46,7 @@ public final class Embedder {
     }
     self.threads = threads ?? Machine().processors
     do throws(SquintError) {
+      try file.refuseUnknown()
       let width =
         file.module("decoder") == nil ? nil : try TransformerDecoder.Configuration(file.metadata).width
       guard let vision = try Vision(file, decoderWidth: width, projects: stage == .projector, side: side) else {

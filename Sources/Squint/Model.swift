@@ -50,6 +50,7 @@ public final class Model: Sendable {
       guard file.module("decoder") != nil else {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
       }
+      try file.refuseUnknown()
       configuration = try TransformerDecoder.Configuration(metadata)
       weights = try TransformerDecoder.Weights(file, configuration)
       vision = try Vision(file, decoderWidth: configuration.width)

@@ -42,7 +42,8 @@ package struct MatrixSpecification: Equatable, Sendable {
   package let isOptional: Bool
 
   package init(
-    _ name: String, rows: Int, columns: Int, role: TensorRole = .weight, mayHaveBias: Bool = true, isOptional: Bool = false
+    _ name: String, rows: Int, columns: Int, role: TensorRole = .weight, mayHaveBias: Bool = true,
+    isOptional: Bool = false
   ) {
     self.name = name
     self.rows = rows
@@ -55,5 +56,22 @@ package struct MatrixSpecification: Equatable, Sendable {
   package var tensors: [TensorSpecification] {
     let weight = TensorSpecification(name, [rows, columns], role, isOptional: isOptional)
     return mayHaveBias ? [weight, .vector(name + ".bias", rows, isOptional: true)] : [weight]
+  }
+}
+
+/// The weights of a LayerNorm and its bias, both [count].
+package struct NormSpecification: Equatable, Sendable {
+  package let name: String
+  package let count: Int
+  package let isOptional: Bool
+
+  package init(_ name: String, _ count: Int, isOptional: Bool = false) {
+    self.name = name
+    self.count = count
+    self.isOptional = isOptional
+  }
+
+  package var tensors: [TensorSpecification] {
+    [.vector(name, count, isOptional: isOptional), .vector(name + ".bias", count, isOptional: isOptional)]
   }
 }

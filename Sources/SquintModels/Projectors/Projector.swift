@@ -25,6 +25,9 @@ public struct Projector {
     /// Whether the features begin with a row that is no patch.
     public let hasClassRow: Bool
 
+    /// What the file must have.
+    let blueprint: MLPBlueprint
+
     var layers: Int { widths.count - 1 }
     /// The width of what comes out.
     public var outputWidth: Int { widths[layers] }
@@ -39,19 +42,14 @@ public struct Projector {
     public init(
       _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
     ) throws(SquintError) {
-      let metadata = file.metadata
+      let blueprint = try MLPBlueprint(file, module: name)
+      self.blueprint = blueprint
       self.name = name
       self.hasClassRow = hasClassRow
-      let widths = try metadata.ints("\(name).widths")
-      guard (2...64).contains(widths.count), widths.allSatisfy({ (1...1 << 24).contains($0) }) else {
-        throw SquintError(
-          .badData,
-          "metadata \(name).widths must be 2 to 64 numbers of 1 to \(grouped(1 << 24)); convert the model again")
-      }
-      self.widths = widths.map { Int($0) }
-      shuffle = try metadata.int("\(name).shuffle", in: 1...64, default: 1)
-      activation = widths.count > 2 ? try metadata.choice("\(name).activation") : nil
-      normEpsilon = file.tensor("\(name).norm") == nil ? nil : try metadata.epsilon("\(name).norm_epsilon")
+      widths = blueprint.widths
+      shuffle = blueprint.shuffle
+      activation = blueprint.layers > 1 ? blueprint.activation : nil
+      normEpsilon = blueprint.hasNorm ? Float(blueprint.normEpsilon) : nil
       let taken = shuffle * shuffle * encoderWidth
       guard self.widths[0] == taken else {
         throw SquintError(
@@ -103,14 +101,15 @@ public struct Projector {
     public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
       if let epsilon = c.normEpsilon {
-        norm = try Compute.LayerNorm("\(c.name).norm", width: c.widths[0], epsilon: epsilon, in: file)
+        norm = try Compute.LayerNorm(
+          c.blueprint.norm.name, width: c.blueprint.norm.count, epsilon: epsilon, in: file)
       } else {
         norm = nil
       }
       var layers: [Matrix] = []
       for index in 0..<c.layers {
-        layers.append(
-          try Matrix("\(c.name).\(index)", rows: c.widths[index + 1], columns: c.widths[index], in: file))
+        let matrix = c.blueprint.layer(index)
+        layers.append(try Matrix(matrix.name, rows: matrix.rows, columns: matrix.columns, in: file))
       }
       self.layers = layers
     }
