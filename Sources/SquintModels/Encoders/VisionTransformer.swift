@@ -50,9 +50,6 @@ public struct VisionTransformer {
     public let dropsClass: Bool
     /// Where the matrices are quantized, attention is as well.
     let attention: EncoderAttention.Arithmetic
-    /// What the file must have.
-    let blueprint: ViTBlueprint
-
     public var headWidth: Int { width / heads }
     /// Whether the class token's row is the first of the features.
     public var hasClassRow: Bool { hasClass && !dropsClass }
@@ -64,7 +61,6 @@ public struct VisionTransformer {
     /// - Throws: `badData` where a key is missing or impossible.
     public init(_ file: ModelFile, name: String) throws(SquintError) {
       let blueprint = try ViTBlueprint(file, module: name)
-      self.blueprint = blueprint
       self.name = name
       architecture = blueprint.architecture
       layers = blueprint.layers
@@ -152,7 +148,7 @@ public struct VisionTransformer {
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
     public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
-      let blueprint = c.blueprint
+      let blueprint = try ViTBlueprint(file, module: c.name)
       func norm(_ norm: NormSpecification) throws(SquintError) -> Compute.LayerNorm {
         try Compute.LayerNorm(norm.name, width: norm.count, epsilon: c.normEpsilon, in: file)
       }

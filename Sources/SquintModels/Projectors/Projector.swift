@@ -25,9 +25,6 @@ public struct Projector {
     /// Whether the features begin with a row that is no patch.
     public let hasClassRow: Bool
 
-    /// What the file must have.
-    let blueprint: MLPBlueprint
-
     var layers: Int { widths.count - 1 }
     /// The width of what comes out.
     public var outputWidth: Int { widths[layers] }
@@ -43,7 +40,6 @@ public struct Projector {
       _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
     ) throws(SquintError) {
       let blueprint = try MLPBlueprint(file, module: name)
-      self.blueprint = blueprint
       self.name = name
       self.hasClassRow = hasClassRow
       widths = blueprint.widths
@@ -100,15 +96,16 @@ public struct Projector {
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
     public init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
+      let blueprint = try MLPBlueprint(file, module: c.name)
       if let epsilon = c.normEpsilon {
         norm = try Compute.LayerNorm(
-          c.blueprint.norm.name, width: c.blueprint.norm.count, epsilon: epsilon, in: file)
+          blueprint.norm.name, width: blueprint.norm.count, epsilon: epsilon, in: file)
       } else {
         norm = nil
       }
       var layers: [Matrix] = []
       for index in 0..<c.layers {
-        let matrix = c.blueprint.layer(index)
+        let matrix = blueprint.layer(index)
         layers.append(try Matrix(matrix.name, rows: matrix.rows, columns: matrix.columns, in: file))
       }
       self.layers = layers
