@@ -8,6 +8,7 @@ As a command:
     squint_reader.py FILE --tensor NAME -o F.npy  one tensor, dequantized, float32
     squint_reader.py FILE --all DIR               every tensor as DIR/NAME.f32, raw little-endian float32
     squint_reader.py FILE --verify                every checksum, and that all padding is zero
+    squint_reader.py FILE --graphs                that every module has a graph that is known, and no more than that graph computes
 
 As a library:
 
@@ -531,6 +532,93 @@ class SquintFile:
             end = offset + size
 
 
+    def check_graphs(self):
+        """Refuses what formats/decoder.md and formats/vision.md have no computation for: graphs, tensors, needed keys."""
+        known = set()
+        for module in self.modules:
+            graphs = next((g for prefix, g in GRAPHS.items() if (module.name + ".").startswith(prefix)), None)
+            if graphs is None:
+                raise SquintError(f"module {quoted(module.name)}: no decoder, encoder or projector")
+            name = self.metadata.get(f"{module.name}.graph", next(iter(graphs)))
+            if name not in graphs:
+                raise SquintError(f"metadata {module.name}.graph: {quoted(str(name))} is unknown ({', '.join(graphs)})")
+            graph = graphs[name]
+            known |= {f"{module.name}.{key}" for key in ["graph", *graph.keys.split()]}
+            layers = graph.layers(self.metadata, module.name)
+            for tensor in self.tensors.values():
+                if tensor.module is module and not graph.has(tensor.name, module.name, layers):
+                    raise SquintError(f"tensor {quoted(tensor.name)}: the graph {name} of {module.name} has none of it")
+        for key in self.metadata.get("general.needs", []):
+            if key not in known:
+                raise SquintError(f"metadata general.needs: {quoted(key)} is unknown")
+
+
+# MARK: Graphs
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The keys of a module, without the module's name, and its tensors, with N for the number of a layer."""
+
+    keys: str
+    tensors: str
+    biases: str  # tensors that may have a bias, or always have one
+
+    def layers(self, metadata, module):
+        if "widths" in self.keys.split():
+            return len(metadata.get(f"{module}.widths", [])) - 1
+        return metadata.get(f"{module}.layers", 0)
+
+    def has(self, name, module, layers):
+        if not name.startswith(module + "."):
+            return False
+        parts = name[len(module) + 1 :].split(".")
+        if parts[0].isdigit():
+            if parts[0] != str(int(parts[0])) or int(parts[0]) >= layers:
+                return False
+            parts[0] = "N"
+        if parts[-1] == "bias":
+            return ".".join(parts[:-1]) in self.biases.split()
+        return ".".join(parts) in self.tensors.split() + self.biases.split()
+
+
+SIZES = "architecture vocabulary context layers width rope_scaling"
+ATTENTION = "heads kv_heads head_width norm_epsilon"
+ENDS = "embedding norm head"
+ATTENTION_MATRICES = "N.attention.q N.attention.k N.attention.v N.attention.o"
+FFN_MATRICES = "N.ffn.gate N.ffn.up N.ffn.down"
+HEAD_NORMS = "N.attention.q_norm N.attention.k_norm"
+NORMS = f"N.attention.norm N.ffn.norm {HEAD_NORMS}"
+
+# By what the names of modules begin with; the first graph is that of files which name none.
+GRAPHS = {
+    "decoder.": {
+        "llama": Graph(
+            keys=f"{SIZES} {ATTENTION} ffn_width window window_layers rope_frequencies rope_magnitude",
+            tensors=f"{ENDS} {NORMS}",
+            biases=f"{ATTENTION_MATRICES} {FFN_MATRICES}",
+        ),
+        "gemma3": Graph(
+            keys=f"{SIZES} {ATTENTION} ffn_width embedding_scale window window_layers rope_frequencies "
+            "window_rope_frequencies",
+            tensors=f"{ENDS} {NORMS} N.attention.post_norm N.ffn.post_norm",
+            biases=f"{ATTENTION_MATRICES} {FFN_MATRICES}",
+        ),
+    },
+    "encoder.": {
+        "vit": Graph(
+            keys="architecture layers width ffn_width heads patch grid positions norm_epsilon activation feature_layers "
+            "drops_class",
+            tensors="class positions",
+            biases=f"patch pre_norm N.attention.norm {ATTENTION_MATRICES} N.ffn.norm N.ffn.up N.ffn.down norm",
+        ),
+    },
+    "projector.": {
+        "mlp": Graph(keys="widths shuffle activation norm_epsilon", tensors="", biases="norm N"),
+    },
+}
+
+
 # MARK: Helpers
 
 
@@ -634,6 +722,7 @@ def main():
     parser.add_argument("-o", dest="output", metavar="F.npy")
     parser.add_argument("--all", metavar="DIR", help="write every tensor to DIR/NAME.f32, raw little-endian float32")
     parser.add_argument("--verify", action="store_true", help="check every checksum and all padding")
+    parser.add_argument("--graphs", action="store_true", help="check that each module has what its graph computes, no more")
     options = parser.parse_args()
     if (options.tensor is None) != (options.output is None):
         parser.error("--tensor NAME and -o F.npy belong together")
@@ -654,6 +743,9 @@ def main():
         if options.verify:
             model.verify()
             print(f"{len(model.tensors)} tensors: all checksums match", file=sys.stderr)
+        if options.graphs:
+            model.check_graphs()
+            print(f"{len(model.modules)} modules: their graphs are known and have all tensors", file=sys.stderr)
         if options.tensor is not None:
             values = model.dequantize(options.tensor)
             with open(options.output, "wb") as file:
@@ -663,7 +755,7 @@ def main():
         if options.json:
             json.dump(as_json(model), sys.stdout, indent=1)
             print()
-        elif not (options.verify or options.tensor is not None or options.all is not None):
+        elif not (options.verify or options.graphs or options.tensor is not None or options.all is not None):
             print("\n".join(summary(model)))
     except SquintError as error:
         fail(65, error)

@@ -48,6 +48,7 @@ public final class Embedder {
     }
     self.threads = threads ?? Machine().processors
     do throws(SquintError) {
+      try file.refuseUnknown()
       let width =
         file.module("decoder") == nil ? nil : try decoderBlueprint(of: file).width
       let modalities = try Modality.all(

@@ -50,6 +50,7 @@ public final class Model: Sendable {
       guard file.module("decoder") != nil else {
         throw SquintError(.badData, "there is no text decoder in this file; convert the model again")
       }
+      try file.refuseUnknown()
       decoder = try decoderModel(of: file)
       modalities = try Modality.all(in: file, decoderWidth: decoder.blueprint.width)
       markups = try Self.markups(metadata)

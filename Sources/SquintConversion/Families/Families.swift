@@ -1,4 +1,12 @@
 /// All families that can be converted. A new one gets a file of its own in this folder and its line here.
 package enum Families {
   package static let decoders: [DecoderFamily] = [.llama, .mistral, .qwen2, .qwen3, .gemma3]
+
+  static let encoders: [EncoderFamily] = [.clip, .siglip, .dinov2, .idefics3]
+
+  /// Image processors of transformers, which many families share.
+  static let images: [ImageFamily] = [.clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm]
+
+  /// The first that recognizes a checkpoint has it.
+  static let vision: [VisionFamily] = [.nanoVLM, .originalLLaVA, .llava, .idefics3]
 }

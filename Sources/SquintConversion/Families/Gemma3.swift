@@ -111,8 +111,10 @@ package struct Gemma3Graph: GraphSettings {
     blueprint.attention = AttentionBlueprint(configuration)
     blueprint.normEpsilon = configuration.normEpsilon
     blueprint.embeddingScale = Double(embeddingScale)
-    blueprint.window = configuration.window
-    blueprint.windowLayers = configuration.windowLayers ?? Array(0..<configuration.layers)
+    // Where there is no window, no layer has it.
+    let hasWindow = configuration.window > 0
+    blueprint.window = hasWindow ? configuration.window : configuration.context
+    blueprint.windowLayers = hasWindow ? configuration.windowLayers ?? Array(0..<configuration.layers) : []
     blueprint.ropeFrequencies = configuration.rotary.frequencies
     blueprint.windowRopeFrequencies = windowRotary.frequencies
     blueprint.ropeScaling = "\(configuration.rotary.description); with a window \(windowRotary.description)"

@@ -1,28 +1,28 @@
 /// The graphs of text decoders that there are: what `decoder.graph` may say (formats/decoder.md).
-package enum DecoderGraph: String, CaseIterable, Sendable {
+package enum DecoderGraph: String, GraphName {
   /// Llama, Mistral, Qwen2, Qwen3.
   case llama
   /// Gemma 3's text part.
   case gemma3
 
+  package static var usual: DecoderGraph { .llama }
+
   /// The graph that a file names; without the key it is Llama's.
   ///
   /// - Throws: `badData` naming a graph that is not known.
-  package init(_ metadata: Metadata) throws(SquintError) {
-    let name = try metadata.string("decoder.graph", default: Self.llama.rawValue)
-    guard let graph = Self(rawValue: name) else {
-      let known = Self.allCases.map(\.rawValue).joined(separator: ", ")
-      throw SquintError(
-        .badData,
-        "metadata decoder.graph is \"\(name)\", which this version cannot compute (it knows \(known)); update squint")
+  package init(_ metadata: Metadata) throws(SquintError) { try self.init(metadata, module: "decoder") }
+
+  /// What a decoder of this graph has.
+  package var blueprint: any DecoderBlueprint.Type {
+    switch self {
+    case .llama: LlamaBlueprint.self
+    case .gemma3: Gemma3Blueprint.self
     }
-    self = graph
   }
 }
 
-/// The sizes and settings of a decoder: the keys `decoder.*` of its graph, and the tensors that follow from them. Each key and each
-/// shape is declared here, once; the converter writes them, the runtime reads them.
-package protocol DecoderBlueprint: Equatable, Sendable {
+/// The sizes and settings of a decoder: the keys `decoder.*` of its graph, and the tensors that follow from them.
+package protocol DecoderBlueprint: ModuleBlueprint {
   static var graph: DecoderGraph { get }
   /// The family in the checkpoint's words; for people, nothing depends on it.
   var architecture: String { get set }
@@ -38,17 +38,6 @@ package protocol DecoderBlueprint: Equatable, Sendable {
 
   /// All sizes are zero.
   init()
-
-  /// Goes through the keys in the order in which they are written.
-  mutating func code(_ coder: inout some KeyCoder) throws(SquintError)
-
-  /// Checks what no key tells alone.
-  ///
-  /// - Throws: `badData` naming the key.
-  func check() throws(SquintError)
-
-  /// All tensors that the module `decoder` has or may have, in the order in which they are written.
-  var tensors: [TensorSpecification] { get }
 }
 
 extension DecoderBlueprint {

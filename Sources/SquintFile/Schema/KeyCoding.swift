@@ -6,6 +6,8 @@ package protocol KeyCoder {
   mutating func text(_ key: String, _ value: inout String, default fallback: String?) throws(SquintError)
   mutating func ints(_ key: String, _ value: inout [Int]?) throws(SquintError)
   mutating func numbers(_ key: String, _ value: inout [Float]) throws(SquintError)
+  /// Absent is false.
+  mutating func flag(_ key: String, _ value: inout Bool) throws(SquintError)
 }
 
 extension KeyCoder {
@@ -18,6 +20,20 @@ extension KeyCoder {
   }
   package mutating func text(_ key: String, _ value: inout String) throws(SquintError) {
     try text(key, &value, default: nil)
+  }
+
+  /// One of the words that are the raw values of `Choice`.
+  package mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _ key: String, _ value: inout Choice
+  ) throws(SquintError) {
+    var word = value.rawValue
+    try text(key, &word)
+    guard let choice = Choice(rawValue: word) else {
+      let known = Choice.allCases.map(\.rawValue).joined(separator: ", ")
+      throw SquintError(
+        .badData, "metadata \(key) is \"\(word)\", which this version does not know (it knows \(known)); update squint")
+    }
+    value = choice
   }
 }
 
@@ -55,6 +71,10 @@ package struct KeyReader: KeyCoder {
   package mutating func numbers(_ key: String, _ value: inout [Float]) throws(SquintError) {
     value = try metadata.floats(key).map { Float($0) }
   }
+
+  package mutating func flag(_ key: String, _ value: inout Bool) throws(SquintError) {
+    value = try metadata.bool(key, default: false)
+  }
 }
 
 /// Writes the keys to metadata; those that have their default are left out.
@@ -82,6 +102,10 @@ package struct KeyWriter: KeyCoder {
   package mutating func numbers(_ key: String, _ value: inout [Float]) {
     metadata[key] = .floats(value.map { Double($0) })
   }
+
+  package mutating func flag(_ key: String, _ value: inout Bool) {
+    if value { metadata[key] = .bool(true) }
+  }
 }
 
 /// Collects the names of the keys.
@@ -95,4 +119,5 @@ package struct KeyLister: KeyCoder {
   package mutating func text(_ key: String, _: inout String, default: String?) { keys.insert(key) }
   package mutating func ints(_ key: String, _: inout [Int]?) { keys.insert(key) }
   package mutating func numbers(_ key: String, _: inout [Float]) { keys.insert(key) }
+  package mutating func flag(_ key: String, _: inout Bool) { keys.insert(key) }
 }

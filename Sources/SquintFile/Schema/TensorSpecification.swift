@@ -58,3 +58,20 @@ package struct MatrixSpecification: Equatable, Sendable {
     return mayHaveBias ? [weight, .vector(name + ".bias", rows, isOptional: true)] : [weight]
   }
 }
+
+/// The weights of a LayerNorm and its bias, both [count].
+package struct NormSpecification: Equatable, Sendable {
+  package let name: String
+  package let count: Int
+  package let isOptional: Bool
+
+  package init(_ name: String, _ count: Int, isOptional: Bool = false) {
+    self.name = name
+    self.count = count
+    self.isOptional = isOptional
+  }
+
+  package var tensors: [TensorSpecification] {
+    [.vector(name, count, isOptional: isOptional), .vector(name + ".bias", count, isOptional: isOptional)]
+  }
+}

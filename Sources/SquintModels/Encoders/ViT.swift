@@ -15,14 +15,7 @@ package struct ViT {
   package typealias Grid = FeatureGrid
 
   /// What becomes of the table of positions where a tile's grid is another.
-  package enum Positions: String, CaseIterable, Sendable {
-    /// The tile is refused.
-    case fixed
-    /// The table is resized.
-    case bicubic
-    /// The row of the table that is at about the same place.
-    case buckets
-  }
+  package typealias Positions = PositionRule
 
   /// The blueprint.
   package struct Configuration: Sendable {
@@ -47,7 +40,6 @@ package struct ViT {
     package let dropsClass: Bool
     /// Where the matrices are quantized, attention is as well.
     let attention: EncoderAttention.Arithmetic
-
     package var headWidth: Int { width / heads }
     /// Whether the class token's row is the first of the features.
     package var hasClassRow: Bool { hasClass && !dropsClass }
@@ -58,38 +50,24 @@ package struct ViT {
     ///
     /// - Throws: `badData` where a key is missing or impossible.
     package init(_ file: ModelFile, name: String) throws(SquintError) {
-      let metadata = file.metadata
+      let blueprint = try ViTBlueprint(file, module: name)
       self.name = name
-      architecture = try metadata.string("\(name).architecture")
-      let layers = try metadata.int("\(name).layers", in: 0...4096)
-      self.layers = layers
-      width = try metadata.int("\(name).width", in: 1...1 << 20)
-      ffnWidth = try metadata.int("\(name).ffn_width", in: 1...1 << 20)
-      heads = try metadata.int("\(name).heads", in: 1...width)
-      guard width % heads == 0, Compute.headWidths.contains(width / heads) else {
-        throw SquintError(
-          .badData,
-          "metadata \(name).heads is \(heads); it must cut the width, \(width), into heads of "
-            + "\(Compute.headWidths.lowerBound) to \(Compute.headWidths.upperBound); convert the model again")
-      }
-      patch = try metadata.int("\(name).patch", in: 1...1 << 12)
-      grid = try metadata.int("\(name).grid", in: 1...1 << 12)
-      positions = try metadata.choice("\(name).positions")
-      normEpsilon = try metadata.epsilon("\(name).norm_epsilon")
-      activation = try metadata.choice("\(name).activation")
-      let taken = try metadata.ints("\(name).feature_layers")
-      guard taken.count <= 64, taken.allSatisfy({ (0...Int64(layers)).contains($0) }),
-        zip(taken, taken.dropFirst()).allSatisfy({ $0 < $1 })
-      else {
-        throw SquintError(
-          .badData,
-          "metadata \(name).feature_layers must be at most 64 ascending numbers of 0 to \(layers); convert the model "
-            + "again")
-      }
-      featureLayers = taken.isEmpty ? [layers] : taken.map { Int($0) }
-      hasClass = file.tensor("\(name).class") != nil
-      dropsClass = try metadata.bool("\(name).drops_class", default: false)
-      attention = file.tensor("\(name).0.attention.q")?.type.isQuantized == true ? .int8 : .f32
+      architecture = blueprint.architecture
+      layers = blueprint.layers
+      width = blueprint.width
+      ffnWidth = blueprint.ffnWidth
+      heads = blueprint.heads
+      patch = blueprint.patch
+      grid = blueprint.grid
+      positions = blueprint.positions
+      normEpsilon = Float(blueprint.normEpsilon)
+      activation = blueprint.activation
+      let taken = blueprint.featureLayers ?? []
+      featureLayers = taken.isEmpty ? [layers] : taken
+      hasClass = blueprint.hasClass
+      dropsClass = blueprint.dropsClass
+      let firstMatrix = layers > 0 ? file.tensor(blueprint.layer(0).q.name) : nil
+      attention = firstMatrix?.type.isQuantized == true ? .int8 : .f32
     }
 
     /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
@@ -160,32 +138,34 @@ package struct ViT {
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
     package init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
-      func norm(_ name: String) throws(SquintError) -> Compute.LayerNorm {
-        try Compute.LayerNorm(name, width: c.width, epsilon: c.normEpsilon, in: file)
+      let blueprint = try ViTBlueprint(file, module: c.name)
+      func norm(_ norm: NormSpecification) throws(SquintError) -> Compute.LayerNorm {
+        try Compute.LayerNorm(norm.name, width: norm.count, epsilon: c.normEpsilon, in: file)
       }
-      func square(_ name: String) throws(SquintError) -> Matrix {
-        try Matrix(name, rows: c.width, columns: c.width, in: file)
+      func optional(_ norm: NormSpecification) throws(SquintError) -> Compute.LayerNorm? {
+        file.tensor(norm.name) == nil
+          ? nil : try Compute.LayerNorm(norm.name, width: norm.count, epsilon: c.normEpsilon, in: file)
       }
-      patch = try Matrix("\(c.name).patch", rows: c.width, columns: 3 * c.patch * c.patch, in: file)
-      classToken = c.hasClass ? try file.vector("\(c.name).class", count: c.width) : nil
-      positions = try file.floats(
-        "\(c.name).positions", shape: [c.grid * c.grid + (c.hasClass ? 1 : 0), c.width])
-      preNorm = file.tensor("\(c.name).pre_norm") == nil ? nil : try norm("\(c.name).pre_norm")
+      func matrix(_ matrix: MatrixSpecification) throws(SquintError) -> Matrix {
+        try Matrix(matrix.name, rows: matrix.rows, columns: matrix.columns, in: file)
+      }
+      patch = try matrix(blueprint.patches)
+      classToken = c.hasClass ? try file.vector(blueprint.classToken.name, count: c.width) : nil
+      positions = try file.floats(blueprint.positionTable.name, shape: blueprint.positionTable.shape)
+      preNorm = try optional(blueprint.preNorm)
       var layers: [Layer] = []
       layers.reserveCapacity(c.layers)
       for index in 0..<c.layers {
-        let name = "\(c.name).\(index)"
+        let layer = blueprint.layer(index)
         layers.append(
           Layer(
-            attentionNorm: try norm("\(name).attention.norm"), q: try square("\(name).attention.q"),
-            k: try square("\(name).attention.k"), v: try square("\(name).attention.v"),
-            o: try square("\(name).attention.o"), ffnNorm: try norm("\(name).ffn.norm"),
-            up: try Matrix("\(name).ffn.up", rows: c.ffnWidth, columns: c.width, in: file),
-            down: try Matrix("\(name).ffn.down", rows: c.width, columns: c.ffnWidth, in: file)))
+            attentionNorm: try norm(layer.attentionNorm), q: try matrix(layer.q), k: try matrix(layer.k),
+            v: try matrix(layer.v), o: try matrix(layer.o), ffnNorm: try norm(layer.ffnNorm), up: try matrix(layer.up),
+            down: try matrix(layer.down)))
       }
       self.layers = layers
       streamUnits = file.layerRanges(of: c.name, count: c.featureLayers[c.featureLayers.count - 1])
-      self.norm = file.tensor("\(c.name).norm") == nil ? nil : try norm("\(c.name).norm")
+      self.norm = try optional(blueprint.norm)
     }
   }
 

@@ -39,19 +39,13 @@ package struct MLP {
     package init(
       _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
     ) throws(SquintError) {
-      let metadata = file.metadata
+      let blueprint = try MLPBlueprint(file, module: name)
       self.name = name
       self.hasClassRow = hasClassRow
-      let widths = try metadata.ints("\(name).widths")
-      guard (2...64).contains(widths.count), widths.allSatisfy({ (1...1 << 24).contains($0) }) else {
-        throw SquintError(
-          .badData,
-          "metadata \(name).widths must be 2 to 64 numbers of 1 to \(grouped(1 << 24)); convert the model again")
-      }
-      self.widths = widths.map { Int($0) }
-      shuffle = try metadata.int("\(name).shuffle", in: 1...64, default: 1)
-      activation = widths.count > 2 ? try metadata.choice("\(name).activation") : nil
-      normEpsilon = file.tensor("\(name).norm") == nil ? nil : try metadata.epsilon("\(name).norm_epsilon")
+      widths = blueprint.widths
+      shuffle = blueprint.shuffle
+      activation = blueprint.layers > 1 ? blueprint.activation : nil
+      normEpsilon = blueprint.hasNorm ? Float(blueprint.normEpsilon) : nil
       let taken = shuffle * shuffle * encoderWidth
       guard self.widths[0] == taken else {
         throw SquintError(
@@ -102,15 +96,17 @@ package struct MLP {
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
     package init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
+      let blueprint = try MLPBlueprint(file, module: c.name)
       if let epsilon = c.normEpsilon {
-        norm = try Compute.LayerNorm("\(c.name).norm", width: c.widths[0], epsilon: epsilon, in: file)
+        norm = try Compute.LayerNorm(
+          blueprint.norm.name, width: blueprint.norm.count, epsilon: epsilon, in: file)
       } else {
         norm = nil
       }
       var layers: [Matrix] = []
       for index in 0..<c.layers {
-        layers.append(
-          try Matrix("\(c.name).\(index)", rows: c.widths[index + 1], columns: c.widths[index], in: file))
+        let matrix = blueprint.layer(index)
+        layers.append(try Matrix(matrix.name, rows: matrix.rows, columns: matrix.columns, in: file))
       }
       self.layers = layers
     }

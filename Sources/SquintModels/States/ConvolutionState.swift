@@ -36,7 +36,8 @@ package struct ConvolutionState: @unchecked Sendable {  // a view of the arena
     package init(_ shape: Shape, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
       self.shape = shape
       let buffers = shape.layers * shape.sequences
-      rows = try plan.reserve("convolution rows", count: buffers * shape.capacity * shape.width, purpose: .cache, phases: phases)
+      rows = try plan.reserve(
+        "convolution rows", count: buffers * shape.capacity * shape.width, purpose: .cache, phases: phases)
       starts = try plan.reserve("convolution starts", count: buffers, purpose: .cache, phases: phases)
       snapshot = try plan.reserve(
         "convolution snapshot", count: shape.layers * (shape.reach - 1) * shape.width, purpose: .cache, phases: phases)

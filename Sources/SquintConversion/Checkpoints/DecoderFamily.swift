@@ -40,6 +40,8 @@ extension DecoderFamily {
     }
     /// How the family's tensors are called, in `NameSpelling.model`.
     let names: NameMap
+    /// Stems that lead elsewhere in a certain decoder, where that depends on the kind of a layer.
+    var layerStems: @Sendable (DecoderConfiguration) -> [(source: String, target: String)] = { _ in [] }
     /// Reads the rotary embedding, windows and what only this family has.
     ///
     /// The notes take what is not as the file says.
@@ -65,6 +67,8 @@ extension DecoderFamily {
     /// Whether some layers have no attention, so that their entries in lists of heads are 0.
     var hasLayersWithoutAttention = false
     let names: NameMap
+    /// Stems that lead elsewhere in a certain decoder, where that depends on the kind of a layer.
+    var layerStems: @Sendable (DecoderConfiguration) -> [(source: String, target: String)] = { _ in [] }
     /// Reads the rotary embedding, windows and what only this family has.
     let finish: @Sendable (inout DecoderConfiguration, GGUFDecoderReader) throws(SquintError) -> Void
   }

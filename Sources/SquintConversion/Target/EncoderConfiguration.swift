@@ -20,8 +20,6 @@ package struct EncoderConfiguration: Equatable, Sendable {
   package var features = Features()
   package var optionals = Optionals()
 
-  package enum PositionRule: String, Sendable { case fixed, bicubic, buckets }
-
   /// What of the encoder's output goes to the projector.
   package struct Features: Equatable, Sendable {
     /// After how many layers features are taken, ascending; nil: after the last one.
@@ -104,92 +102,87 @@ package struct EncoderConfiguration: Equatable, Sendable {
     }
   }
 
-  /// Writes the keys of `encoder.NAME`.
-  package func write(to metadata: inout Metadata, name: String) {
-    let prefix = "encoder.\(name)"
-    metadata["\(prefix).architecture"] = .string(architecture)
-    for (key, value) in [
-      ("layers", layers), ("width", width), ("ffn_width", ffnWidth), ("heads", heads), ("patch", patch), ("grid", grid),
-    ] { metadata["\(prefix).\(key)"] = .int(Int64(value)) }
-    metadata["\(prefix).positions"] = .string(positions.rawValue)
-    metadata["\(prefix).norm_epsilon"] = .float(normEpsilon)
-    metadata["\(prefix).activation"] = .string(activation.rawValue)
+  // MARK: What is written
+
+  /// The sizes and settings of the graph that computes this encoder.
+  package func blueprint(name: String) -> ViTBlueprint {
+    var blueprint = ViTBlueprint(module: "encoder.\(name)")
+    blueprint.architecture = architecture
+    blueprint.layers = layers
+    blueprint.width = width
+    blueprint.ffnWidth = ffnWidth
+    blueprint.heads = heads
+    blueprint.patch = patch
+    blueprint.grid = grid
+    blueprint.positions = positions
+    blueprint.normEpsilon = normEpsilon
+    blueprint.activation = activation
     // The last layer alone is what an absent key means.
-    if let taken = features.layers, taken != [layers] {
-      metadata["\(prefix).feature_layers"] = .ints(taken.map { Int64($0) })
-    }
-    if hasClass && features.dropsClass { metadata["\(prefix).drops_class"] = .bool(true) }
+    if let taken = features.layers, taken != [layers] { blueprint.featureLayers = taken }
+    blueprint.dropsClass = hasClass && features.dropsClass
+    blueprint.hasClass = hasClass
+    return blueprint
   }
+
+  /// Writes the keys of `encoder.NAME`.
+  package func write(to metadata: inout Metadata, name: String) { blueprint(name: name).write(to: &metadata) }
 
   /// All tensors that this encoder has or may have (formats/vision.md, "The encoder").
   ///
   /// Name maps may also lead to `N.attention.qkv`, the three matrices one below the other, and to the vectors
   /// `N.attention.scale` and `N.ffn.scale`, which multiply the rows of `attention.o` and `ffn.down` and their biases.
   package func tensors(name: String) -> [ExpectedTensor] {
-    var tensors: [ExpectedTensor] = []
-    let prefix = "encoder.\(name)."
-    func add(_ tensor: ExpectedTensor) { if tensor.presence != .absent { tensors.append(tensor) } }
-    func vector(_ name: String, _ count: Int, _ presence: TensorPresence = .required) -> ExpectedTensor {
-      ExpectedTensor(prefix + name, [count], .vector, presence)
+    var whole = blueprint(name: name)
+    // The layers that a checkpoint has behind those that the features need are known, and unused.
+    whole.layers = sourceLayers
+    return whole.tensors.compactMap { tensor in
+      let parts = tensor.name.dropFirst(whole.module.count + 1).split(separator: ".")
+      let layer = parts.first.flatMap { Int($0) }
+      let inLayer = parts.dropFirst(layer == nil ? 0 : 1).joined(separator: ".")
+      let presence = tensor.isOptional ? optionals.presence(of: inLayer, isNormed: features.isNormed) : .required
+      let isClass = inLayer == "class"
+      guard isClass ? hasClass : presence != .absent else { return nil }
+      let isUsed = layer.map { $0 < layers } ?? true
+      var expected = ExpectedTensor(tensor, isClass ? .required : isUsed ? presence : .unused)
+      expected.setForms(inLayer, prefix: layer.map { "\(whole.module).\($0)." } ?? whole.module, patch: patch)
+      return expected
     }
-    /// The layer that a checkpoint has behind those that the features need is `unused`.
-    func addMatrix(
-      _ name: String, rows: Int, columns: Int, bias: TensorPresence, isUsed: Bool, rowScale: String? = nil,
-      fused: (name: String, index: Int)? = nil
-    ) {
-      func presence(_ presence: TensorPresence) -> TensorPresence {
-        isUsed || presence == .absent ? presence : .unused
-      }
-      for ending in ["", ".bias"] {
-        let isBias = !ending.isEmpty
-        var tensor = ExpectedTensor(
-          prefix + name + ending, isBias ? [rows] : [rows, columns], isBias ? .vector : .weight,
-          presence(isBias ? bias : .required))
-        tensor.rowScale = rowScale.map { prefix + $0 }
-        tensor.fused = fused.map {
-          ExpectedTensor.FusedRows(name: prefix + $0.name + ending, firstRow: $0.index * rows, rows: 3 * rows)
-        }
-        add(tensor)
-      }
-    }
+  }
+}
 
-    var patches = ExpectedTensor(prefix + "patch", [width, 3 * patch * patch])
-    patches.otherShapes = [[width, 3, patch, patch]]
-    patches.channelsLastShape = [width, patch, patch, 3]
-    add(patches)
-    add(vector("patch.bias", width, optionals.patchBias))
-    var classToken = vector("class", width, hasClass ? .required : .absent)
-    classToken.otherShapes = [[1, width], [1, 1, width]]
-    add(classToken)
-    let rows = grid * grid + (hasClass ? 1 : 0)
-    var table = ExpectedTensor(prefix + "positions", [rows, width], .vector)
-    table.otherShapes = [[1, rows, width]]
-    add(table)
-    add(vector("pre_norm", width, optionals.preNorm))
-    add(vector("pre_norm.bias", width, optionals.preNorm))
-    for layer in 0..<sourceLayers {
-      let isUsed = layer < layers
-      let presence = isUsed ? TensorPresence.required : .unused
-      add(vector("\(layer).attention.norm", width, presence))
-      add(vector("\(layer).attention.norm.bias", width, presence))
-      for (index, part) in ["q", "k", "v"].enumerated() {
-        addMatrix(
-          "\(layer).attention.\(part)", rows: width, columns: width, bias: optionals.queryKeyValueBias, isUsed: isUsed,
-          fused: ("\(layer).attention.qkv", index))
-      }
-      addMatrix(
-        "\(layer).attention.o", rows: width, columns: width, bias: optionals.outputBias, isUsed: isUsed,
-        rowScale: "\(layer).attention.scale")
-      add(vector("\(layer).ffn.norm", width, presence))
-      add(vector("\(layer).ffn.norm.bias", width, presence))
-      addMatrix("\(layer).ffn.up", rows: ffnWidth, columns: width, bias: optionals.ffnBias, isUsed: isUsed)
-      addMatrix(
-        "\(layer).ffn.down", rows: width, columns: ffnWidth, bias: optionals.ffnBias, isUsed: isUsed,
-        rowScale: "\(layer).ffn.scale")
+extension EncoderConfiguration.Optionals {
+  /// - Parameter isNormed: whether the last norm is applied to the features.
+  fileprivate func presence(of name: String, isNormed: Bool) -> TensorPresence {
+    switch name {
+    case "patch.bias": patchBias
+    case "pre_norm", "pre_norm.bias": preNorm
+    case "attention.q.bias", "attention.k.bias", "attention.v.bias": queryKeyValueBias
+    case "attention.o.bias": outputBias
+    case "ffn.up.bias", "ffn.down.bias": ffnBias
+    case "norm", "norm.bias": isNormed || norm == .absent ? norm : .unused
+    default: .absent
     }
-    let norm = features.isNormed || optionals.norm == .absent ? optionals.norm : .unused
-    add(vector("norm", width, norm))
-    add(vector("norm.bias", width, norm))
-    return tensors
+  }
+}
+
+extension ExpectedTensor {
+  /// Sets the other ways in which checkpoints store a tensor of an encoder.
+  fileprivate mutating func setForms(_ name: String, prefix: String, patch: Int) {
+    switch name {
+    case "patch":
+      otherShapes = [[shape[0], 3, patch, patch]]
+      channelsLastShape = [shape[0], patch, patch, 3]
+    case "class": otherShapes = [[1, shape[0]], [1, 1, shape[0]]]
+    case "positions": otherShapes = [[1, shape[0], shape[1]]]
+    case "attention.o", "attention.o.bias": rowScale = prefix + "attention.scale"
+    case "ffn.down", "ffn.down.bias": rowScale = prefix + "ffn.scale"
+    default:
+      for (index, part) in ["q", "k", "v"].enumerated() {
+        for ending in ["", ".bias"] where name == "attention.\(part)\(ending)" {
+          fused = FusedRows(
+            name: "\(prefix)attention.qkv\(ending)", firstRow: index * shape[0], rows: 3 * shape[0])
+        }
+      }
+    }
   }
 }

@@ -1,69 +1,5 @@
 import SquintFile
 
-/// What an image processor class of transformers assumes where its file is silent.
-package struct HuggingFaceImageFamily: Sendable {
-  /// Without the endings that name an implementation: Fast, Pil.
-  let className: String
-  var size: ImageConfiguration.Resize
-  /// Whether a size of one number is a square; otherwise the shortest edge.
-  var isSquareByDefault = false
-  var crop: ImageConfiguration.Size?
-  var centerCrops = false
-  var filter = ImageConfiguration.Filter.bicubic
-  var mean = [0.5, 0.5, 0.5]
-  var std = [0.5, 0.5, 0.5]
-  /// The side of a tile, where images are cut.
-  var tile: Int?
-  /// Whether do_pad means a square with the mean colour; otherwise it is for batches of images of several sizes.
-  var padsToSquare = false
-
-  /// OPENAI_CLIP_MEAN and OPENAI_CLIP_STD (image_utils.py)
-  private static let clipMean = [0.48145466, 0.4578275, 0.40821073]
-  private static let clipStd = [0.26862954, 0.26130258, 0.27577711]
-  private static let side224 = ImageConfiguration.Size(height: 224, width: 224)
-
-  /// image_processing_clip.py and its siblings
-  package static let clip = HuggingFaceImageFamily(
-    className: "CLIPImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
-    std: clipStd)
-  static let bit = HuggingFaceImageFamily(
-    className: "BitImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
-    std: clipStd)
-  static let llava = HuggingFaceImageFamily(
-    className: "LlavaImageProcessor", size: .shortestEdge(224), crop: side224, centerCrops: true, mean: clipMean,
-    std: clipStd, padsToSquare: true)
-  static let siglip = HuggingFaceImageFamily(
-    className: "SiglipImageProcessor", size: .exact(height: 224, width: 224))
-  static let vit = HuggingFaceImageFamily(
-    className: "ViTImageProcessor", size: .exact(height: 224, width: 224), isSquareByDefault: true, filter: .bilinear)
-  static let idefics3 = HuggingFaceImageFamily(
-    className: "Idefics3ImageProcessor", size: .longestEdge(4 * 364), filter: .lanczos, tile: 364)
-  static let smolvlm = HuggingFaceImageFamily(
-    className: "SmolVLMImageProcessor", size: .longestEdge(4 * 364), filter: .lanczos, tile: 364)
-
-  static let all = [clip, llava, siglip, vit, bit, idefics3, smolvlm]
-
-  /// The images that an encoder of this family takes where no file says so: its square.
-  func images(side: Int) -> ImageConfiguration {
-    var images = ImageConfiguration()
-    switch size {
-    case .exact: images.resize = .exact(height: side, width: side)
-    case .longestEdge: images.resize = .longestEdge(min(4 * side, ImageConfiguration.largestTiledSide))
-    case .shortestEdge, .none: images.resize = .shortestEdge(side)
-    }
-    images.crop = centerCrops ? ImageConfiguration.Size(height: side, width: side) : nil
-    images.filter = filter
-    images.mean = mean
-    images.std = std
-    if tile != nil {
-      images.layout = .tiles
-      images.tile = side
-      images.splits = true
-    }
-    return images
-  }
-}
-
 extension ImageConfiguration {
   /// The longest side of an image that is cut into tiles (image_processing_idefics3.py, `MAX_IMAGE_SIZE`).
   static let largestTiledSide = 4096
@@ -75,7 +11,7 @@ extension ImageConfiguration {
   ///   - place: the file, for messages.
   /// - Throws: `SquintError.badData` which names the key that is wrong, or asks for what the model file has no word for.
   package init(
-    huggingFace json: JSONValue, fallback: HuggingFaceImageFamily = .clip, place: String
+    huggingFace json: JSONValue, fallback: ImageFamily = .clip, place: String
   ) throws(SquintError) {
     let reader = ConfigurationReader(json: json, place: place)
     let family = try Self.family(reader, fallback: fallback)
@@ -107,16 +43,16 @@ extension ImageConfiguration {
   }
 
   private static func family(
-    _ reader: ConfigurationReader, fallback: HuggingFaceImageFamily
-  ) throws(SquintError) -> HuggingFaceImageFamily {
+    _ reader: ConfigurationReader, fallback: ImageFamily
+  ) throws(SquintError) -> ImageFamily {
     guard
       let given = either(try reader.text("image_processor_type"), try reader.text("feature_extractor_type"))
     else { return fallback }
     var name = given
     for ending in ["Fast", "Pil"] where name.hasSuffix(ending) { name.removeLast(ending.count) }
     if name.hasSuffix("FeatureExtractor") { name = name.dropLast("FeatureExtractor".count) + "ImageProcessor" }
-    guard let family = HuggingFaceImageFamily.all.first(where: { $0.className == name }) else {
-      let known = HuggingFaceImageFamily.all.map(\.className).joined(separator: ", ")
+    guard let family = Families.images.first(where: { $0.className == name }) else {
+      let known = Families.images.map(\.className).joined(separator: ", ")
       throw .badData(
         reader.place, "image_processor_type \"\(printable(given))\" is not supported; known are \(known)")
     }
@@ -126,7 +62,7 @@ extension ImageConfiguration {
   // MARK: One tile
 
   private mutating func readWhole(
-    _ reader: ConfigurationReader, family: HuggingFaceImageFamily, resizes: Bool
+    _ reader: ConfigurationReader, family: ImageFamily, resizes: Bool
   ) throws(SquintError) {
     if resizes { resize = try Self.resize(reader, family: family) }
     if try Self.does("do_center_crop", reader, default: family.centerCrops) {
@@ -149,7 +85,7 @@ extension ImageConfiguration {
   }
 
   private static func resize(
-    _ reader: ConfigurationReader, family: HuggingFaceImageFamily
+    _ reader: ConfigurationReader, family: ImageFamily
   ) throws(SquintError) -> Resize {
     guard let value = reader.json["size"] else {
       return try needed(reader, "size", nil, default: family.size)
@@ -196,7 +132,7 @@ extension ImageConfiguration {
   // MARK: Tiles
 
   private mutating func readTiles(
-    _ reader: ConfigurationReader, family: HuggingFaceImageFamily, resizes: Bool
+    _ reader: ConfigurationReader, family: ImageFamily, resizes: Bool
   ) throws(SquintError) {
     layout = .tiles
     func longestEdge(_ key: String, atMost most: Int) throws(SquintError) -> Int? {

@@ -15,7 +15,7 @@ extension EncoderPart {
       throw .badData(path, "\(grouped(patches)) positions of patches are no square grid; this is not supported")
     }
     // What else would tell them apart is not in the file: SigLIP has no class token, CLIP a norm before the layers.
-    let family: HuggingFaceEncoderFamily =
+    let family: EncoderFamily =
       transformer.classToken == nil ? .siglip : transformer.preNorm == nil ? .dinov2 : .clip
     var configuration = EncoderConfiguration(
       architecture: family.architecture, layers: transformer.layers.count, width: transformer.width,

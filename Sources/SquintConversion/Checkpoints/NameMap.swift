@@ -38,6 +38,16 @@ package struct NameMap: Sendable {
     return map
   }
 
+  /// The same names, but for these stems.
+  func replacing(_ stems: [(source: String, target: String)]) -> NameMap {
+    guard !stems.isEmpty else { return self }
+    var map = NameMap(
+      module: module, stems: stems + self.stems, names: names, ignored: ignored, ignoredPrefixes: ignoredPrefixes,
+      prefixes: prefixes)
+    map.layerLimit = layerLimit
+    return map
+  }
+
   /// What the names of layers begin with, up to the number.
   private var layerPrefix: Substring? {
     stems.lazy.compactMap { stem in stem.source.firstIndex(of: "*").map { stem.source[..<$0] } }.first
@@ -51,6 +61,9 @@ package struct NameMap: Sendable {
     let digits = name.dropFirst(layers.count).prefix { $0.isASCII && $0.isWholeNumber }
     return !digits.isEmpty && Int(digits) ?? .max >= layerLimit
   }
+
+  /// What `NameSpelling` puts in front of a vision tower's names.
+  static let towerPrefixes = ["vision_tower."]
 
   package enum Target: Equatable, Sendable {
     case tensor(String)

@@ -17,16 +17,6 @@ package struct ImagePrompt: Equatable, Sendable {
 
   package init() {}
 
-  /// Sets the text that Idefics3 and SmolVLM have around tiles (transformers, processing_idefics3.py).
-  package mutating func setIdefics3(fake: String, global: String) {
-    singlePrefix = fake + global
-    singleSuffix = fake
-    tilePrefix = fake + "<row_{row}_col_{column}>"
-    rowSuffix = "\n"
-    overviewPrefix = "\n" + fake + global
-    overviewSuffix = fake
-  }
-
   /// Writes the prompt keys of the modality `name`.
   package func write(to metadata: inout Metadata, name: String) {
     if marker != "<\(name)>" { metadata["\(name).marker"] = .string(marker) }

@@ -1,5 +1,17 @@
 import SquintFile
 
+extension VisionFamily {
+  static let nanoVLM = VisionFamily(
+    description: "nanoVLM", classes: [], recognizes: NanoVLM.isNanoVLM, spelling: .nanoVLM,
+    decoder: OwnDecoder(names: NanoVLM.decoderNames, tieKey: "lm_tie_weights") {
+      (config, stored, place, notes) throws(SquintError) in
+      try NanoVLM.decoder(config: config, stored: stored, place: place, notes: &notes)
+    },
+    parts: { (vision, notes) throws(SquintError) in
+      try NanoVLM(config: vision.config, source: vision.source, folder: vision.folder).parts(notes: &notes)
+    })
+}
+
 /// A checkpoint of huggingface/nanoVLM: SigLIP and Llama under names of their own (models/config.py, `VLMConfig`).
 struct NanoVLM {
   let config: JSONValue
@@ -11,7 +23,7 @@ struct NanoVLM {
   private var place: String { folder.file("config.json") }
   private var reader: ConfigurationReader { ConfigurationReader(json: config, place: place) }
 
-  static func isNanoVLM(_ config: JSONValue) -> Bool {
+  @Sendable static func isNanoVLM(_ config: JSONValue) -> Bool {
     config["vit_hidden_dim"] != nil && config["lm_hidden_dim"] != nil
   }
 

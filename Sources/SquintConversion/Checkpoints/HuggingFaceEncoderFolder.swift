@@ -12,20 +12,19 @@ extension EncoderPart {
     let reader = ConfigurationReader(json: config, place: place)
     let modelType = try reader.text("model_type") ?? ""
     // A pair of towers keeps the vision tower's configuration inside, sometimes without its model_type.
-    guard config["vision_config"] == nil || ["clip", "siglip"].contains(modelType) else {
+    let pair = Families.encoders.first { $0.pair == modelType }
+    guard config["vision_config"] == nil || pair != nil else {
       throw .badData(
         place,
         "this is a model of several parts (\(printable(modelType))), not a vision tower's folder; give it as the source"
       )
     }
-    let pairs: [String: HuggingFaceEncoderFamily] = ["clip": .clip, "siglip": .siglip]
-    let pair = pairs[modelType]
     // Where both are there, transformers takes the older one (configuration_clip.py, `__post_init__`).
     let inner = pair == nil ? config : either(config["vision_config_dict"], config["vision_config"]) ?? .null
     guard inner.object != nil, pair != nil || !modelType.isEmpty else {
       throw .badData(place, "there is no \(pair == nil ? "model_type" : "vision_config")")
     }
-    let family = try HuggingFaceEncoderFamily(of: inner, known: pair, place: place)
+    let family = try EncoderFamily(of: inner, known: pair, place: place)
     var notes: [String] = []
     let source = try folder.tensors(config: config, spelling: .tower, notes: &notes)
     try self.init(
@@ -38,7 +37,7 @@ extension EncoderPart {
   ///   - isAlone: whether the source is a tower's own, which may hold a text tower beside it.
   ///   - tensorPlace: how messages call the source.
   init(
-    huggingFace json: JSONValue, family: HuggingFaceEncoderFamily, name: String, source: any TensorSource,
+    huggingFace json: JSONValue, family: EncoderFamily, name: String, source: any TensorSource,
     place: String,
     tensorPlace: String, images: ImageConfiguration?, isAlone: Bool = false
   ) throws(SquintError) {
@@ -64,7 +63,7 @@ extension EncoderPart {
 extension EncoderPart {
   /// Takes what the file at `path`, one like preprocessor_config.json, says of images.
   mutating func readImages(_ path: String) throws(SquintError) {
-    let family = HuggingFaceEncoderFamily.all.first { $0.architecture == configuration.architecture }
+    let family = Families.encoders.first { $0.architecture == configuration.architecture }
     images = try ImageConfiguration(
       huggingFace: JSONValue.read(path: path), fallback: family?.images ?? .clip, place: path)
   }
@@ -74,7 +73,7 @@ extension CheckpointFolder {
   /// What the folder says of images; nil: nothing.
   ///
   /// - Parameter fallback: the image processor's class where the file does not name it.
-  func images(fallback: HuggingFaceImageFamily) throws(SquintError) -> ImageConfiguration? {
+  func images(fallback: ImageFamily) throws(SquintError) -> ImageConfiguration? {
     // transformers 5 keeps the image processor in the processor's file, and looks there first.
     if let nested = try json("processor_config.json")?["image_processor"] {
       return try ImageConfiguration(

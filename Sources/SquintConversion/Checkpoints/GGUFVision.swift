@@ -9,15 +9,7 @@ struct GGUFVision {
   private let place: String
   private let source: GGUFSource
   private let metadata: GGUFMetadata
-  private let kind: Kind
-
-  /// What `clip.projector_type` says.
-  private enum Kind: String, CaseIterable {
-    /// LLaVA's matrices with GELUs between; one alone is its first version's.
-    case mlp
-    /// Idefics3's and SmolVLM's: a shuffle and a matrix.
-    case idefics3
-  }
+  private let family: VisionFamily.GGUFFacts
 
   /// - Throws: `SquintError.noInput` where it cannot be read, `.badData` where it is broken or not supported.
   init(path: String) throws(SquintError) {
@@ -35,12 +27,13 @@ struct GGUFVision {
       throw .badData(path, "it has no vision encoder (clip.has_vision_encoder); others are not supported")
     }
     let type = either(try metadata.text("clip.projector_type"), try metadata.text("clip.vision.projector_type")) ?? ""
-    guard let kind = Kind(rawValue: type) else {
-      let known = Kind.allCases.map(\.rawValue).joined(separator: ", ")
+    let families = Families.vision.compactMap(\.gguf)
+    guard let family = families.first(where: { $0.projectorType == type }) else {
+      let known = families.map(\.projectorType).joined(separator: ", ")
       throw .badData(
         path, "clip.projector_type \"\(printable(type))\" is not supported; known are \(known)")
     }
-    self.kind = kind
+    self.family = family
     let pinpoints = source.metadata["clip.vision.image_grid_pinpoints"]?.integers ?? []
     guard pinpoints.isEmpty else {
       throw .badData(
@@ -57,20 +50,7 @@ struct GGUFVision {
     var parts = ModalityParts(name: name, place: place)
     parts.encoder = try encoder(name: name)
     parts.projector = try projector(name: name)
-    switch kind {
-    case .mlp: break
-    case .idefics3:
-      parts.features = FeatureSelection()
-      let words = ["<fake_token_around_image>", "<global-img>"]
-      let vocabulary = text.metadata["tokenizer.ggml.tokens"]?.strings
-      for word in words where vocabulary?.contains(ByteString(Array(word.utf8))) == false {
-        throw .badData(
-          place,
-          "this belongs to Idefics3 or SmolVLM, but the text model's tokenizer has no \(word); give the text model that it "
-            + "was published with")
-      }
-      parts.prompt.setIdefics3(fake: words[0], global: words[1])
-    }
+    try family.finish(&parts, text)
     return parts
   }
 
@@ -95,10 +75,10 @@ struct GGUFVision {
     if let keyValueHeads = try metadata.size("clip.vision.attention.head_count_kv"), keyValueHeads != heads {
       throw .badData(place, "an encoder with fewer heads for keys and values than for queries is not supported")
     }
-    let family: HuggingFaceEncoderFamily = kind == .idefics3 ? .idefics3 : hasClass ? .clip : .siglip
+    let tower = family.encoder(hasClass)
     var configuration = EncoderConfiguration(
-      architecture: family.architecture, layers: try size("block_count", atMost: DecoderConfiguration.mostLayers),
-      width: width, ffnWidth: ffn.width, heads: heads, patch: patch, grid: image / patch, positions: family.positions,
+      architecture: tower.architecture, layers: try size("block_count", atMost: DecoderConfiguration.mostLayers),
+      width: width, ffnWidth: ffn.width, heads: heads, patch: patch, grid: image / patch, positions: tower.positions,
       normEpsilon: Double(shortest: Float(epsilon)), activation: try activation(hasClass: hasClass),
       hasClass: hasClass)
     configuration.optionals.preNorm = source.tensor(named: "v.pre_ln.weight") == nil ? .absent : .required
@@ -111,7 +91,7 @@ struct GGUFVision {
       configuration: configuration,
       tensors: MappedTensors(
         source: source, maps: [.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)], place: place),
-      images: try images(family: family, side: image), usualImages: family.usualImages(side: image))
+      images: try images(tower: tower, side: image), usualImages: tower.usualImages(side: image))
   }
 
   /// The width between the feed-forward network's matrices, and whether the file calls them the wrong way round.
@@ -145,30 +125,14 @@ struct GGUFVision {
   // MARK: Images
 
   /// What the file says of images, and for the rest what the models of its kind do.
-  private func images(family: HuggingFaceEncoderFamily, side: Int) throws(SquintError) -> ImageConfiguration {
-    var images = family.usualImages(side: side)
+  private func images(tower: EncoderFamily, side: Int) throws(SquintError) -> ImageConfiguration {
+    var images = tower.usualImages(side: side)
     if let mean = try metadata.numbers("clip.vision.image_mean", count: 3) { images.mean = mean }
     if let std = try metadata.numbers("clip.vision.image_std", count: 3) { images.std = std }
     guard images.std.allSatisfy({ $0 > 0 }) else {
       throw .badData(place, "metadata clip.vision.image_std has a number that is not positive")
     }
-    switch kind {
-    case .mlp:
-      switch try metadata.text("clip.vision.image_aspect_ratio") ?? "pad" {
-      // LLaVA 1.5 was trained on padded images, and llama.cpp pads them; cutting would lose what is at the sides.
-      case "pad": images.padToSquare()
-      case "square": break
-      case let other:
-        throw .badData(
-          place, "clip.vision.image_aspect_ratio \"\(printable(other))\" is not supported; known are pad, square")
-      }
-    case .idefics3:
-      if let longest = try metadata.size(
-        "clip.vision.preproc_image_size", atMost: ImageConfiguration.largestTiledSide)
-      {
-        images.resize = .longestEdge(longest)
-      }
-    }
+    try family.setImages(&images, metadata)
     return images
   }
 
@@ -176,41 +140,49 @@ struct GGUFVision {
 
   func projector(name: String) throws(SquintError) -> ProjectorPart {
     let found = try ProjectorTensors(
-      in: source, prefixes: kind == .idefics3 ? ["mm.model.fc"] : ["mm"], module: "projector.\(name)", place: place)
-    guard !found.hasNorm, kind != .idefics3 || found.widths.count == 2 else {
-      throw .badData(place, "a projector of type \(kind.rawValue) with a norm or more matrices is not supported")
+      in: source, prefixes: [family.projectorPrefix], module: "projector.\(name)", place: place)
+    guard !found.hasNorm else {
+      throw .badData(
+        place, "a projector of type \(family.projectorType) with a norm or more matrices is not supported")
     }
     var configuration = ProjectorConfiguration(widths: found.widths)
-    if kind == .idefics3 {
-      configuration.shuffle =
-        try metadata.size("clip.vision.projector.scale_factor", atMost: ProjectorConfiguration.largestShuffle) ?? 2
-      configuration.bias = .absent
-    }
+    try family.setProjector(&configuration, metadata)
     return ProjectorPart(
       configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map], place: place),
-      features: try features())
-  }
-
-  /// Which features the projector was trained on.
-  private func features() throws(SquintError) -> FeatureSelection? {
-    guard kind == .mlp else { return nil }
-    guard let value = source.metadata["clip.vision.feature_layer"] else {
-      // The layers behind those that LLaVA needs are not in the file, and neither is the norm. Where it is, it has a use.
-      let layers = try metadata.size("clip.vision.block_count", atMost: DecoderConfiguration.mostLayers)
-      return FeatureSelection(layers: source.tensor(named: "v.post_ln.weight") == nil ? layers.map { [$0] } : nil)
-    }
-    guard let layers = value.integers, !layers.isEmpty,
-      layers.allSatisfy({ (0...Int64(DecoderConfiguration.mostLayers)).contains($0) })
-    else { throw .badData(place, "metadata clip.vision.feature_layer is not a list of layers") }
-    return FeatureSelection(layers: layers.map { Int($0) })
+      features: try family.features(source, metadata))
   }
 }
 
-extension GGUFMetadata {
-  /// Whether the file holds an encoder and a projector instead of a text model.
-  func holdsEncoder() throws(SquintError) -> Bool {
-    let type = try text("general.type")
-    let architecture = try text("general.architecture")
-    return type == "mmproj" || architecture == "clip"
+extension NameMap {
+  /// An encoder in GGUF (llama.cpp, tools/mtmd/clip-impl.h, and gguf-py/gguf/constants.py).
+  ///
+  /// - Parameters:
+  ///   - module: `encoder.NAME`.
+  ///   - swapsFFN: whether the file calls up what is down, as old converters did.
+  package static func ggufEncoder(_ module: String, swapsFFN: Bool) -> NameMap {
+    NameMap(
+      module: module,
+      stems: [
+        ("v.patch_embd", "patch"),
+        ("v.position_embd", "positions"),
+        ("v.pre_ln", "pre_norm"),
+        ("v.blk.*.ln1", "*.attention.norm"),
+        ("v.blk.*.attn_q", "*.attention.q"),
+        ("v.blk.*.attn_k", "*.attention.k"),
+        ("v.blk.*.attn_v", "*.attention.v"),
+        ("v.blk.*.attn_qkv", "*.attention.qkv"),
+        ("v.blk.*.attn_out", "*.attention.o"),
+        ("v.blk.*.ln2", "*.ffn.norm"),
+        ("v.blk.*.ffn_up", swapsFFN ? "*.ffn.down" : "*.ffn.up"),
+        ("v.blk.*.ffn_down", swapsFFN ? "*.ffn.up" : "*.ffn.down"),
+        ("v.post_ln", "norm"),
+      ],
+      names: [
+        ("v.class_embd", "class"),
+        ("v.blk.*.ls1.weight", "*.attention.scale"),
+        ("v.blk.*.ls2.weight", "*.ffn.scale"),
+      ],
+      // SigLIP's pooling head.
+      ignored: ["v.position_ids"], ignoredPrefixes: ["v.head."])
   }
 }

@@ -56,29 +56,31 @@ package struct ProjectorConfiguration: Equatable, Sendable {
     }
   }
 
-  /// Writes the keys of `projector.NAME`.
-  package func write(to metadata: inout Metadata, name: String) {
-    let prefix = "projector.\(name)"
-    metadata["\(prefix).widths"] = .ints(widths.map { Int64($0) })
-    if shuffle != 1 { metadata["\(prefix).shuffle"] = .int(Int64(shuffle)) }
-    if layers > 1 { metadata["\(prefix).activation"] = .string(activation.rawValue) }
-    if let normEpsilon { metadata["\(prefix).norm_epsilon"] = .float(normEpsilon) }
+  // MARK: What is written
+
+  /// The sizes and settings of the graph that computes this projector.
+  package func blueprint(name: String) -> MLPBlueprint {
+    var blueprint = MLPBlueprint(module: "projector.\(name)")
+    blueprint.widths = widths
+    blueprint.shuffle = shuffle
+    blueprint.activation = activation
+    if let normEpsilon {
+      blueprint.hasNorm = true
+      blueprint.normEpsilon = normEpsilon
+    }
+    return blueprint
   }
+
+  /// Writes the keys of `projector.NAME`.
+  package func write(to metadata: inout Metadata, name: String) { blueprint(name: name).write(to: &metadata) }
 
   /// All tensors that this projector has or may have.
   package func tensors(name: String) -> [ExpectedTensor] {
-    var tensors: [ExpectedTensor] = []
-    let prefix = "projector.\(name)."
-    if normEpsilon != nil {
-      tensors.append(ExpectedTensor(prefix + "norm", [widths[0]]))
-      tensors.append(ExpectedTensor(prefix + "norm.bias", [widths[0]]))
+    let blueprint = blueprint(name: name)
+    let norm = Set(blueprint.norm.tensors.map(\.name))
+    return blueprint.tensors.compactMap { tensor in
+      let presence = tensor.isOptional && !norm.contains(tensor.name) ? bias : .required
+      return presence == .absent ? nil : ExpectedTensor(tensor, presence)
     }
-    for layer in 0..<layers {
-      tensors.append(ExpectedTensor(prefix + "\(layer)", [widths[layer + 1], widths[layer]]))
-      if bias != .absent {
-        tensors.append(ExpectedTensor(prefix + "\(layer).bias", [widths[layer + 1]], .vector, bias))
-      }
-    }
-    return tensors
   }
 }

@@ -44,11 +44,7 @@ enum NameSpelling: Sendable {
   /// The components that tell what a tensor is, and what comes before them in the tables.
   private var roots: [Substring: String] {
     switch self {
-    case .model:
-      [
-        "embed_tokens": "model.", "layers": "model.", "norm": "model.", "rotary_emb": "model.", "lm_head": "",
-        "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "", "vision_model": "",
-      ]
+    case .model: Self.modelRoots
     case .tower:
       [
         "embeddings": "vision_tower.", "encoder": "vision_tower.", "pre_layrnorm": "vision_tower.",
@@ -57,6 +53,21 @@ enum NameSpelling: Sendable {
     case .nanoVLM: ["decoder": "", "vision_encoder": "", "MP": ""]
     }
   }
+
+  /// What the families' tables begin with, and the parts beside a decoder.
+  private static let modelRoots: [Substring: String] = {
+    var roots: [Substring: String] = [
+      "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
+      "vision_model": "",
+    ]
+    for family in Families.decoders {
+      for (source, _) in family.huggingFace.names.stems {
+        let components = source.split(separator: ".")
+        if components[0] == "model" { roots[components[1]] = "model." } else { roots[components[0]] = "" }
+      }
+    }
+    return roots
+  }()
 
   private func spelled(_ components: ArraySlice<Substring>) -> String? {
     let rest = components.drop(while: shells.contains)

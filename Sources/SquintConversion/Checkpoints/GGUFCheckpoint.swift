@@ -32,7 +32,8 @@ struct GGUFCheckpoint: Checkpoint {
 
   var decoderTensors: MappedTensors {
     MappedTensors(
-      source: source, maps: family.map { [$0.names] } ?? [], place: place, rowOrder: rowOrder, fold: decoder.fold)
+      source: source, maps: family.map { [$0.names.replacing($0.layerStems(decoder))] } ?? [], place: place,
+      rowOrder: rowOrder, fold: decoder.fold)
   }
 
   private func rowOrder(of name: String) -> RowOrder {

@@ -18,35 +18,46 @@ struct HuggingFaceCheckpoint: Checkpoint {
     folder = CheckpointFolder(path: path)
     config = try folder.configuration()
     let place = folder.file("config.json")
-    let layout = try HuggingFaceLayout(config: config, place: place)
+    let family = try VisionFamily.family(of: config, place: place)
     var notes: [String] = []
-    unknownClass = layout == .nanoVLM ? nil : HuggingFaceLayout.unknownClass(config: config)
+    // A decoder in other words than transformers' comes with a class of its own.
+    unknownClass = family?.decoder == nil ? VisionFamily.unknownClass(config: config) : nil
     if let unknownClass {
       notes.append(
         "\(place): the class \(printable(unknownClass)) is not known; the model is read as its tensors and its model_type are"
       )
     }
-    let isNanoVLM = layout == .nanoVLM
-    tensors = try folder.tensors(config: config, spelling: isNanoVLM ? .nanoVLM : .model, notes: &notes)
-    let known = layout.decoderFamily(config: config)
-    let names =
-      isNanoVLM
-      ? NanoVLM.decoderNames
-      : try DecoderFamily(huggingFace: config, known: known, place: place).huggingFace.names
-    let mapped = MappedTensors(source: tensors, maps: [names], place: folder.path)
-    let stored = StoredTensors(mapped, module: "decoder")
-    var decoder =
-      isNanoVLM
-      ? try NanoVLM.decoder(config: config, stored: stored, place: place, notes: &notes)
-      : try DecoderConfiguration(
-        huggingFace: config, family: known, stored: stored, place: place, notes: &notes)
+    tensors = try folder.tensors(config: config, spelling: family?.spelling ?? .model, notes: &notes)
+    if family == nil { try VisionFamily.refuseParts(of: tensors, config: config, place: place) }
+    let decoderType = family?.decoderType(config)
+    let own = family?.decoder
+    let names: NameMap
+    let layerStems: (DecoderConfiguration) -> [(source: String, target: String)]
+    if let own {
+      names = own.names
+      layerStems = { _ in [] }
+    } else {
+      let facts = try DecoderFamily(huggingFace: config, known: decoderType, place: place).huggingFace
+      names = facts.names
+      layerStems = facts.layerStems
+    }
+    let stored = StoredTensors(
+      MappedTensors(source: tensors, maps: [names], place: folder.path), module: "decoder")
+    var decoder: DecoderConfiguration
+    if let own {
+      decoder = try own.read(config, stored, place, &notes)
+    } else {
+      decoder = try DecoderConfiguration(
+        huggingFace: config, family: decoderType, stored: stored, place: place, notes: &notes)
+    }
     try decoder.shareEmbedding(
-      stored, source: tensors, key: isNanoVLM ? "lm_tie_weights" : "tie_word_embeddings", place: place, notes: &notes)
+      stored, source: tensors, key: own?.tieKey ?? "tie_word_embeddings", place: place, notes: &notes)
     self.decoder = decoder
     decoderTensors = MappedTensors(
-      source: tensors, maps: [names.ignoringLayers(from: decoder.layers)], place: folder.path, fold: decoder.fold)
-    let vision = try HuggingFaceVision(folder: folder, config: config, source: tensors).parts(layout, notes: &notes)
-    modalities = vision.map { [$0] } ?? []
+      source: tensors, maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder))],
+      place: folder.path, fold: decoder.fold)
+    let vision = HuggingFaceVision(folder: folder, config: config, source: tensors)
+    modalities = try family.map { (family) throws(SquintError) in [try family.parts(vision, &notes)] } ?? []
     openingNotes = notes
   }
 

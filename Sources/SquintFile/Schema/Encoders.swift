@@ -1,0 +1,155 @@
+/// The graphs of encoders that there are: what `encoder.NAME.graph` may say (formats/vision.md).
+package enum EncoderGraph: String, GraphName {
+  /// A vision transformer: CLIP, SigLIP, DINOv2, Idefics3.
+  case vit
+
+  package static var usual: EncoderGraph { .vit }
+
+  /// The blueprint of `module`, which has this graph.
+  ///
+  /// - Throws: `badData` where a key is missing or impossible.
+  package func blueprint(_ file: ModelFile, module: String) throws(SquintError) -> any ModuleBlueprint {
+    switch self {
+    case .vit: try ViTBlueprint(file, module: module)
+    }
+  }
+}
+
+/// What becomes of the table of positions where a tile's grid is another.
+public enum PositionRule: String, CaseIterable, Sendable {
+  /// The tile is refused.
+  case fixed
+  /// The table is resized.
+  case bicubic
+  /// The row of the table that is at about the same place.
+  case buckets
+}
+
+/// The graph `vit`: a vision transformer whose rows see all rows (formats/vision.md).
+package struct ViTBlueprint: ModuleBlueprint {
+  package static var graph: EncoderGraph { .vit }
+  /// What its keys and tensors begin with: `encoder.image`.
+  package let module: String
+  /// The family in the checkpoint's words; for people.
+  package var architecture = ""
+  package var layers = 0
+  package var width = 0
+  package var ffnWidth = 0
+  package var heads = 0
+  /// The side of a patch in pixels.
+  package var patch = 0
+  /// The side of the grid that the table of positions is for.
+  package var grid = 0
+  package var positions = PositionRule.fixed
+  package var normEpsilon = 0.0
+  package var activation = Activation.gelu
+  /// After how many layers features are taken, ascending; nil or none: after the last.
+  package var featureLayers: [Int]?
+  /// Whether the class token's row is left out of the features.
+  package var dropsClass = false
+  /// Whether a row that stands for the whole image goes before the patches: whether there is the tensor `class`.
+  package var hasClass = false
+
+  /// All sizes are zero.
+  package init(module: String) { self.module = module }
+
+  /// Reads the keys of `module`.
+  ///
+  /// - Throws: `badData` where one is missing or impossible.
+  package init(_ file: ModelFile, module: String) throws(SquintError) {
+    self.init(module: module)
+    hasClass = file.tensor("\(module).class") != nil
+    var reader = KeyReader(file.metadata)
+    try code(&reader)
+    try check()
+  }
+
+  /// Writes the keys of the module.
+  package func write(to metadata: inout Metadata) {
+    metadata["\(module).graph"] = .string(Self.graph.rawValue)
+    var writer = KeyWriter(metadata)
+    var copy = self
+    // Writing throws nothing.
+    try? copy.code(&writer)
+    metadata = writer.metadata
+  }
+
+  package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {
+    try coder.text("\(module).architecture", &architecture)
+    try coder.int("\(module).layers", &layers, in: 0...4096)
+    try coder.int("\(module).width", &width, in: 1...1 << 20)
+    try coder.int("\(module).ffn_width", &ffnWidth, in: 1...1 << 20)
+    try coder.int("\(module).heads", &heads, in: 1...max(width, 1))
+    try coder.int("\(module).patch", &patch, in: 1...1 << 12)
+    try coder.int("\(module).grid", &grid, in: 1...1 << 12)
+    try coder.choice("\(module).positions", &positions)
+    try coder.number("\(module).norm_epsilon", &normEpsilon)
+    try coder.choice("\(module).activation", &activation)
+    try coder.ints("\(module).feature_layers", &featureLayers)
+    try coder.flag("\(module).drops_class", &dropsClass)
+  }
+
+  package func check() throws(SquintError) {
+    guard width % heads == 0, (1...widestHead).contains(width / heads) else {
+      throw SquintError(
+        .badData,
+        "metadata \(module).heads is \(heads); it must cut the width, \(width), into heads of 1 to \(widestHead); "
+          + "convert the model again")
+    }
+    try checkEpsilon(normEpsilon, key: "\(module).norm_epsilon")
+    let taken = featureLayers ?? []
+    guard taken.count <= 64, taken.allSatisfy({ (0...layers).contains($0) }),
+      zip(taken, taken.dropFirst()).allSatisfy({ $0 < $1 })
+    else {
+      throw SquintError(
+        .badData,
+        "metadata \(module).feature_layers must be at most 64 ascending numbers of 0 to \(layers); convert the model "
+          + "again")
+    }
+  }
+
+  // MARK: Tensors
+
+  package struct Layer: Sendable {
+    package let attentionNorm: NormSpecification
+    package let q, k, v, o: MatrixSpecification
+    package let ffnNorm: NormSpecification
+    package let up, down: MatrixSpecification
+
+    package var tensors: [TensorSpecification] {
+      attentionNorm.tensors + q.tensors + k.tensors + v.tensors + o.tensors + ffnNorm.tensors + up.tensors
+        + down.tensors
+    }
+  }
+
+  /// Columns: channel, then row, then column of the pixel.
+  package var patches: MatrixSpecification {
+    MatrixSpecification("\(module).patch", rows: width, columns: 3 * patch * patch)
+  }
+
+  package var classToken: TensorSpecification { .vector("\(module).class", width, isOptional: true) }
+
+  package var positionTable: TensorSpecification {
+    TensorSpecification("\(module).positions", [grid * grid + (hasClass ? 1 : 0), width], .vector)
+  }
+
+  package var preNorm: NormSpecification { NormSpecification("\(module).pre_norm", width, isOptional: true) }
+
+  package func layer(_ index: Int) -> Layer {
+    func square(_ name: String) -> MatrixSpecification {
+      MatrixSpecification("\(module).\(index).attention.\(name)", rows: width, columns: width)
+    }
+    return Layer(
+      attentionNorm: NormSpecification("\(module).\(index).attention.norm", width), q: square("q"), k: square("k"),
+      v: square("v"), o: square("o"), ffnNorm: NormSpecification("\(module).\(index).ffn.norm", width),
+      up: MatrixSpecification("\(module).\(index).ffn.up", rows: ffnWidth, columns: width),
+      down: MatrixSpecification("\(module).\(index).ffn.down", rows: width, columns: ffnWidth))
+  }
+
+  package var norm: NormSpecification { NormSpecification("\(module).norm", width, isOptional: true) }
+
+  package var tensors: [TensorSpecification] {
+    patches.tensors + [classToken, positionTable] + preNorm.tensors + (0..<layers).flatMap { layer($0).tensors }
+      + norm.tensors
+  }
+}

@@ -1,0 +1,89 @@
+/// The graphs of projectors that there are: what `projector.NAME.graph` may say (formats/vision.md).
+package enum ProjectorGraph: String, GraphName {
+  /// Linear layers with an activation between two: LLaVA, Idefics3.
+  case mlp
+
+  package static var usual: ProjectorGraph { .mlp }
+
+  /// The blueprint of `module`, which has this graph.
+  ///
+  /// - Throws: `badData` where a key is missing or impossible.
+  package func blueprint(_ file: ModelFile, module: String) throws(SquintError) -> any ModuleBlueprint {
+    switch self {
+    case .mlp: try MLPBlueprint(file, module: module)
+    }
+  }
+}
+
+/// The graph `mlp`: linear layers, an activation between two, behind squares of patches side by side (formats/vision.md).
+package struct MLPBlueprint: ModuleBlueprint {
+  package static var graph: ProjectorGraph { .mlp }
+  /// What its keys and tensors begin with: `projector.image`.
+  package let module: String
+  /// What goes in, between the layers, and comes out.
+  package var widths: [Int] = []
+  /// The side of the squares of patches that become one row.
+  package var shuffle = 1
+  /// Between two layers.
+  package var activation = Activation.gelu
+  /// Of the norm before the first layer.
+  package var normEpsilon = 0.0
+  /// Whether there is that norm: the tensor `norm`.
+  package var hasNorm = false
+
+  package var layers: Int { max(widths.count - 1, 0) }
+
+  /// All sizes are zero.
+  package init(module: String) { self.module = module }
+
+  /// Reads the keys of `module`.
+  ///
+  /// - Throws: `badData` where one is missing or impossible.
+  package init(_ file: ModelFile, module: String) throws(SquintError) {
+    self.init(module: module)
+    hasNorm = file.tensor("\(module).norm") != nil
+    var reader = KeyReader(file.metadata)
+    try code(&reader)
+    try check()
+  }
+
+  /// Writes the keys of the module.
+  package func write(to metadata: inout Metadata) {
+    metadata["\(module).graph"] = .string(Self.graph.rawValue)
+    var writer = KeyWriter(metadata)
+    var copy = self
+    // Writing throws nothing.
+    try? copy.code(&writer)
+    metadata = writer.metadata
+  }
+
+  package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {
+    var all: [Int]? = widths
+    try coder.ints("\(module).widths", &all)
+    widths = all ?? []
+    try coder.int("\(module).shuffle", &shuffle, in: 1...64, default: 1)
+    if layers > 1 { try coder.choice("\(module).activation", &activation) }
+    if hasNorm { try coder.number("\(module).norm_epsilon", &normEpsilon) }
+  }
+
+  package func check() throws(SquintError) {
+    guard (2...64).contains(widths.count), widths.allSatisfy({ (1...1 << 24).contains($0) }) else {
+      throw SquintError(
+        .badData,
+        "metadata \(module).widths must be 2 to 64 numbers of 1 to \(grouped(1 << 24)); convert the model again")
+    }
+    try checkEpsilon(normEpsilon, key: "\(module).norm_epsilon")
+  }
+
+  // MARK: Tensors
+
+  package var norm: NormSpecification { NormSpecification("\(module).norm", widths.first ?? 0, isOptional: true) }
+
+  package func layer(_ index: Int) -> MatrixSpecification {
+    MatrixSpecification("\(module).\(index)", rows: widths[index + 1], columns: widths[index])
+  }
+
+  package var tensors: [TensorSpecification] {
+    (hasNorm ? norm.tensors : []) + (0..<layers).flatMap { layer($0).tensors }
+  }
+}
