@@ -15,7 +15,7 @@ struct Modality: Sendable {
 
   let kind: MediaKind
   let processor: any MediaProcessor
-  let encoder: any EncoderGraph
+  let encoder: any EncoderModel
   /// nil where it is not wanted, or a file has an encoder only, which `squint embed` can use.
   let projector: Projector?
 

@@ -35,7 +35,7 @@ public enum ElementType: UInt8, Sendable, CaseIterable {
   }
 
   /// The type's panels; nil for types of plain rows.
-  public var panelType: PanelType? {
+  package var panelType: PanelType? {
     switch self {
     case .f32, .f16, .bf16: nil
     case .int8: .int8

@@ -5,7 +5,7 @@ import SquintFile
 ///
 /// A unit is what the encoder takes by itself, such as a tile of an image; its shape is its size along each axis, the outer
 /// first.
-package protocol EncoderGraph: Sendable {
+package protocol EncoderModel: Sendable {
   /// The width of a row of features.
   var featureWidth: Int { get }
   /// Whether the features of a unit begin with a row that stands for all of it.
@@ -33,7 +33,7 @@ package protocol EncoderGraph: Sendable {
   ) throws(SquintError) -> EncoderMaker
 }
 
-extension EncoderGraph {
+extension EncoderModel {
   /// The rows of features that a unit gives.
   package func rows(of shape: [Int]) throws(SquintError) -> Int { try grid(of: shape).count + (hasClassRow ? 1 : 0) }
 }
@@ -81,7 +81,7 @@ extension ModelFile {
   ///
   /// - Parameter levels: what its processor's 8-bit levels are for it.
   /// - Throws: `badData` where keys or tensors are missing or impossible.
-  package func encoder(_ name: String, levels: [Float]) throws(SquintError) -> any EncoderGraph {
+  package func encoder(_ name: String, levels: [Float]) throws(SquintError) -> any EncoderModel {
     try ViT.Graph(self, name: name, levels: levels)
   }
 }

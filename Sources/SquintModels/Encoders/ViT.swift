@@ -423,7 +423,7 @@ extension ViT: Encoder {
   }
 
   /// The blueprint and the weights, for tiles of [height, width] pixels.
-  package struct Graph: EncoderGraph {
+  package struct Graph: EncoderModel {
     package let configuration: Configuration
     package let weights: Weights
     /// [3, 256]: what each level of each channel is for the model.
