@@ -1,7 +1,6 @@
 import ArgumentParser
 import Squint
 import SquintFile
-import SquintTemplates
 import SquintTerminal
 
 struct Ask: ParsableCommand {

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Squint
 import SquintFile
-import SquintTemplates
 import SquintTerminal
 
 /// A number of bytes, written `256M`, `1.5G` or `268435456`.

@@ -1,5 +1,4 @@
 import Squint
-import SquintTemplates
 
 /// A conversation as `/save` writes it and `/load` reads it: each message begins a line with its role, `user: …`, and where it
 /// has more lines, they are indented by two spaces. A medium is `[picture PATH]`, by the word of its kind, where it stands in the text.

@@ -1,7 +1,6 @@
 import Foundation
 import Squint
 import SquintFile
-import SquintTemplates
 import Testing
 
 /// Model files that lie behind sound checksums: whatever they say, opening and using them ends in an answer or in a

@@ -1,6 +1,5 @@
 import Squint
 import SquintFile
-import SquintTemplates
 import SquintText
 import Testing
 

@@ -1,7 +1,6 @@
 import Foundation
 import Squint
 import SquintFile
-import SquintTemplates
 import Testing
 
 /// Images in conversations: what is looked at when, and how prompts with images are put together.

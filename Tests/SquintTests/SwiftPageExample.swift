@@ -1,5 +1,3 @@
-import SquintTemplates
-import SquintFile
 import Foundation
 import Testing
 
@@ -24,13 +22,13 @@ func describe(_ photo: String, with path: String) async throws {
   }
 }
 
-func open(_ path: String, with model: Model) throws -> Session {
-  var options = SessionOptions(memory: 256 << 20)
-  do {
-    return try Session(model, options)
-  } catch let error as SquintError where error.kind == .doesNotFit {
-    for case .context(let positions) in error.remedies { options.context = positions }
-    return try Session(model, options)
+func session(_ model: Model, in bytes: Int) throws(SquintError) -> Session {
+  do throws(SquintError) {
+    return try Session(model, SessionOptions(context: 4096, memory: bytes))
+  } catch {
+    print(error.message)
+    guard case .context(let positions) = error.remedies.first else { throw error }
+    return try Session(model, SessionOptions(context: positions, memory: bytes))
   }
 }
 

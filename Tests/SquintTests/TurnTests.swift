@@ -2,7 +2,6 @@ import Foundation
 import Squint
 import SquintConversion
 import SquintFile
-import SquintTemplates
 import SquintText
 import Testing
 
