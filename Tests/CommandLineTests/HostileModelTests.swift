@@ -271,17 +271,19 @@ import Testing
       plan.metadata["decoder.rope_frequencies"] = .floats(
         (0..<1 + random.next(headWidth / 2)).map { _ in random.pick([1, 0, -1, 1e-30, 1e38]) })
       let type = random.pick(ElementType.allCases)
-      func matrix(_ name: String, _ rows: Int, _ columns: Int) -> [ModelFilePlan.Tensor] {
+      func matrix(
+        _ name: String, _ rows: Int, _ columns: Int, mayHaveBias: Bool = true
+      ) -> [ModelFilePlan.Tensor] {
         [
           .init(
             name: name, type: random.next(4) == 0 ? random.pick(ElementType.allCases) : type, shape: [rows, columns])
         ]
-          + (random.next(3) == 0 ? [.init(name: name + ".bias", type: .f32, shape: [rows])] : [])
+          + (mayHaveBias && random.next(3) == 0 ? [.init(name: name + ".bias", type: .f32, shape: [rows])] : [])
       }
       func vector(_ name: String, _ count: Int) -> ModelFilePlan.Tensor {
         .init(name: name, type: .f32, shape: [count])
       }
-      var tensors = matrix("decoder.embedding", vocabulary, width)
+      var tensors = matrix("decoder.embedding", vocabulary, width, mayHaveBias: false)
       for layer in 0..<layers {
         let name = "decoder.\(layer)"
         tensors += [vector("\(name).attention.norm", width), vector("\(name).ffn.norm", width)]
@@ -296,7 +298,7 @@ import Testing
         tensors += matrix("\(name).ffn.down", width, ffn)
       }
       tensors.append(vector("decoder.norm", width))
-      if random.next(2) == 0 { tensors += matrix("decoder.head", vocabulary, width) }
+      if random.next(2) == 0 { tensors += matrix("decoder.head", vocabulary, width, mayHaveBias: false) }
       plan.modules = [.init(name: "decoder", tensors: tensors)]
       var contents: [String: [UInt8]] = [:]
       let isTame = random.next(2) == 0
