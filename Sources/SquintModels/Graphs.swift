@@ -12,8 +12,5 @@ package func decoderModel(of file: ModelFile) throws(SquintError) -> any Decoder
 
 /// The blueprint of the decoder of `file`; no tensor is looked at.
 package func decoderBlueprint(of file: ModelFile) throws(SquintError) -> any DecoderBlueprint {
-  switch try DecoderGraph(file.metadata) {
-  case .llama: try LlamaBlueprint(file.metadata)
-  case .gemma3: try Gemma3Blueprint(file.metadata)
-  }
+  try DecoderGraph(file.metadata).blueprint.init(file.metadata)
 }
