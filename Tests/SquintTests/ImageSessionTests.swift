@@ -102,7 +102,6 @@ import Testing
     #expect(session.encoded.media == 1)
   }
 
-  /// The same image object twice, side by side.
   /// The pixels are in the plan of looking alone: whatever becomes of that, they do not stay.
   @Test func pixelsDoNotStay() throws {
     let model = try VisionFixture.named("smolvlm").model(.f32)
@@ -127,6 +126,7 @@ import Testing
     #expect(images.allSatisfy { !$0.isDecoded })
   }
 
+  /// The same image object twice, side by side.
   @Test func theImageTwice() throws {
     let model = try VisionFixture.named("original-linear").model(.f32)
     let (a, b) = (try model.image(square), try model.image(square))
