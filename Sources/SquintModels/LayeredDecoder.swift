@@ -108,6 +108,7 @@ package struct DecoderUnits: Sendable {
 
 /// A decoder in a file.
 package struct LayeredDecoderModel<Graph: LayerGraph>: DecoderModel {
+  package let blueprint: any DecoderBlueprint
   package let graph: Graph.Blueprint
   package let units: DecoderUnits
   let layers: [Graph.Layer]
@@ -118,8 +119,6 @@ package struct LayeredDecoderModel<Graph: LayerGraph>: DecoderModel {
   /// Keeps the file mapped for the views above.
   let file: ModelFile
 
-  package var blueprint: any DecoderBlueprint { graph }
-
   /// Reads the keys `decoder.*`, finds the tensors of module `decoder` and checks their shapes.
   ///
   /// - Throws: `badData` naming the key, or the tensor that is missing or has another shape.
@@ -127,6 +126,7 @@ package struct LayeredDecoderModel<Graph: LayerGraph>: DecoderModel {
     self.file = file
     let graph = try Graph.Blueprint(file.metadata)
     self.graph = graph
+    blueprint = graph
     embedding = try Matrix(graph.embedding, in: file)
     var layers: [Graph.Layer] = []
     layers.reserveCapacity(graph.layers)

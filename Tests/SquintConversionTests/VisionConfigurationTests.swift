@@ -30,7 +30,7 @@ import Testing
   }
 
   @Test func imagesAreWhatTransformersMakesOfThem() throws {
-    let cases = try cases("pictures")
+    let cases = try cases("images")
     #expect(cases.count == 21)
     for item in cases {
       let name = try #require(item["name"]?.string)

@@ -124,7 +124,7 @@ import Testing
     var steps = 0
     session.onProgress = { _ in
       steps += 1
-      if steps == 30 { session.cancellation.cancel() }
+      if steps == 21 { session.cancellation.cancel() }
     }
     #expect(try !session.forEachLogits { _, _ in })
     session.onProgress = nil
