@@ -604,6 +604,11 @@ GRAPHS = {
             tensors=f"{ENDS} {NORMS} N.attention.post_norm N.ffn.post_norm",
             biases=f"{ATTENTION_MATRICES} {FFN_MATRICES}",
         ),
+        "lfm2": Graph(
+            keys=f"{SIZES} {ATTENTION} ffn_width attention_layers convolution_width rope_frequencies",
+            tensors=f"{ENDS} {NORMS} N.convolution.norm",
+            biases=f"{ATTENTION_MATRICES} {FFN_MATRICES} N.convolution.in N.convolution.kernel N.convolution.out",
+        ),
     },
     "encoder.": {
         "vit": Graph(

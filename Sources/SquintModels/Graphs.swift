@@ -7,6 +7,7 @@ package func decoderModel(of file: ModelFile) throws(SquintError) -> any Decoder
   switch try DecoderGraph(file.metadata) {
   case .llama: try LayeredDecoderModel<Llama>(file)
   case .gemma3: try LayeredDecoderModel<Gemma3>(file)
+  case .lfm2: try LayeredDecoderModel<LFM2>(file)
   }
 }
 

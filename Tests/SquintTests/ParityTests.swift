@@ -14,7 +14,7 @@ import Testing
   }.sorted()
 
   @Test func allFamiliesAreThere() {
-    for family in ["llama", "mistral", "qwen2", "qwen3"] {
+    for family in ["llama", "mistral", "qwen2", "qwen3", "gemma3", "lfm2"] {
       #expect(Self.checkpoints.contains { $0.hasPrefix(family) })
     }
   }

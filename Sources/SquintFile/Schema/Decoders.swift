@@ -4,6 +4,8 @@ package enum DecoderGraph: String, GraphName {
   case llama
   /// Gemma 3's text part.
   case gemma3
+  /// LFM2.
+  case lfm2
 
   package static var usual: DecoderGraph { .llama }
 
@@ -17,6 +19,7 @@ package enum DecoderGraph: String, GraphName {
     switch self {
     case .llama: LlamaBlueprint.self
     case .gemma3: Gemma3Blueprint.self
+    case .lfm2: LFM2Blueprint.self
     }
   }
 }
