@@ -217,7 +217,8 @@ struct Planner {
     SessionPlan.Weights(
       decoder: Residency(keeping: conditions.units.ranges), rows: max(longestStep, options.beams),
       encoders: (conditions.media?.uses ?? []).map {
-        SessionPlan.Weights.Encoder(kind: $0.modality.kind, residency: Residency(keeping: $0.modality.encoder.streamUnits))
+        SessionPlan.Weights.Encoder(
+          kind: $0.modality.kind, residency: Residency(keeping: $0.modality.encoder.streamUnits))
       })
   }
 

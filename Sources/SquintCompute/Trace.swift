@@ -11,7 +11,7 @@ package final class Trace {
 }
 
 /// Where graphs look for who wants to see what they compute.
-package final class TraceHolder: @unchecked Sendable {  // set before anything is computed, read by the thread that computes
+package final class TraceHolder: @unchecked Sendable {  // set before anything is computed, read by who computes
   package var current: Trace?
 
   package init() {}

@@ -207,7 +207,8 @@ struct VisionRun {
     var plan = ArenaPlan()
     let weights = try ViT.Weights(file, configuration)
     let encoderRegions = try ViT.Regions(
-      configuration, Residency(keeping: weights.streamUnits), patches: grid.count, tiles: 1, threads: threads, in: &plan)
+      configuration, Residency(keeping: weights.streamUnits), patches: grid.count, tiles: 1, threads: threads, in: &plan
+    )
     let projectorRegions = try MLP.Regions(projection, rows: tokens, in: &plan)
     let features = try plan.reserve(
       "features", Float.self, count: featureRows * configuration.featureWidth, phases: .encode)

@@ -35,6 +35,21 @@ import Testing
     }
   }
 
+  /// The same weights in GGUF, as llama.cpp's converter stores them (tools/fixtures/models_gguf.py).
+  @Test(arguments: ["gguf-gemma3-f16", "gguf-gemma3-q8_0", "gguf-lfm2-f32", "gguf-lfm2-q8_0"])
+  func ggufOfNewerGraphs(_ name: String) throws {
+    let folder = try TemporaryFolder()
+    let source = fixtures.appendingPathComponent("models/\(name)").path
+    var options = ConversionOptions()
+    options.type = .f32
+    try convert(source: source + "/model.gguf", to: folder.path + "/model.squint", options: options)
+    let expected = try numpyRows(source + "/logits.npy")
+    let ours = try logits(
+      Model(path: folder.path + "/model.squint"), promptIDs(name), SessionOptions(kvType: .f32, threads: 2))
+    #expect(ours.count == expected.count)
+    for (a, b) in zip(ours, expected) { #expect(largestDifference(a, b) < 1e-4) }
+  }
+
   /// Adapters that PEFT saved, merged while converting, beside PEFT's merged models (tools/fixtures/adapters.py). The GGUF files
   /// hold the same weights.
   @Test(arguments: [
