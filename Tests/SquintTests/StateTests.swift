@@ -134,4 +134,28 @@ import Testing
     try fresh.append(prompt)
     #expect(try largestDifference(last(fresh), found) < 1e-3)
   }
+
+  /// The snapshot of a conversation is not taken for that of another, of which a pass was broken off.
+  @Test(arguments: models) func anOldSnapshotIsForgotten(_ name: String) throws {
+    let model = try model(name, .f32)
+    let all = try tokens(name, 250)
+    let session = try Session(model, Self.sliding)
+    try session.append(Array(all[..<105]))
+    _ = try last(session)
+    session.truncate(to: 100)
+    let others = Array(all[3..<145])
+    try session.append(others)
+    session.onProgress = { _ in
+      if session.cachedCount >= 180 { session.cancellation.cancel() }
+    }
+    #expect(try !session.forEachLogits { _, _ in })
+    session.onProgress = nil
+    session.cancellation.reset()
+    session.truncate(to: 150)
+    try session.append(Array(all[..<5]))
+    let found = try last(session)
+    let fresh = try Session(model, Self.sliding)
+    try fresh.append(Array(all[..<100]) + others[..<50] + all[..<5])
+    #expect(try largestDifference(last(fresh), found) < 1e-3)
+  }
 }

@@ -107,6 +107,8 @@ package struct LayerStates: @unchecked Sendable {  // a view of the arena
   ///
   /// - Returns: how many it remembers.
   package func cutBack(to count: Int) -> Int {
+    // What comes behind the cut is not what the snapshot is of.
+    if snapshot.pointee > count { snapshot.pointee = 0 }
     if caches.allSatisfy({ $0.reaches(count) }) {
       if convolutions.allSatisfy({ $0.reaches(count) }) { return count }
       let position = snapshot.pointee
