@@ -1,4 +1,4 @@
-// Attention with the running softmax, in the vector vocabulary: for a block of query rows (token, head), tile by tile
+// Attention with the online softmax, in the vector vocabulary: for a block of query rows (token, head), tile by tile
 // of positions: scores = q·Kᵀ, weights = exp(scores - maximum), out = factor · out + weights·V.
 //
 // There are two ways. Few rows (decode): dot products along head_dim, scores[row][position]. Many (prefill, encoders):

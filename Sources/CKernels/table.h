@@ -13,6 +13,7 @@ static void attention(const squint_attention *a, uint32_t first_token, uint32_t 
   case SQUINT_INT8:
     return attention_int8(a, first_token, tokens, scratch);
   }
+  __builtin_trap();
 }
 
 const squint_kernels TABLE(ISA) = {

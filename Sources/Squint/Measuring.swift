@@ -67,7 +67,11 @@ extension Session {
       defer { decoder.trace = nil }
       try forEachLogits { _, _ in }
     }
-    if let failure { throw failure }
+    if let failure {
+      // It was stopped here, not by who asked for the trace.
+      cancellation.reset()
+      throw failure
+    }
   }
 
   /// The instruction set whose kernels run.

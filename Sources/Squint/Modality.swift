@@ -29,6 +29,11 @@ struct Modality: Sendable {
   static func all(
     in file: ModelFile, decoderWidth: Int?, projects: Bool = true, side: Int? = nil
   ) throws(SquintError) -> [Modality] {
+    let known = Set(MediaKind.allCases.flatMap { [$0.encoderModule, $0.projectorModule] } + ["decoder"])
+    if let stranger = file.modules.first(where: { !known.contains($0.name) }) {
+      throw SquintError(
+        .badData, "there is a module \(stranger.name) in this file, which this version has no use for; update squint")
+    }
     var modalities: [Modality] = []
     for kind in MediaKind.allCases {
       guard let modality = try Modality(kind, file, decoderWidth: decoderWidth, projects: projects, side: side) else {
@@ -51,7 +56,7 @@ struct Modality: Sendable {
     self.kind = kind
     let processor = try kind.processor(file.metadata)
     self.processor = try side.map { (side) throws(SquintError) in try processor.resizing(toSide: side) } ?? processor
-    encoder = try file.encoder(kind.encoderModule, levels: processor.levels)
+    encoder = try encoderModel(of: file, module: kind.encoderModule, levels: processor.levels)
     guard projects, file.module(kind.projectorModule) != nil else {
       guard decoderWidth == nil || !projects else {
         throw SquintError(.badData, "there is an encoder and no projector in this file; convert the model again")
@@ -59,8 +64,8 @@ struct Modality: Sendable {
       projector = nil
       return
     }
-    let configuration = try MLP.Configuration(
-      file, name: kind.projectorModule, encoderWidth: encoder.featureWidth, hasClassRow: encoder.hasClassRow,
+    let configuration = try projectorConfiguration(
+      of: file, module: kind.projectorModule, encoderWidth: encoder.featureWidth, hasClassRow: encoder.hasClassRow,
       decoderWidth: decoderWidth)
     projector = Projector(configuration: configuration, weights: try MLP.Weights(file, configuration))
   }

@@ -115,7 +115,7 @@ public final class Session {
     guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity else {
       throw SquintError(
         .usage,
-        "\(medium.path): the session was not planned for an \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens; give it "
+        "\(medium.path): the session was not planned for this \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens; give it "
           + "in SessionOptions.media")
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
@@ -304,7 +304,8 @@ public final class Session {
       }
       cachedCount += count
     }
-    decoder.keepSnapshot(at: cachedCount)
+    // Who asks for another answer has the last position computed again.
+    decoder.keepSnapshot(at: max(cachedCount - 1, 0))
     // The answer may use the memory of what was visible.
     visible = []
     visibleEnd = 0

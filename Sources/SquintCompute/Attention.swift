@@ -282,9 +282,6 @@ extension Compute {
     return rows
   }
 
-  /// The widths of heads that attention takes.
-  package static let headWidths = 1...Int(SQUINT_MAXIMUM_HEAD_DIM)
-
   /// How many floats of scratch a thread needs for attention over heads of this width.
   package static func attentionScratch(headWidth: Int) -> Int { Kernels.attentionScratch(headDimension: headWidth) }
 }

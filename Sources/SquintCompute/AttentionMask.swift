@@ -5,7 +5,8 @@ package enum AttentionMask: Equatable, Sendable {
   case all
   /// A row sees itself and those before it; where `window` is not 0, at most so many of them.
   case causal(window: Int)
-  /// The same, but the rows of each span see the whole span, too (an image's in Gemma 3).
+  /// The same, but the rows of each span see the whole span, too (an image's in Gemma 3). The rows of a span must be computed together,
+  /// and a cache that keeps a window must have room for it: a row sees no key that is not stored yet, or not kept.
   case causalWithSpans(window: Int, Spans)
   /// A row sees the rows of its own block, and those blocks may have different sizes (windows of an image's patches).
   case blocks(Spans)

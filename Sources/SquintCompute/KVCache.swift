@@ -112,11 +112,12 @@ package struct KVCache: @unchecked Sendable {  // a view of the arena
       keyScales = try plan.reserve("key scales", count: rows * shape.scalesPerPosition, purpose: .cache, phases: phases)
       valueScales = try plan.reserve(
         "value scales", count: rows * shape.scalesPerPosition, purpose: .cache, phases: phases)
+      // Also where the keys are not there while media are encoded: what they say must be true afterwards.
       starts =
         shape.kept == nil
         ? nil
         : try plan.reserve(
-          "window starts", count: shape.layers * shape.sequences, purpose: .cache, phases: phases)
+          "window starts", count: shape.layers * shape.sequences, purpose: .cache, phases: phases.union(.encode))
     }
   }
 
@@ -243,10 +244,10 @@ package struct KVCache: @unchecked Sendable {  // a view of the arena
     }
   }
 
-  /// Whether a conversation can go on at `position` with what is kept. Where not, `forget` and compute it again from 0 on.
+  /// Whether sequence 0 can go on at `position` with what is kept. Where not, `forget` and compute it again from 0 on.
   package func reaches(_ position: Int) -> Bool {
     // What a row sees before itself; the rest of what is kept is there to be cut back.
-    window?.reaches(position, needed: (shape.kept ?? 0) - KVShape.history) ?? true
+    window?.reaches(position, needed: (shape.kept ?? 0) - KVShape.history, every: shape.sequences) ?? true
   }
 
   /// Forgets all positions.

@@ -38,9 +38,13 @@ package struct SlidingWindow: @unchecked Sendable {  // a view of the arena
     return first - start..<positions.lowerBound - start
   }
 
-  /// Whether every buffer holds the `needed` positions before `position` (or all from 0 on, where those are fewer).
-  package func reaches(_ position: Int, needed: Int) -> Bool {
-    for buffer in 0..<buffers where starts[buffer] > max(position - needed, 0) { return false }
+  /// Whether buffers hold the `needed` positions before `position` (or all from 0 on, where those are fewer).
+  ///
+  /// - Parameter step: of every so many buffers the first is asked.
+  package func reaches(_ position: Int, needed: Int, every step: Int = 1) -> Bool {
+    for buffer in stride(from: 0, to: buffers, by: step) where starts[buffer] > max(position - needed, 0) {
+      return false
+    }
     return true
   }
 }

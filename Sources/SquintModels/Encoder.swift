@@ -75,13 +75,3 @@ package struct FeatureGrid: Equatable, Sendable {
 
   package var count: Int { rows * columns }
 }
-
-extension ModelFile {
-  /// The encoder in the module `name`.
-  ///
-  /// - Parameter levels: what its processor's 8-bit levels are for it.
-  /// - Throws: `badData` where keys or tensors are missing or impossible.
-  package func encoder(_ name: String, levels: [Float]) throws(SquintError) -> any EncoderModel {
-    try ViT.Graph(self, name: name, levels: levels)
-  }
-}

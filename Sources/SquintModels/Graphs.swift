@@ -15,3 +15,28 @@ package func decoderModel(of file: ModelFile) throws(SquintError) -> any Decoder
 package func decoderBlueprint(of file: ModelFile) throws(SquintError) -> any DecoderBlueprint {
   try DecoderGraph(file.metadata).blueprint.init(file.metadata)
 }
+
+/// The encoder in `module` of `file`, by the graph that it names (`encoder.NAME.graph`): Encoders/.
+///
+/// - Parameter levels: what its processor's 8-bit levels are for it.
+/// - Throws: `badData` for a graph that is not known, and for keys and tensors that are missing or impossible.
+package func encoderModel(
+  of file: ModelFile, module: String, levels: [Float]
+) throws(SquintError) -> any EncoderModel {
+  switch try EncoderGraph(file.metadata, module: module) {
+  case .vit: try ViT.Graph(file, name: module, levels: levels)
+  }
+}
+
+/// The projector in `module` of `file`, by the graph that it names (`projector.NAME.graph`): Projectors/.
+///
+/// - Throws: `badData` for a graph that is not known, and for keys that are missing or impossible or do not fit the widths.
+package func projectorConfiguration(
+  of file: ModelFile, module: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
+) throws(SquintError) -> MLP.Configuration {
+  switch try ProjectorGraph(file.metadata, module: module) {
+  case .mlp:
+    try MLP.Configuration(
+      file, name: module, encoderWidth: encoderWidth, hasClassRow: hasClassRow, decoderWidth: decoderWidth)
+  }
+}

@@ -1,3 +1,4 @@
+import CKernels
 import SquintCompute
 import SquintFile
 import Testing
@@ -34,6 +35,9 @@ struct SlidingWindowTests {
     #expect(all.keeping(window: 4096, chunk: 256).rows == 4096)
     #expect(all.keeping(window: 512, chunk: 256).kept == 511 + KVShape.history)
   }
+
+  /// What a file may say of a head's width is what the kernels have room for.
+  @Test func headsAreNoWiderThanKernelsTake() { #expect(widestHead == Int(SQUINT_MAXIMUM_HEAD_DIM)) }
 
   @Test func masks() {
     let spans: [Range<Int>] = [3..<6, 8..<20]

@@ -55,6 +55,14 @@ import Testing
     #expect(full >= 1 && full < model.decoder.blueprint.layers / 2, "\(full) layers grow with the context")
   }
 
+  /// Where the encoder works in the memory of the cache, what says which positions are kept is not in it.
+  @Test(arguments: ["gemma3", "lfm2"]) func encodersLeaveTheBookkeepingAlone(_ name: String) throws {
+    let plan = try SessionPlan(model(name, .f32), Self.sliding)
+    let kept = plan.arena.buffers.filter { $0.name.hasSuffix(" starts") || $0.name == "snapshot's position" }
+    #expect(kept.count == 2)
+    #expect(kept.allSatisfy { $0.phases.contains(.encode) })
+  }
+
   /// A conversation that is cut back by little, by much, or replaced, and goes on.
   @Test(arguments: models) func conversationsAreCutBack(_ name: String) throws {
     let model = try model(name, .f32)

@@ -75,7 +75,7 @@ typedef struct {
 //
 // over the positions p that the token sees, which are rows of the cache that follow each other: seen[token]. Whatever
 // hides the others (causality, a window, spans whose rows see each other, blocks) is in these. A token that may see no
-// position gets zeros. The softmax is the running one of Milakov & Gimelshein (arXiv 1805.02867) over tiles of
+// position gets zeros. The softmax is the online one of Milakov & Gimelshein (arXiv 1805.02867) over tiles of
 // positions, so no tokens × positions matrix exists.
 //
 // Sums are in f32 or, over a cache in int8, exact in integers within a group of 32 columns: queries are then rounded to

@@ -171,7 +171,11 @@ private struct Conversion {
       settings.append("projector \(projectorTypes.matrices.name)")
     }
     plan.metadata["general.settings"] = .string(settings.joined(separator: ", "))
-    decoder?.write(to: &plan.metadata)
+    if let decoder {
+      decoder.write(to: &plan.metadata)
+      // As it will be read: what a file cannot hold is said before a weight is converted.
+      _ = try type(of: decoder.blueprint).init(plan.metadata)
+    }
     for modality in modalities { modality.write(to: &plan.metadata) }
     plan.modules = modules.map { module in
       ModelFilePlan.Module(

@@ -73,7 +73,7 @@ extension DecoderFamily {
       throw .badData(metadata.place, "metadata \(reader.key("attention.causal")) is false: this model does not write")
     }
     let patternKey = reader.key("attention.sliding_window_pattern")
-    // Without a window all layers see all, each with the frequencies of its kind.
+    // Without a window all layers see all, and turn with the frequencies of those that do.
     decoder.window = try metadata.count(reader.key("attention.sliding_window")) ?? 0
     let isList = metadata.values[patternKey]?.bools != nil
     let pattern = isList ? nil : try metadata.count(patternKey) ?? usualPattern

@@ -143,6 +143,14 @@ package func checkEpsilon(_ value: Double, key: String) throws(SquintError) {
   }
 }
 
+/// Checks the numbers of layers under `key`: ascending, and of layers that there are.
+package func checkLayers(_ chosen: [Int], layers: Int, key: String) throws(SquintError) {
+  guard chosen.allSatisfy({ (0..<layers).contains($0) }), zip(chosen, chosen.dropFirst()).allSatisfy({ $0 < $1 }) else {
+    throw SquintError(
+      .badData, "metadata \(key) must be ascending numbers of the \(layers) layers; convert the model again")
+  }
+}
+
 /// The layers of `layers` that `chosen` names, as a mask; all where it is nil.
 package func layerMask(_ chosen: [Int]?, layers: Int) -> [Bool] {
   guard let chosen else { return Array(repeating: true, count: layers) }

@@ -39,6 +39,7 @@ package struct Gemma3Blueprint: DecoderBlueprint {
 
   package func check() throws(SquintError) {
     try attention.check()
+    try checkLayers(windowLayers ?? [], layers: layers, key: "decoder.window_layers")
     try checkEpsilon(normEpsilon, key: "decoder.norm_epsilon")
     try attention.check(frequencies: ropeFrequencies, key: "decoder.rope_frequencies")
     try attention.check(frequencies: windowRopeFrequencies, key: "decoder.window_rope_frequencies")

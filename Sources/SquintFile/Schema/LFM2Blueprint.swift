@@ -35,11 +35,7 @@ package struct LFM2Blueprint: DecoderBlueprint {
     try attention.check()
     try checkEpsilon(normEpsilon, key: "decoder.norm_epsilon")
     try attention.check(frequencies: ropeFrequencies, key: "decoder.rope_frequencies")
-    guard let attentionLayers, attentionLayers.allSatisfy({ (0..<layers).contains($0) }) else {
-      throw SquintError(
-        .badData,
-        "metadata decoder.attention_layers must be numbers of the \(layers) layers; convert the model again")
-    }
+    try checkLayers(attentionLayers ?? [], layers: layers, key: "decoder.attention_layers")
   }
 
   /// [layers]: whether a layer has attention.

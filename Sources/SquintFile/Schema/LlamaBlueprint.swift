@@ -34,6 +34,7 @@ package struct LlamaBlueprint: DecoderBlueprint {
 
   package func check() throws(SquintError) {
     try attention.check()
+    try checkLayers(windowLayers ?? [], layers: layers, key: "decoder.window_layers")
     try checkEpsilon(normEpsilon, key: "decoder.norm_epsilon")
     try attention.check(frequencies: ropeFrequencies, key: "decoder.rope_frequencies")
   }

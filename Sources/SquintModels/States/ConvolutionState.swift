@@ -38,7 +38,9 @@ package struct ConvolutionState: @unchecked Sendable {  // a view of the arena
       let buffers = shape.layers * shape.sequences
       rows = try plan.reserve(
         "convolution rows", count: buffers * shape.capacity * shape.width, purpose: .cache, phases: phases)
-      starts = try plan.reserve("convolution starts", count: buffers, purpose: .cache, phases: phases)
+      // Also where the rows are not there while media are encoded: what they say must be true afterwards.
+      starts = try plan.reserve(
+        "convolution starts", count: buffers, purpose: .cache, phases: phases.union(.encode))
       snapshot = try plan.reserve(
         "convolution snapshot", count: shape.layers * (shape.reach - 1) * shape.width, purpose: .cache, phases: phases)
     }
@@ -96,7 +98,7 @@ package struct ConvolutionState: @unchecked Sendable {  // a view of the arena
   }
 
   /// Whether sequence 0 can go on at `position`.
-  func reaches(_ position: Int) -> Bool { window.reaches(position, needed: shape.reach - 1) }
+  func reaches(_ position: Int) -> Bool { window.reaches(position, needed: shape.reach - 1, every: shape.sequences) }
 
   func forget() { window.forget() }
 

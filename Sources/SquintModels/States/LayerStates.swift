@@ -68,7 +68,8 @@ package struct LayerStates: @unchecked Sendable {  // a view of the arena
         convolutionRegions.append(try ConvolutionState.Regions(shape, phases: phases, in: &plan))
       }
       self.convolutions = convolutionRegions
-      snapshot = try plan.reserve("snapshot's position", count: 1, purpose: .cache, phases: phases)
+      snapshot = try plan.reserve(
+        "snapshot's position", count: 1, purpose: .cache, phases: phases.union(.encode))
     }
   }
 
