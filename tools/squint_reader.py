@@ -36,6 +36,7 @@ import zstandard
 
 MAGIC = b"\x89SQNT\r\n\x1a"
 VERSION = 1
+NAMES_GRAPHS = 1  # the feature of files with a graph that is not llama, vit or mlp
 HEADER_SIZE = 128
 ENTRY_LIMIT = 65_536  # each costs more than its bytes
 FRONT_LIMIT = 2 << 20  # header and front are read by every opening: a larger size is damage or malice
@@ -428,7 +429,7 @@ class SquintFile:
         if version != VERSION:
             raise SquintError(f"format version {version}; this reader knows version {VERSION}")
         header = Header(*fields)
-        if header.features:
+        if header.features & ~NAMES_GRAPHS:
             raise SquintError(f"requires features {header.features:#x} that this reader does not know")
         if header.file_size != len(self._bytes):
             shorter = "; the download is incomplete" if len(self._bytes) < header.file_size else ""

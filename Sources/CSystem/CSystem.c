@@ -2,6 +2,7 @@
 #include "CSystem.h"
 #include <stddef.h>
 #include <stdlib.h> // defines __GLIBC__
+#include <sys/resource.h>
 
 static char *const *arguments = NULL;
 
@@ -51,3 +52,11 @@ int squint_memory_file(void) {
   return descriptor;
 }
 #endif
+
+void squint_allow_more_open_files(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}

@@ -50,9 +50,12 @@ struct TraceSteps: ParsableCommand {
     let progress = Progress()
     session.show(progress)
     try session.append(prompt)
-    guard mkdir(output, 0o777) == 0 || errno == EEXIST else {
-      throw SquintError(.cannotCreate, "\(output): \(systemMessage(errno)); name a folder that can be made")
+    guard mkdir(output, 0o777) == 0 || errno == EEXIST && isFolder(output) else {
+      let reason = errno == EEXIST ? "there is a file of this name" : systemMessage(errno)
+      throw SquintError(.cannotCreate, "\(output): \(reason); name a folder that is there or can be made")
     }
+    // One for each step of each layer is open at a time.
+    allowMoreOpenFiles()
     var steps = StepFiles(folder: output)
     try session.trace { (name, numbers, width) throws(SquintError) in
       try steps.append(name, UnsafeRawBufferPointer(numbers), width: width)
@@ -60,6 +63,11 @@ struct TraceSteps: ParsableCommand {
     try steps.finish()
     try writeFile("\(output)/ids.json", "\(prompt.tokens)\n")
   }
+}
+
+private func isFolder(_ path: String) -> Bool {
+  var status = stat()
+  return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
 }
 
 /// A NumPy file for each step; how many rows it has is known at the end.

@@ -18,6 +18,12 @@ struct FileHeader {
   var moduleCount = 0
   var tensorCount = 0
   var bulkMetadataCount = 0
+  /// What a reader must know to read on.
+  var features: UInt32 = 0
+
+  /// The feature of files with a graph that is not `llama`, `vit` or `mlp`: readers from before there were names of graphs would
+  /// compute them as one of those.
+  static let namesGraphs: UInt32 = 1
 
   /// At most what the tables and the metadata of the front take in memory, in bytes: rows of some hundred bytes, and texts, of which
   /// an empty one takes four times what it takes in the file.
@@ -31,7 +37,7 @@ struct FileHeader {
     var out = ByteWriter()
     out.append(bytes: Self.magic)
     out.append(Self.version)
-    out.append(UInt32(0))
+    out.append(features)
     for value in [fileBytes, frontBytes, bulkOffset, bulkBytes, bulkDecodedBytes] { out.append(UInt64(value)) }
     out.append(bulkChecksum)
     for value in [metadataCount, moduleCount, tensorCount, bulkMetadataCount] { out.append(UInt32(value)) }
@@ -64,7 +70,8 @@ extension FileHeader {
       throw .badData(
         path, "format version \(version), and this program reads version \(Self.version); update squint")
     }
-    guard try cursor.next(UInt32.self) == 0 else {
+    features = try cursor.next(UInt32.self)
+    guard features & ~Self.namesGraphs == 0 else {
       throw .badData(path, "it needs features that this version does not have; update squint")
     }
     func size(_ value: UInt64) throws(SquintError) -> Int {

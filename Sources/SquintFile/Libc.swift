@@ -1,3 +1,5 @@
+import CSystem
+
 #if canImport(Glibc)
   @_exported import Glibc
 #elseif canImport(Musl)
@@ -19,3 +21,6 @@ package func waitForInput(_ descriptor: Int32, milliseconds: Int) -> Bool {
     if poll(&event, 1, Int32(left)) > 0 { return true }
   }
 }
+
+/// Lets this process have as many files open at a time as the system allows it.
+package func allowMoreOpenFiles() { squint_allow_more_open_files() }

@@ -23,6 +23,13 @@ package struct ModelFilePlan: Sendable {
     }
   }
 
+  /// Whether `module` has a graph that readers from before there were names of graphs cannot know.
+  func namesNewGraph(_ module: String) -> Bool {
+    guard case .string(let graph)? = metadata["\(module).graph"] else { return false }
+    let usual = [DecoderGraph.usual.rawValue, EncoderGraph.usual.rawValue, ProjectorGraph.usual.rawValue]
+    return !usual.contains(graph)
+  }
+
   package var metadata = Metadata()
   /// Read only when needed, and compressed: vocabulary, merges.
   package var bulkMetadata = Metadata()
@@ -75,6 +82,7 @@ package final class ModelFileWriter {
     header.metadataCount = plan.metadata.entries.count
     header.bulkMetadataCount = plan.bulkMetadata.entries.count
     header.moduleCount = plan.modules.count
+    if plan.modules.contains(where: { plan.namesNewGraph($0.name) }) { header.features |= FileHeader.namesGraphs }
     header.tensorCount = plan.modules.reduce(0) { $0 + $1.tensors.count }
     // The size of the tables does not depend on the offsets in them, so they are encoded twice: for their size here,
     // with the checksums at the end.

@@ -2,13 +2,14 @@ import Synchronization
 
 /// The temporary files of this process, where a signal handler, which can neither allocate nor lock, finds them.
 package enum UnfinishedFiles {
-  /// More outputs at a time than any command has; of further ones a signal leaves the temporary file to the next writer.
+  /// More outputs at a time than any command has (`squint trace` has one for each step of each layer); of further ones a signal leaves
+  /// the temporary file to the next writer.
   private nonisolated(unsafe) static let slots: UnsafeMutablePointer<Atomic<Int>> = {
     let slots = UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: count)
     for index in 0..<count { (slots + index).initialize(to: Atomic(0)) }
     return slots
   }()
-  private static let count = 16
+  private static let count = 4096
 
   /// Remembers the file at `path`; nil where there is no place for it.
   static func add(_ path: String) -> Int? {

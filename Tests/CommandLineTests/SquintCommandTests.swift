@@ -342,11 +342,12 @@ import Testing
       let outcome = try squint(arguments)
       #expect(outcome.status == 0)
       #expect(outcome.error.isEmpty)
-      for command in ["ask", "chat", "inspect", "verify", "plan", "bench", "tokenize", "detokenize", "logits"] {
+      for command in ["ask", "chat", "inspect", "verify", "plan", "bench", "tokenize", "detokenize", "logits", "trace"]
+      {
         #expect(outcome.text.contains("\n  \(command) "), "\(command)")
       }
     }
-    for command in ["ask", "chat", "inspect", "verify", "plan", "bench", "tokenize", "detokenize", "logits"] {
+    for command in ["ask", "chat", "inspect", "verify", "plan", "bench", "tokenize", "detokenize", "logits", "trace"] {
       let outcome = try squint(command, "--help")
       #expect(outcome.status == 0)
       #expect(outcome.text.contains("USAGE: squint \(command)"))

@@ -23,4 +23,7 @@ const char *squint_program_path(void);
 // An empty file that is nowhere but in memory; -1, with errno, where there can be none.
 int squint_memory_file(void);
 
+// Lets this process have as many files open at a time as the system allows it.
+void squint_allow_more_open_files(void);
+
 #endif
