@@ -8,12 +8,24 @@ package struct ImagePrompt: Equatable, Sendable {
   package var token: Int?
   /// nil: the marker.
   package var tokenText: String?
+  /// Around an image of several tiles.
+  package var prefix = ""
+  package var suffix = ""
   package var singlePrefix = ""
   package var singleSuffix = ""
   package var tilePrefix = ""
   package var rowSuffix = ""
   package var overviewPrefix = ""
   package var overviewSuffix = ""
+  /// The order of the rows of an image of several tiles.
+  package var packing: Packing?
+  /// How many tiles' areas the grid of rows has at most, before it is resized; nil: as many as there are.
+  package var packingLimit: Int?
+
+  package enum Packing: String, Sendable {
+    /// The overview's rows, then those of the grid without its padding, a newline behind each row of the grid.
+    case anyres
+  }
 
   package init() {}
 
@@ -23,8 +35,11 @@ package struct ImagePrompt: Equatable, Sendable {
     if let token { metadata["\(name).token"] = .int(Int64(token)) }
     if let tokenText, tokenText != marker { metadata["\(name).token_text"] = .string(tokenText) }
     for (key, text) in [
-      ("single_prefix", singlePrefix), ("single_suffix", singleSuffix), ("tile_prefix", tilePrefix),
+      ("prefix", prefix), ("suffix", suffix), ("single_prefix", singlePrefix), ("single_suffix", singleSuffix),
+      ("tile_prefix", tilePrefix),
       ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
     ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
+    if let packing { metadata["\(name).packing"] = .string(packing.rawValue) }
+    if let packingLimit { metadata["\(name).packing_limit"] = .int(Int64(packingLimit)) }
   }
 }

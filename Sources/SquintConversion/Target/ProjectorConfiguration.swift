@@ -10,6 +10,8 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   package var activation = Activation.gelu
   /// Of the norm in front; nil where there is none.
   package var normEpsilon: Double?
+  /// Whether the checkpoint has a row that stands behind each row of a grid of tiles.
+  package var hasNewline = false
   package var bias = TensorPresence.ifPresent
 
   package init(widths: [Int]) { self.widths = widths }
@@ -68,6 +70,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
       blueprint.hasNorm = true
       blueprint.normEpsilon = normEpsilon
     }
+    blueprint.hasNewline = hasNewline
     return blueprint
   }
 
@@ -77,9 +80,10 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   /// All tensors that this projector has or may have.
   package func tensors(name: String) -> [ExpectedTensor] {
     let blueprint = blueprint(name: name)
-    let norm = Set(blueprint.norm.tensors.map(\.name))
+    // They are there where the configuration says so.
+    let sure = Set((blueprint.norm.tensors + [blueprint.newline]).map(\.name))
     return blueprint.tensors.compactMap { tensor in
-      let presence = tensor.isOptional && !norm.contains(tensor.name) ? bias : .required
+      let presence = tensor.isOptional && !sure.contains(tensor.name) ? bias : .required
       return presence == .absent ? nil : ExpectedTensor(tensor, presence)
     }
   }
