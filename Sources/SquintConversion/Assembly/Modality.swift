@@ -179,7 +179,7 @@ struct Modality: Sendable {
     guard let tile = images.tileSize else {
       // Every side is a multiple of what becomes one row.
       if case .smart = images.resize { return nil }
-      guard configuration.positions != .fixed, shuffle == 1 else {
+      guard configuration.takesAnyGrid, shuffle == 1 else {
         throw .badData(
           place,
           "images keep their aspect (there is no crop_size), but the encoder takes squares of "
@@ -193,7 +193,7 @@ struct Modality: Sendable {
         place,
         "images of \(tile.height) × \(tile.width) pixels are smaller than a patch of \(configuration.patch)")
     }
-    guard configuration.positions != .fixed || rows == configuration.grid && columns == configuration.grid else {
+    guard configuration.takesAnyGrid || rows == configuration.grid && columns == configuration.grid else {
       throw .badData(
         place,
         "images of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "
