@@ -78,7 +78,7 @@ struct Planner {
       var uses: [(Modality, [MediaLayout])] = []
       var (rows, decodingBytes) = (0, 0)
       for modality in model.modalities {
-        let size = try model.largest(modality).limited(toUnits: options.maximumTiles ?? Int.max)
+        let size = try model.largest(modality, options.limits)
         uses.append((modality, [size.cost.layout]))
         rows = max(rows, size.rows)
         decodingBytes = max(decodingBytes, size.decodingBytes)

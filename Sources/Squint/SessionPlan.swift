@@ -22,6 +22,8 @@ public struct SessionOptions: Equatable, Sendable {
   public var media: MediaUse
   /// The units, such as tiles, that a medium may have at most; nil: as many as the model takes.
   public var maximumTiles: Int?
+  /// The rows of the decoder that a medium may take at most; nil: as many as the model makes of it.
+  public var maximumMediumRows: Int?
   /// The tokens of the prompt, and those that the answer may have, where they are known: the context is not made shorter.
   public var prompt: Int?
   public var answer: Int?
@@ -41,8 +43,8 @@ public struct SessionOptions: Equatable, Sendable {
 
   public init(
     context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
-    chunk: Int = 256, media: MediaUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
-    fits: Bool = false
+    chunk: Int = 256, media: MediaUse = .none, maximumTiles: Int? = nil, maximumMediumRows: Int? = nil,
+    prompt: Int? = nil, answer: Int? = nil, fits: Bool = false
   ) {
     self.context = context
     self.kvType = kvType
@@ -52,10 +54,14 @@ public struct SessionOptions: Equatable, Sendable {
     self.chunk = chunk
     self.media = media
     self.maximumTiles = maximumTiles
+    self.maximumMediumRows = maximumMediumRows
     self.prompt = prompt
     self.answer = answer
     self.fits = fits
   }
+
+  /// Of each medium.
+  public var limits: MediaLimits { MediaLimits(units: maximumTiles, rows: maximumMediumRows) }
 }
 
 /// A session's memory, worked out before any of it is taken: the buffers of the arena, the weights that stay, and what each
@@ -167,6 +173,9 @@ public struct SessionPlan: Sendable {
     }
     if let tiles = options.maximumTiles, tiles < 1 {
       throw SquintError(.usage, "at most \(tiles) tiles; choose 1 or more")
+    }
+    if let rows = options.maximumMediumRows, rows < 1 {
+      throw SquintError(.usage, "at most \(rows) tokens of an image; choose 1 or more")
     }
     if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
     if let context = options.context, !(1...1 << 24).contains(context) {

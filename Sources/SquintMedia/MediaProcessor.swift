@@ -128,10 +128,13 @@ package struct MediaCost: Sendable, Equatable {
   package var layout: MediaLayout
   /// The memory that decoding and cutting take at most, the units among them, in bytes.
   package var decodingBytes: Int
+  /// The size of an image as it is displayed, before any resize; nil where no medium is looked at.
+  package let source: MediaLayout.Size?
 
-  package init(layout: MediaLayout, decodingBytes: Int) {
+  package init(layout: MediaLayout, decodingBytes: Int, source: MediaLayout.Size? = nil) {
     self.layout = layout
     self.decodingBytes = decodingBytes
+    self.source = source
   }
 }
 
