@@ -25,6 +25,9 @@ package protocol MediaProcessor: Sendable {
   /// - Throws: `usage` where it does not.
   func limited(toPixels most: Int) throws(SquintError) -> Self
 
+  /// The processor of a medium that stands in a prompt with others of its kind; the same where that changes nothing.
+  func amongSeveral() -> Self
+
   /// What images' sides are multiples of, where their size follows from the medium's: a square of so many pixels becomes one row
   /// of the decoder. nil elsewhere.
   var multiple: Int? { get }
