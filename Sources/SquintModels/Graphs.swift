@@ -25,6 +25,8 @@ package func encoderModel(
 ) throws(SquintError) -> any EncoderModel {
   switch try EncoderGraph(file.metadata, module: module) {
   case .vit: try ViT.Graph(file, name: module, levels: levels)
+  case .internvit, .qwen2vl, .qwen25vl, .qwen3vl:
+    throw SquintError(.badData, "\(module): this version has no computation for its graph yet; update squint")
   }
 }
 
@@ -38,5 +40,7 @@ package func projectorConfiguration(
   case .mlp:
     try MLP.Configuration(
       file, name: module, encoderWidth: encoderWidth, hasClassRow: hasClassRow, decoderWidth: decoderWidth)
+  case .deepstack:
+    throw SquintError(.badData, "\(module): this version has no computation for its graph yet; update squint")
   }
 }

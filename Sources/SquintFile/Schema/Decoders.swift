@@ -143,6 +143,15 @@ package func checkEpsilon(_ value: Double, key: String) throws(SquintError) {
   }
 }
 
+/// Checks the axes under `key` by which pairs turn: one of 0, 1 and 2 for each of `pairs`.
+package func checkAxes(_ axes: [Int]?, pairs: Int, key: String) throws(SquintError) {
+  guard let axes else { return }
+  guard axes.count == pairs, axes.allSatisfy({ (0...2).contains($0) }) else {
+    throw SquintError(
+      .badData, "metadata \(key) must be \(pairs) numbers of 0 to 2, one for each pair; convert the model again")
+  }
+}
+
 /// Checks the numbers of layers under `key`: ascending, and of layers that there are.
 package func checkLayers(_ chosen: [Int], layers: Int, key: String) throws(SquintError) {
   guard chosen.allSatisfy({ (0..<layers).contains($0) }), zip(chosen, chosen.dropFirst()).allSatisfy({ $0 < $1 }) else {

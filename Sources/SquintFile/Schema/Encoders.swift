@@ -2,6 +2,14 @@
 package enum EncoderGraph: String, GraphName {
   /// A vision transformer: CLIP, SigLIP, DINOv2, Idefics3.
   case vit
+  /// InternViT-6B.
+  case internvit
+  /// Qwen2-VL's tower.
+  case qwen2vl
+  /// Qwen2.5-VL's and Qwen2.5-Omni's.
+  case qwen25vl = "qwen2_5vl"
+  /// Qwen3-VL's.
+  case qwen3vl
 
   package static var usual: EncoderGraph { .vit }
 
@@ -11,6 +19,10 @@ package enum EncoderGraph: String, GraphName {
   package func blueprint(_ file: ModelFile, module: String) throws(SquintError) -> any ModuleBlueprint {
     switch self {
     case .vit: try ViTBlueprint(file, module: module)
+    case .internvit: try InternViTBlueprint(file, module: module)
+    case .qwen2vl: try Qwen2ViTBlueprint(file, module: module)
+    case .qwen25vl: try Qwen25ViTBlueprint(file, module: module)
+    case .qwen3vl: try Qwen3ViTBlueprint(file, module: module)
     }
   }
 }
@@ -90,12 +102,7 @@ package struct ViTBlueprint: ModuleBlueprint {
   }
 
   package func check() throws(SquintError) {
-    guard width % heads == 0, (1...widestHead).contains(width / heads) else {
-      throw SquintError(
-        .badData,
-        "metadata \(module).heads is \(heads); it must cut the width, \(width), into heads of 1 to \(widestHead); "
-          + "convert the model again")
-    }
+    try checkHeads(heads, width: width, module: module)
     try checkEpsilon(normEpsilon, key: "\(module).norm_epsilon")
     let taken = featureLayers ?? []
     guard taken.count <= 64, taken.allSatisfy({ (0...layers).contains($0) }),

@@ -16,6 +16,8 @@ package struct LlamaBlueprint: DecoderBlueprint {
   /// [rope_width / 2], radians per position.
   package var ropeFrequencies: [Float] = []
   package var ropeMagnitude = 1.0
+  /// [rope_width / 2]: the axis of a row's position that each pair turns by, 0, 1 or 2; nil: all by axis 0.
+  package var ropeAxes: [Int]?
   package var ropeScaling = ""
 
   package init() {}
@@ -29,6 +31,7 @@ package struct LlamaBlueprint: DecoderBlueprint {
     try coder.ints("decoder.window_layers", &windowLayers)
     try coder.numbers("decoder.rope_frequencies", &ropeFrequencies)
     try coder.number("decoder.rope_magnitude", &ropeMagnitude, default: 1)
+    try coder.ints("decoder.rope_axes", &ropeAxes)
     try coder.text("decoder.rope_scaling", &ropeScaling, default: "")
   }
 
@@ -37,6 +40,7 @@ package struct LlamaBlueprint: DecoderBlueprint {
     try checkLayers(windowLayers ?? [], layers: layers, key: "decoder.window_layers")
     try checkEpsilon(normEpsilon, key: "decoder.norm_epsilon")
     try attention.check(frequencies: ropeFrequencies, key: "decoder.rope_frequencies")
+    try checkAxes(ropeAxes, pairs: ropeFrequencies.count, key: "decoder.rope_axes")
   }
 
   /// [layers]: a position attends to this many positions at most; 0 for all.

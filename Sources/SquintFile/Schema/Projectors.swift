@@ -2,6 +2,8 @@
 package enum ProjectorGraph: String, GraphName {
   /// Linear layers with an activation between two: LLaVA, Idefics3.
   case mlp
+  /// One of them for each of several features: Qwen3-VL.
+  case deepstack
 
   package static var usual: ProjectorGraph { .mlp }
 
@@ -11,6 +13,7 @@ package enum ProjectorGraph: String, GraphName {
   package func blueprint(_ file: ModelFile, module: String) throws(SquintError) -> any ModuleBlueprint {
     switch self {
     case .mlp: try MLPBlueprint(file, module: module)
+    case .deepstack: try DeepstackBlueprint(file, module: module)
     }
   }
 }
