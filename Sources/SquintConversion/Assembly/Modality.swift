@@ -177,7 +177,7 @@ struct Modality: Sendable {
     let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
     guard let tile = images.tileSize else {
-      guard configuration.positions != .fixed, shuffle == 1 else {
+      guard configuration.takesAnyGrid, shuffle == 1 else {
         throw .badData(
           place,
           "images keep their aspect (there is no crop_size), but the encoder takes squares of "
@@ -191,7 +191,7 @@ struct Modality: Sendable {
         place,
         "images of \(tile.height) × \(tile.width) pixels are smaller than a patch of \(configuration.patch)")
     }
-    guard configuration.positions != .fixed || rows == configuration.grid && columns == configuration.grid else {
+    guard configuration.takesAnyGrid || rows == configuration.grid && columns == configuration.grid else {
       throw .badData(
         place,
         "images of \(tile.height) × \(tile.width) pixels are \(rows) × \(columns) patches, but the encoder's positions are "

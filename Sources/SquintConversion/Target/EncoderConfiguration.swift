@@ -1,7 +1,7 @@
 import SquintFile
 
 /// What a vision encoder is (formats/vision.md, "The encoder").
-package struct EncoderConfiguration: Equatable, Sendable {
+package struct EncoderConfiguration: Sendable {
   /// In the checkpoint's words, for people: `clip`, `siglip`, `dinov2`, `idefics3`.
   package var architecture: String
   /// The layers that the checkpoint has.
@@ -19,6 +19,8 @@ package struct EncoderConfiguration: Equatable, Sendable {
   package var hasClass: Bool
   package var features = Features()
   package var optionals = Optionals()
+  /// The graph that computes it, with what only that has.
+  package var graph: any EncoderGraphSettings = ViTGraph()
 
   /// What of the encoder's output goes to the projector.
   package struct Features: Equatable, Sendable {
@@ -41,6 +43,8 @@ package struct EncoderConfiguration: Equatable, Sendable {
     package var ffnBias = TensorPresence.required
     /// The last norm.
     package var norm = TensorPresence.required
+    /// Those that only some graphs have, by the name in their layer.
+    package var others: [String: TensorPresence] = [:]
 
     package init() {}
   }
@@ -70,6 +74,9 @@ package struct EncoderConfiguration: Equatable, Sendable {
 
   /// Whether the features begin with a row for the class token.
   package var featuresHaveClass: Bool { hasClass && !features.dropsClass }
+
+  /// Whether tiles may have grids of any size.
+  package var takesAnyGrid: Bool { graph.takesAnyGrid(self) }
 
   /// Bounds that no encoder comes near, so that products fit an Int: a patch has 3 · side² columns, a grid side² rows.
   package static let largestPatch = 1 << 10
@@ -104,39 +111,20 @@ package struct EncoderConfiguration: Equatable, Sendable {
 
   // MARK: What is written
 
-  /// The sizes and settings of the graph that computes this encoder.
-  package func blueprint(name: String) -> ViTBlueprint {
-    var blueprint = ViTBlueprint(module: "encoder.\(name)")
-    blueprint.architecture = architecture
-    blueprint.layers = layers
-    blueprint.width = width
-    blueprint.ffnWidth = ffnWidth
-    blueprint.heads = heads
-    blueprint.patch = patch
-    blueprint.grid = grid
-    blueprint.positions = positions
-    blueprint.normEpsilon = normEpsilon
-    blueprint.activation = activation
-    // The last layer alone is what an absent key means.
-    if let taken = features.layers, taken != [layers] { blueprint.featureLayers = taken }
-    blueprint.dropsClass = hasClass && features.dropsClass
-    blueprint.hasClass = hasClass
-    return blueprint
-  }
-
   /// Writes the keys of `encoder.NAME`.
-  package func write(to metadata: inout Metadata, name: String) { blueprint(name: name).write(to: &metadata) }
+  package func write(to metadata: inout Metadata, name: String) {
+    graph.write(self, module: "encoder.\(name)", to: &metadata)
+  }
 
   /// All tensors that this encoder has or may have (formats/vision.md, "The encoder").
   ///
   /// Name maps may also lead to `N.attention.qkv`, the three matrices one below the other, and to the vectors
   /// `N.attention.scale` and `N.ffn.scale`, which multiply the rows of `attention.o` and `ffn.down` and their biases.
   package func tensors(name: String) -> [ExpectedTensor] {
-    var whole = blueprint(name: name)
+    let module = "encoder.\(name)"
     // The layers that a checkpoint has behind those that the features need are known, and unused.
-    whole.layers = sourceLayers
-    return whole.tensors.compactMap { tensor in
-      let parts = tensor.name.dropFirst(whole.module.count + 1).split(separator: ".")
+    return graph.tensors(of: self, module: module, layers: sourceLayers).compactMap { tensor in
+      let parts = tensor.name.dropFirst(module.count + 1).split(separator: ".")
       let layer = parts.first.flatMap { Int($0) }
       let inLayer = parts.dropFirst(layer == nil ? 0 : 1).joined(separator: ".")
       let presence = tensor.isOptional ? optionals.presence(of: inLayer, isNormed: features.isNormed) : .required
@@ -144,10 +132,58 @@ package struct EncoderConfiguration: Equatable, Sendable {
       guard isClass ? hasClass : presence != .absent else { return nil }
       let isUsed = layer.map { $0 < layers } ?? true
       var expected = ExpectedTensor(tensor, isClass ? .required : isUsed ? presence : .unused)
-      expected.setForms(inLayer, prefix: layer.map { "\(whole.module).\($0)." } ?? whole.module, patch: patch)
+      expected.setForms(inLayer, prefix: layer.map { "\(module).\($0)." } ?? module, patch: patch)
       return expected
     }
   }
+}
+
+/// What a graph of encoders has beside the settings that all encoders share.
+package protocol EncoderGraphSettings: Sendable {
+  /// Writes the keys of `module`, which is the encoder `configuration` of this graph.
+  func write(_ configuration: EncoderConfiguration, module: String, to metadata: inout Metadata)
+
+  /// All tensors that the module would have or might have with `layers` layers.
+  func tensors(of configuration: EncoderConfiguration, module: String, layers: Int) -> [TensorSpecification]
+
+  /// Whether tiles may have grids of any size.
+  func takesAnyGrid(_ configuration: EncoderConfiguration) -> Bool
+}
+
+/// The graph `vit`, which has nothing that others do not.
+package struct ViTGraph: EncoderGraphSettings {
+  package init() {}
+
+  private func blueprint(of configuration: EncoderConfiguration, module: String) -> ViTBlueprint {
+    var blueprint = ViTBlueprint(module: module)
+    blueprint.architecture = configuration.architecture
+    blueprint.layers = configuration.layers
+    blueprint.width = configuration.width
+    blueprint.ffnWidth = configuration.ffnWidth
+    blueprint.heads = configuration.heads
+    blueprint.patch = configuration.patch
+    blueprint.grid = configuration.grid
+    blueprint.positions = configuration.positions
+    blueprint.normEpsilon = configuration.normEpsilon
+    blueprint.activation = configuration.activation
+    // The last layer alone is what an absent key means.
+    if let taken = configuration.features.layers, taken != [configuration.layers] { blueprint.featureLayers = taken }
+    blueprint.dropsClass = configuration.hasClass && configuration.features.dropsClass
+    blueprint.hasClass = configuration.hasClass
+    return blueprint
+  }
+
+  package func write(_ configuration: EncoderConfiguration, module: String, to metadata: inout Metadata) {
+    blueprint(of: configuration, module: module).write(to: &metadata)
+  }
+
+  package func tensors(of configuration: EncoderConfiguration, module: String, layers: Int) -> [TensorSpecification] {
+    var blueprint = blueprint(of: configuration, module: module)
+    blueprint.layers = layers
+    return blueprint.tensors
+  }
+
+  package func takesAnyGrid(_ configuration: EncoderConfiguration) -> Bool { configuration.positions != .fixed }
 }
 
 extension EncoderConfiguration.Optionals {
@@ -158,9 +194,9 @@ extension EncoderConfiguration.Optionals {
     case "pre_norm", "pre_norm.bias": preNorm
     case "attention.q.bias", "attention.k.bias", "attention.v.bias": queryKeyValueBias
     case "attention.o.bias": outputBias
-    case "ffn.up.bias", "ffn.down.bias": ffnBias
+    case "ffn.gate.bias", "ffn.up.bias", "ffn.down.bias": ffnBias
     case "norm", "norm.bias": isNormed || norm == .absent ? norm : .unused
-    default: .absent
+    default: others[name] ?? .absent
     }
   }
 }

@@ -47,7 +47,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
         throw .badData(place, "a shuffle of \(shuffle) does not go with features that have a row for the class token")
       }
       // Positions that can be resized are for tiles of other grids, too, which are checked when they are known.
-      guard encoder.grid % shuffle == 0 || encoder.positions != .fixed else {
+      guard encoder.grid % shuffle == 0 || encoder.takesAnyGrid else {
         throw .badData(
           place,
           "a grid of \(encoder.grid) × \(encoder.grid) patches is not cut into squares of \(shuffle) × \(shuffle)")
