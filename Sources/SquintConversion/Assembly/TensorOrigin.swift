@@ -14,7 +14,7 @@ package struct TensorOrigin: Sendable {
   package var rowScale: SourceTensor?
   /// What goes into the numbers.
   package var fold = Fold()
-  /// What an adapter adds, its rows in the order of the output.
+  /// What an adapter adds before that, its rows in the order of the output.
   package var update: LowRankUpdate?
 
   /// The file and the tensor, for messages.
@@ -32,10 +32,10 @@ package struct TensorOrigin: Sendable {
     }
     if let channelsLast { toPlanes(rows.count, of: buffer, channels: channelsLast) }
     if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
+    try update?.add(rows, to: buffer)
     if fold != Fold() {
       for index in 0..<rows.count * columns { buffer[index] = (buffer[index] + fold.addend) * fold.factor }
     }
-    try update?.add(rows, to: buffer)
   }
 
   private func toPlanes(_ rows: Int, of buffer: UnsafeMutableBufferPointer<Float>, channels: Int) {
@@ -84,8 +84,15 @@ package enum RowOrder: Equatable, Sendable {
   /// width apart, (j, j + rotaryWidth / 2); rows from `rotaryWidth` on stay. llama.cpp's convert_hf_to_gguf.py,
   /// `LlamaModel.permute`, made it so.
   case interleavedPairs(headWidth: Int, rotaryWidth: Int)
+  /// The source has groups of `total` heads, of which `count` from `first` on are here: InternLM2's queries, key and value of each
+  /// head of keys (modeling_internlm2.py).
+  case grouped(headWidth: Int, first: Int, count: Int, of: Int)
 
   package func sourceRow(_ row: Int) -> Int {
+    if case .grouped(let headWidth, let first, let count, let total) = self {
+      let head = row / headWidth
+      return (head / count * total + first + head % count) * headWidth + row % headWidth
+    }
     guard case .interleavedPairs(let headWidth, let rotaryWidth) = self else { return row }
     let inHead = row % headWidth
     guard inHead < rotaryWidth else { return row }

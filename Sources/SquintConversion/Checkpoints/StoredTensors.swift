@@ -160,7 +160,8 @@ extension DecoderConfiguration {
       presence = try stored.biases(of: names, said: presence == .required, key: key, layers: layers, notes: &notes)
     }
     try bias(
-      &optionals.queryKeyValueBias, of: ["attention.q", "attention.k", "attention.v"],
+      &optionals.queryKeyValueBias,
+      of: packsAttention ? ["attention.qkv"] : ["attention.q", "attention.k", "attention.v"],
       key: "\(architecture), attention_bias")
     try bias(&optionals.outputBias, of: ["attention.o"], key: "\(architecture), attention_bias")
     try bias(&optionals.ffnBias, of: ["ffn.gate", "ffn.up", "ffn.down"], key: "\(architecture), mlp_bias")

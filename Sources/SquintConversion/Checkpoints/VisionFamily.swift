@@ -9,6 +9,8 @@ struct VisionFamily: Sendable {
   let classes: [String]
   /// Whether a folder with this config.json is of this family.
   let recognizes: @Sendable (JSONValue) -> Bool
+  /// config.json in transformers' words, where the family has others.
+  var translated: @Sendable (JSONValue) -> JSONValue = { $0 }
   var spelling = NameSpelling.model
   /// The decoder's model_type where config.json does not give it as one.
   var decoderType: @Sendable (JSONValue) -> String? = { _ in nil }
