@@ -187,6 +187,8 @@ struct Modality: Sendable {
     let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
     guard let tile = images.tileSize else {
+      // Every side is a multiple of what becomes one row.
+      if case .smart = images.resize { return nil }
       guard configuration.takesAnyGrid, shuffle == 1 else {
         throw .badData(
           place,
