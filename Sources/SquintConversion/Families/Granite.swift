@@ -22,7 +22,9 @@ extension DecoderFamily {
       func constant(_ key: String) throws(SquintError) -> Double { try reader.number(key) ?? 1 }
       let constants = GraniteConstants(
         embedding: try constant("embedding_multiplier"), residual: try constant("residual_multiplier"),
-        attention: try constant("attention_multiplier"), logits: try constant("logits_scaling"))
+        attention: try constant("attention_multiplier"),
+        // Inside a model that sees it is that model's head that counts, which divides by nothing.
+        logits: reader.outer["text_config"] == nil ? try constant("logits_scaling") : 1)
       try decoder.fold(constants, place: reader.place)
     },
     gguf: GGUFFacts(architecture: "granite", interleavesPairs: true, names: .ggufLlama) {
