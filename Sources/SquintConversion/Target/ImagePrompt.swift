@@ -14,6 +14,22 @@ package struct ImagePrompt: Equatable, Sendable {
   package var rowSuffix = ""
   package var overviewPrefix = ""
   package var overviewSuffix = ""
+  /// Where rows stand for the rotary embedding; nil: each is one position further.
+  package var positions: Positions?
+  /// What the numbers of places are that the model names; nil: unknown.
+  package var coordinates: Coordinates?
+
+  package enum Positions: String, Sendable {
+    /// Row and column of the image are axes of their own.
+    case grid
+  }
+
+  package enum Coordinates: String, Sendable {
+    /// Pixels of the resized image.
+    case resized
+    /// Thousandths of the image's sides.
+    case thousandths
+  }
 
   package init() {}
 
@@ -26,5 +42,7 @@ package struct ImagePrompt: Equatable, Sendable {
       ("single_prefix", singlePrefix), ("single_suffix", singleSuffix), ("tile_prefix", tilePrefix),
       ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
     ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
+    if let positions { metadata["\(name).positions"] = .string(positions.rawValue) }
+    if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
   }
 }

@@ -11,6 +11,21 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   /// Of the norm in front; nil where there is none.
   package var normEpsilon: Double?
   package var bias = TensorPresence.ifPresent
+  /// What it has for the encoder's earlier features; nil: there are none.
+  package var deep: Deep?
+
+  /// Projectors of the same widths for features behind earlier layers of the encoder, whose rows are added behind the decoder's first
+  /// layers: the graph `deepstack`.
+  package struct Deep: Equatable, Sendable {
+    package var levels: Int
+    /// Of the norm in front of each.
+    package var normEpsilon: Double
+
+    package init(levels: Int, normEpsilon: Double) {
+      self.levels = levels
+      self.normEpsilon = normEpsilon
+    }
+  }
 
   package init(widths: [Int]) { self.widths = widths }
 
@@ -39,6 +54,14 @@ package struct ProjectorConfiguration: Equatable, Sendable {
       throw .badData(
         place,
         "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
+    }
+    if let deep {
+      guard (1...decoder.map { min($0.layers, Self.mostLayers - 1) } ?? Self.mostLayers - 1).contains(deep.levels),
+        deep.normEpsilon.isFinite, deep.normEpsilon >= 0, normEpsilon == nil
+      else {
+        throw .badData(
+          place, "features of \(deep.levels) earlier layers for a decoder of \(decoder?.layers ?? 0) are not supported")
+      }
     }
     if shuffle > 1 {
       guard !encoder.featuresHaveClass else {
@@ -72,13 +95,33 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   }
 
   /// Writes the keys of `projector.NAME`.
-  package func write(to metadata: inout Metadata, name: String) { blueprint(name: name).write(to: &metadata) }
+  package func write(to metadata: inout Metadata, name: String) {
+    if let blueprint = deepBlueprint(name: name) {
+      blueprint.write(to: &metadata)
+    } else {
+      blueprint(name: name).write(to: &metadata)
+    }
+  }
+
+  /// The same with earlier features; nil where there are none.
+  private func deepBlueprint(name: String) -> DeepstackBlueprint? {
+    guard let deep else { return nil }
+    var blueprint = DeepstackBlueprint(module: "projector.\(name)")
+    blueprint.widths = widths
+    blueprint.shuffle = shuffle
+    blueprint.activation = activation
+    blueprint.normEpsilon = deep.normEpsilon
+    blueprint.levels = deep.levels
+    return blueprint
+  }
 
   /// All tensors that this projector has or may have.
   package func tensors(name: String) -> [ExpectedTensor] {
     let blueprint = blueprint(name: name)
-    let norm = Set(blueprint.norm.tensors.map(\.name))
-    return blueprint.tensors.compactMap { tensor in
+    let deep = deepBlueprint(name: name)
+    let norms = [blueprint.norm] + (0..<(deep?.levels ?? 0)).compactMap { deep?.level($0).norm }
+    let norm = Set(norms.flatMap(\.tensors).map(\.name))
+    return (deep?.tensors ?? blueprint.tensors).compactMap { tensor in
       let presence = tensor.isOptional && !norm.contains(tensor.name) ? bias : .required
       return presence == .absent ? nil : ExpectedTensor(tensor, presence)
     }
