@@ -11,6 +11,8 @@ struct ImageGeometry: Equatable {
   var left = 0
   var top = 0
   var layout: TileLayout
+  /// Whether the overview is made of the image as it came, not of the one that lies in the tiles.
+  var overviewIsOfImage = false
 }
 
 extension ImageProcessor {
@@ -35,6 +37,10 @@ extension ImageProcessor {
             ? Size(height: height, width: width)
             : Size(height: max(height, width), width: max(height, width)), crop: crop)
       case .tiles(let side, let split): tilesGeometry(Size(height: height, width: width), side: side, split: split)
+      case .grid(let side, let tiles, let overview):
+        Self.gridGeometry(Size(height: height, width: width), side: side, tiles: tiles, overview: overview)
+      case .anyres(let side, let pinpoints):
+        Self.anyresGeometry(Size(height: height, width: width), side: side, pinpoints: pinpoints)
       }
     guard geometry.layout.count <= Self.mostTiles else {
       throw SquintError(
@@ -107,6 +113,8 @@ extension ImageProcessor {
       let long = Int(Double(shortest * longer) / Double(shorter))
       return size.width <= size.height ? Size(height: long, width: shortest) : Size(height: shortest, width: long)
     case .longestEdge(let longest): return Self.below(4096, Self.longest(longest, size))
+    case .smart(let multiple, let pixels, let most):
+      return Self.smart(size, multiple: multiple, pixels: pixels, most: most)
     }
   }
 
@@ -128,5 +136,118 @@ extension ImageProcessor {
       return Size(height: bound, width: max(1, Int(Double(bound) * aspect)))
     }
     return size
+  }
+
+  // MARK: Grids of nearest proportions
+
+  private static func gridGeometry(
+    _ size: Size, side: Int, tiles: ClosedRange<Int>, overview: Bool
+  ) -> ImageGeometry {
+    let (rows, columns) = nearestGrid(to: size, side: side, tiles: tiles)
+    let whole = Size(height: rows * side, width: columns * side)
+    return ImageGeometry(
+      resizes: [whole], columns: 0..<whole.width, rows: 0..<whole.height,
+      layout: TileLayout(
+        rows: rows, columns: columns, hasOverview: overview && rows * columns > 1, height: side, width: side),
+      overviewIsOfImage: true)
+  }
+
+  /// `get_optimal_tiled_canvas` of image_processing_pil_got_ocr2.py: of all grids, the smallest first and of equal ones the
+  /// narrowest, that whose proportions differ least; of equal differences the later one, unless it has more than twice the image's
+  /// pixels.
+  private static func nearestGrid(
+    to size: Size, side: Int, tiles: ClosedRange<Int>
+  ) -> (rows: Int, columns: Int) {
+    let aspect = Double(size.width) / Double(size.height)
+    let area = Double(size.width * size.height)
+    var best = (rows: 1, columns: 1)
+    var least = Double.infinity
+    for count in tiles {
+      for columns in 1...count where count % columns == 0 {
+        let rows = count / columns
+        let difference = abs(aspect - Double(columns) / Double(rows))
+        if difference < least || difference == least && area > 0.5 * Double(side * side * count) {
+          least = difference
+          best = (rows, columns)
+        }
+      }
+    }
+    return best
+  }
+
+  // MARK: Any resolution
+
+  private static func anyresGeometry(_ size: Size, side: Int, pinpoints: [Size]) -> ImageGeometry {
+    guard let canvas = bestPinpoint(for: size, of: pinpoints) else {
+      return ImageGeometry(
+        resizes: [Size(height: side, width: side)], columns: 0..<side, rows: 0..<side,
+        layout: TileLayout(rows: 1, columns: 1, hasOverview: false, height: side, width: side, original: size))
+    }
+    let inner = fitted(size, in: canvas)
+    return ImageGeometry(
+      resizes: [inner], columns: 0..<inner.width, rows: 0..<inner.height, left: (canvas.width - inner.width) / 2,
+      top: (canvas.height - inner.height) / 2,
+      layout: TileLayout(
+        rows: canvas.height / side, columns: canvas.width / side, hasOverview: true, height: side, width: side,
+        original: size),
+      overviewIsOfImage: true)
+  }
+
+  /// `select_best_resolution` of image_processing_utils.py: the one with most pixels of the image, and of these with least padding;
+  /// nil only where there are none.
+  private static func bestPinpoint(for size: Size, of pinpoints: [Size]) -> Size? {
+    var best: (size: Size, effective: Int, wasted: Int)?
+    for pinpoint in pinpoints {
+      let scale = min(
+        Double(pinpoint.width) / Double(size.width), Double(pinpoint.height) / Double(size.height))
+      let reduced = Int(Double(size.width) * scale) * Int(Double(size.height) * scale)
+      let effective = min(reduced, size.width * size.height)
+      let wasted = pinpoint.width * pinpoint.height - effective
+      if let best, effective < best.effective || effective == best.effective && wasted >= best.wasted { continue }
+      best = (pinpoint, effective, wasted)
+    }
+    return best?.size
+  }
+
+  /// `get_patch_output_size` of image_processing_utils.py: as large as goes into `canvas`, the proportions kept.
+  private static func fitted(_ size: Size, in canvas: Size) -> Size {
+    let horizontal = Double(canvas.width) / Double(size.width)
+    let vertical = Double(canvas.height) / Double(size.height)
+    if horizontal < vertical {
+      let height = Int((Double(size.height) * horizontal).rounded(.up))
+      return Size(height: min(height, canvas.height), width: canvas.width)
+    }
+    let width = Int((Double(size.width) * vertical).rounded(.up))
+    return Size(height: canvas.height, width: min(width, canvas.width))
+  }
+
+  // MARK: Smart
+
+  /// `smart_resize` of image_processing_pil_qwen2_vl.py, and then no more than `most` squares.
+  static func smart(_ size: Size, multiple: Int, pixels: ClosedRange<Int>, most: Int?) -> Size {
+    let (height, width) = (Double(size.height), Double(size.width))
+    let factor = Double(multiple)
+    func squares(_ side: Double) -> Int { Int((side / factor).rounded(.toNearestOrEven)) }
+    var (rows, columns) = (squares(height), squares(width))
+    let area = rows * columns * multiple * multiple
+    if area > pixels.upperBound {
+      let beta = (height * width / Double(pixels.upperBound)).squareRoot()
+      rows = max(1, Int((height / beta / factor).rounded(.down)))
+      columns = max(1, Int((width / beta / factor).rounded(.down)))
+    } else if area < pixels.lowerBound {
+      let beta = (Double(pixels.lowerBound) / (height * width)).squareRoot()
+      rows = Int((height * beta / factor).rounded(.up))
+      columns = Int((width * beta / factor).rounded(.up))
+    }
+    if let most, rows * columns > most {
+      if columns >= rows {
+        rows = min(rows, most)
+        columns = most / rows
+      } else {
+        columns = min(columns, most)
+        rows = most / columns
+      }
+    }
+    return Size(height: rows * multiple, width: columns * multiple)
   }
 }

@@ -11,7 +11,7 @@ struct ImageSteps {
   private(set) var acrossPadding = (before: 0, after: 0)
   private(set) var background: [UInt8] = [0, 0, 0]
   private(set) var resizes: [ResizeStep] = []
-  /// From the tiles to the overview behind them.
+  /// From the tiles, or from the image, to the overview behind them.
   private(set) var overview: ResizeStep?
 
   init(_ processor: ImageProcessor, _ header: ImageHeader) throws(SquintError) {
@@ -43,12 +43,19 @@ struct ImageSteps {
     }
     let layout = geometry.layout
     if layout.hasOverview {
+      // What lies in the tiles is upright.
+      let source =
+        geometry.overviewIsOfImage
+        ? ImageProcessor.Size(height: header.decodedHeight, width: header.decodedWidth) : size
+      let turned = geometry.overviewIsOfImage ? orientation : .upright
       overview = ResizeStep(
         horizontal: ResamplingAxis(
-          inputs: size.width, outputs: layout.width, window: 0..<layout.width, filter: processor.filter),
+          inputs: source.width, outputs: layout.width, window: 0..<layout.width, isFlipped: turned.flipsX,
+          filter: processor.filter),
         vertical: ResamplingAxis(
-          inputs: size.height, outputs: layout.height, window: 0..<layout.height, filter: processor.filter),
-        swapsAxes: false)
+          inputs: source.height, outputs: layout.height, window: 0..<layout.height, isFlipped: turned.flipsY,
+          filter: processor.filter),
+        swapsAxes: turned.swapsAxes)
     }
   }
 
@@ -95,6 +102,10 @@ struct ImageSteps {
       width: geometry.columns.count, height: geometry.rows.count, left: geometry.left, top: geometry.top,
       orientation: header.orientation, layout: layout, pixels: pixels)
     for step in resizes.reversed() { receiver = Resampler(step, next: receiver) }
+    if let overview, geometry.overviewIsOfImage {
+      let writer = overviewWriter(orientation: header.orientation, pixels)
+      receiver = RowSplitter(receiver, Resampler(overview, next: writer))
+    }
 
     let row = UnsafeMutablePointer<UInt8>.allocate(capacity: 4 * rowWidth)
     defer { row.deallocate() }
@@ -111,17 +122,22 @@ struct ImageSteps {
     }
     fillWithBackground()
     for _ in 0..<acrossPadding.after { receiver.take(row) }
-    if let overview { makeOverview(overview, layout, pixels) }
+    if let overview, !geometry.overviewIsOfImage { makeOverview(overview, layout, pixels) }
     return true
+  }
+
+  /// Writes the rows of the overview behind the tiles.
+  private func overviewWriter(orientation: Orientation, _ pixels: UnsafeMutablePointer<UInt8>) -> TileWriter {
+    let layout = geometry.layout
+    return TileWriter(
+      width: layout.width, height: layout.height, left: 0, top: 0, orientation: orientation,
+      layout: TileLayout(rows: 1, columns: 1, hasOverview: false, height: layout.height, width: layout.width),
+      pixels: pixels + (layout.count - 1) * layout.tileBytes)
   }
 
   /// Resizes the image that lies in the tiles to the tile behind them.
   private func makeOverview(_ step: ResizeStep, _ layout: TileLayout, _ pixels: UnsafeMutablePointer<UInt8>) {
-    let tile = TileLayout(rows: 1, columns: 1, hasOverview: false, height: layout.height, width: layout.width)
-    let writer = TileWriter(
-      width: layout.width, height: layout.height, left: 0, top: 0, orientation: .upright, layout: tile,
-      pixels: pixels + (layout.count - 1) * layout.tileBytes)
-    let resampler = Resampler(step, next: writer)
+    let resampler = Resampler(step, next: overviewWriter(orientation: .upright, pixels))
     let row = UnsafeMutablePointer<UInt8>.allocate(capacity: 4 * step.along.inputs)
     defer { row.deallocate() }
     for y in 0..<step.across.inputs {

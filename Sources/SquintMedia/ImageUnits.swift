@@ -50,6 +50,7 @@ extension MediaLayout {
   init(_ tiles: TileLayout) {
     self.init(
       runs: [Run(shape: [tiles.height, tiles.width], count: tiles.count, unitBytes: tiles.tileBytes)],
-      grid: Grid(rows: tiles.rows, columns: tiles.columns, hasOverview: tiles.hasOverview))
+      grid: Grid(rows: tiles.rows, columns: tiles.columns, hasOverview: tiles.hasOverview),
+      original: tiles.original.map { Size(width: $0.width, height: $0.height) })
   }
 }

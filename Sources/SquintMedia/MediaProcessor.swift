@@ -20,6 +20,15 @@ package protocol MediaProcessor: Sendable {
   /// - Throws: `usage` where no limit can be set; else as `cost(of:)`.
   func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> Self
 
+  /// The same processor, which makes units of no more than `most` pixels, where their size follows from the medium's.
+  ///
+  /// - Throws: `usage` where it does not.
+  func limited(toPixels most: Int) throws(SquintError) -> Self
+
+  /// What images' sides are multiples of, where their size follows from the medium's: a square of so many pixels becomes one row
+  /// of the decoder. nil elsewhere.
+  var multiple: Int? { get }
+
   /// The same processor, which makes units whose sides are `side`.
   ///
   /// - Throws: `usage` where that cannot be chosen.
@@ -58,15 +67,36 @@ package struct MediaLayout: Sendable, Equatable, Hashable {
     package let rows: Int
     package let columns: Int
     package let hasOverview: Bool
+
+    package init(rows: Int, columns: Int, hasOverview: Bool) {
+      self.rows = rows
+      self.columns = columns
+      self.hasOverview = hasOverview
+    }
+  }
+
+  /// A size in pixels.
+  package struct Size: Sendable, Equatable, Hashable {
+    package let width: Int
+    package let height: Int
+
+    package init(width: Int, height: Int) {
+      self.width = width
+      self.height = height
+    }
   }
 
   package let runs: [Run]
   /// nil where the units are a sequence.
   package let grid: Grid?
+  /// The size of the image itself, before any resize, where it lies in the middle of its tiles with padding around it that is cut
+  /// from the features again (LLaVA-NeXT's `anyres`); nil elsewhere.
+  package let original: Size?
 
-  package init(runs: [Run], grid: Grid? = nil) {
+  package init(runs: [Run], grid: Grid? = nil, original: Size? = nil) {
     self.runs = runs
     self.grid = grid
+    self.original = original
   }
 
   /// How many units there are.
@@ -82,6 +112,13 @@ package struct MediaLayout: Sendable, Equatable, Hashable {
   package func limited(toUnits most: Int) -> MediaLayout {
     guard grid != nil, count > most, var run = runs.first else { return self }
     run.count = most
+    if original != nil {
+      // One row of tiles that leaves no padding, and the overview, which may stand alone.
+      let columns = max(1, most - 1)
+      return MediaLayout(
+        runs: [run], grid: Grid(rows: 1, columns: columns, hasOverview: most > 1),
+        original: Size(width: columns * run.shape[1], height: run.shape[0]))
+    }
     return MediaLayout(runs: [run], grid: Grid(rows: 1, columns: most, hasOverview: false))
   }
 }

@@ -6,6 +6,22 @@ protocol RowReceiver: AnyObject {
   func take(_ row: UnsafePointer<UInt8>)
 }
 
+/// Gives each row to two receivers.
+final class RowSplitter: RowReceiver {
+  private let first: any RowReceiver
+  private let second: any RowReceiver
+
+  init(_ first: any RowReceiver, _ second: any RowReceiver) {
+    self.first = first
+    self.second = second
+  }
+
+  func take(_ row: UnsafePointer<UInt8>) {
+    first.take(row)
+    second.take(row)
+  }
+}
+
 /// A resize in stored space: both axes, and which of the two passes comes first.
 struct ResizeStep: Equatable {
   /// Along the stored rows, and across them.

@@ -7,13 +7,18 @@ package struct TileLayout: Sendable, Equatable, Hashable {
   /// The size of a tile in pixels.
   package let height: Int
   package let width: Int
+  /// The size of the image itself, as it is displayed, where what is padding in the tiles follows from it; nil elsewhere.
+  package let original: ImageProcessor.Size?
 
-  package init(rows: Int, columns: Int, hasOverview: Bool, height: Int, width: Int) {
+  package init(
+    rows: Int, columns: Int, hasOverview: Bool, height: Int, width: Int, original: ImageProcessor.Size? = nil
+  ) {
     self.rows = rows
     self.columns = columns
     self.hasOverview = hasOverview
     self.height = height
     self.width = width
+    self.original = original
   }
 
   /// How many tiles there are, with the overview.

@@ -14,6 +14,10 @@ package struct ImageFamily: Sendable {
   var std = [0.5, 0.5, 0.5]
   /// The side of a tile, where images are cut.
   var tile: Int?
+  /// How many tiles an image is cut into, where the grid has the proportions that are nearest to its own.
+  var tiles: ClosedRange<Int>?
+  /// The sizes that an image is brought to, heights and widths in tiles, where it is padded to one of them.
+  var pinpoints: [ImageConfiguration.Size] = []
   /// Whether do_pad means a square with the mean colour; otherwise it is for batches of images of several sizes.
   var padsToSquare = false
 
@@ -21,6 +25,7 @@ package struct ImageFamily: Sendable {
   func images(side: Int) -> ImageConfiguration {
     var images = ImageConfiguration()
     switch size {
+    case .smart: images.resize = size
     case .exact: images.resize = .exact(height: side, width: side)
     case .longestEdge: images.resize = .longestEdge(min(4 * side, ImageConfiguration.largestTiledSide))
     case .shortestEdge, .none: images.resize = .shortestEdge(side)
@@ -30,10 +35,31 @@ package struct ImageFamily: Sendable {
     images.mean = mean
     images.std = std
     if tile != nil {
-      images.layout = .tiles
+      images.layout = layout
       images.tile = side
-      images.splits = true
+    }
+    switch layout {
+    case .whole: break
+    case .tiles: images.splits = true
+    case .grid:
+      images.resize = .none
+      images.tiles = tiles ?? 1...1
+      images.hasOverview = true
+    case .anyres:
+      images.resize = .none
+      images.crop = nil
+      images.pinpoints = pinpoints(side: side)
     }
     return images
+  }
+
+  var layout: ImageConfiguration.Layout {
+    guard tile != nil else { return .whole }
+    return tiles != nil ? .grid : pinpoints.isEmpty ? .tiles : .anyres
+  }
+
+  /// The sizes that an image is brought to, in pixels, with tiles of `side`.
+  func pinpoints(side: Int) -> [ImageConfiguration.Size] {
+    pinpoints.map { ImageConfiguration.Size(height: $0.height * side, width: $0.width * side) }
   }
 }

@@ -5,7 +5,10 @@ package enum Families {
   static let encoders: [EncoderFamily] = [.clip, .siglip, .dinov2, .idefics3]
 
   /// Image processors of transformers, which many families share.
-  static let images: [ImageFamily] = [.clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm]
+  static let images: [ImageFamily] = [
+    .clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm, .gotOCR2, .qwen2VL, .qwen25VL, .qwen3VL,
+    .llavaNeXT, .llavaOneVision,
+  ]
 
   /// The first that recognizes a checkpoint has it.
   static let vision: [VisionFamily] = [.nanoVLM, .originalLLaVA, .llava, .idefics3]

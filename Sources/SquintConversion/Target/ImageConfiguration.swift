@@ -2,13 +2,15 @@ import SquintFile
 
 /// How an image becomes tiles of numbers (formats/vision.md, "From the image to tiles").
 package struct ImageConfiguration: Equatable, Sendable {
-  package enum Layout: String, Sendable { case whole, tiles }
+  package enum Layout: String, Sendable { case whole, tiles, grid, anyres }
 
   package enum Resize: Equatable, Sendable {
     case none
     case exact(height: Int, width: Int)
     case shortestEdge(Int)
     case longestEdge(Int)
+    /// Both sides become multiples of `multiple`, with `pixels` in all, the proportions kept as far as that goes.
+    case smart(multiple: Int, pixels: ClosedRange<Int>)
   }
 
   package enum Filter: String, Sendable {
@@ -39,15 +41,36 @@ package struct ImageConfiguration: Equatable, Sendable {
   package var filter = Filter.bicubic
   /// What is cut out around the middle; nil: nothing.
   package var crop: Size?
-  /// The side of a tile, with `tiles`.
+  /// The side of a tile, with all layouts but `whole`.
   package var tile: Int?
   /// Whether the image is cut into tiles, with `tiles`.
   package var splits = false
+  /// How many tiles an image is cut into, without the overview, with `grid`.
+  package var tiles = 1...1
+  /// Whether the whole image follows the tiles where there are several, with `grid`.
+  package var hasOverview = false
+  /// The sizes that images are brought to, multiples of the tile, with `anyres`.
+  package var pinpoints: [Size] = []
   package var rescale = 1.0 / 255
   package var mean: [Double] = [0, 0, 0]
   package var std: [Double] = [1, 1, 1]
 
   package init() {}
+
+  /// Images that are squeezed into the grid of `tiles` squares of `side` pixels whose proportions are nearest to theirs, behind
+  /// which comes the whole image, squeezed to one square, where `overview` says so and there are several: InternVL's.
+  package static func grid(
+    side: Int, tiles: ClosedRange<Int>, overview: Bool, mean: [Double], std: [Double]
+  ) -> ImageConfiguration {
+    var images = ImageConfiguration()
+    images.layout = .grid
+    images.tile = side
+    images.tiles = tiles
+    images.hasOverview = overview
+    images.mean = mean
+    images.std = std
+    return images
+  }
 
   /// A bound on sides that no image processor comes near.
   package static let largestSide = 1 << 16
@@ -58,6 +81,9 @@ package struct ImageConfiguration: Equatable, Sendable {
   package mutating func resize(toSide side: Int) throws(SquintError) {
     guard layout == .whole else {
       throw SquintError(.usage, "the size of this model's tiles cannot be chosen; leave --image-size out")
+    }
+    if case .smart = resize {
+      throw SquintError(.usage, "this model's images keep their proportions; leave --image-size out")
     }
     guard (1...Self.largestSide).contains(side) else {
       throw SquintError(.usage, "an image size of \(side) pixels; choose 1 to \(grouped(Self.largestSide))")
@@ -87,6 +113,7 @@ package struct ImageConfiguration: Equatable, Sendable {
     case (let crop?, _): resize = .exact(height: crop.height, width: crop.width)
     case (nil, .exact): break
     case (nil, .shortestEdge(let side)), (nil, .longestEdge(let side)): resize = .exact(height: side, width: side)
+    case (nil, .smart): throw SquintError(.usage, "this model's images keep their proportions; leave --image-fit out")
     case (nil, .none):
       throw SquintError(.usage, "this model's images stay as they are; say with --image-size how large they become")
     }
@@ -96,13 +123,13 @@ package struct ImageConfiguration: Equatable, Sendable {
 
   /// The size of the tiles; nil where it depends on the image.
   package var tileSize: Size? {
-    if layout == .tiles { return tile.map { Size(height: $0, width: $0) } }
+    if layout != .whole { return tile.map { Size(height: $0, width: $0) } }
     if let crop { return crop }
     switch resize {
     case .exact(let height, let width): return Size(height: height, width: width)
     case .shortestEdge(let side), .longestEdge(let side):
       return squareBackground == nil ? nil : Size(height: side, width: side)
-    case .none: return nil
+    case .none, .smart: return nil
     }
   }
 
@@ -119,14 +146,25 @@ package struct ImageConfiguration: Equatable, Sendable {
       case .exact(let height, let width): ("exact", [height, width])
       case .shortestEdge(let side): ("shortest_edge", [side])
       case .longestEdge(let side): ("longest_edge", [side])
+      case .smart: ("smart", [])
       }
     metadata["\(name).resize"] = .string(rule)
     if !size.isEmpty { metadata["\(name).size"] = .ints(size.map { Int64($0) }) }
     if let crop { metadata["\(name).crop"] = .ints([Int64(crop.height), Int64(crop.width)]) }
     metadata["\(name).filter"] = .string(filter.rawValue)
-    if layout == .tiles {
-      if let tile { metadata["\(name).tile"] = .int(Int64(tile)) }
-      metadata["\(name).split"] = .bool(splits)
+    if case .smart(let multiple, let pixels) = resize {
+      metadata["\(name).multiple"] = .int(Int64(multiple))
+      metadata["\(name).pixels"] = .ints([Int64(pixels.lowerBound), Int64(pixels.upperBound)])
+    }
+    if layout != .whole, let tile { metadata["\(name).tile"] = .int(Int64(tile)) }
+    switch layout {
+    case .whole: break
+    case .tiles: metadata["\(name).split"] = .bool(splits)
+    case .grid:
+      metadata["\(name).tiles"] = .ints([Int64(tiles.lowerBound), Int64(tiles.upperBound)])
+      metadata["\(name).overview"] = .bool(hasOverview)
+    case .anyres:
+      metadata["\(name).pinpoints"] = .ints(pinpoints.flatMap { [Int64($0.height), Int64($0.width)] })
     }
     metadata["\(name).rescale"] = .float(rescale)
     metadata["\(name).mean"] = .floats(mean)
