@@ -177,6 +177,16 @@ struct Modality: Sendable {
     let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
     guard let tile = images.tileSize else {
+      if case .smart(let multiple, _) = images.resize, configuration.takesAnyGrid {
+        let side = configuration.patch * shuffle
+        guard multiple % side == 0 else {
+          throw .badData(
+            place,
+            "images become multiples of \(multiple) pixels, but a square of \(shuffle) × \(shuffle) patches has \(side)"
+          )
+        }
+        return nil
+      }
       guard configuration.takesAnyGrid, shuffle == 1 else {
         throw .badData(
           place,

@@ -1,6 +1,8 @@
 /// All families that can be converted. A new one gets a file of its own in this folder and its line here.
 package enum Families {
-  package static let decoders: [DecoderFamily] = [.llama, .mistral, .qwen2, .qwen3, .gemma3, .lfm2]
+  package static let decoders: [DecoderFamily] = [
+    .llama, .mistral, .qwen2, .qwen3, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen3VL,
+  ]
 
   static let encoders: [EncoderFamily] = [.clip, .siglip, .dinov2, .idefics3]
 
@@ -11,5 +13,7 @@ package enum Families {
   ]
 
   /// The first that recognizes a checkpoint has it.
-  static let vision: [VisionFamily] = [.nanoVLM, .originalLLaVA, .llava, .idefics3]
+  static let vision: [VisionFamily] = [
+    .nanoVLM, .originalLLaVA, .llava, .idefics3, .qwen2VL, .qwen25VL, .qwen3VL,
+  ]
 }

@@ -56,11 +56,11 @@ package struct ProjectorConfiguration: Equatable, Sendable {
         "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
     }
     if let deep {
-      guard (1...decoder.map { min($0.layers, Self.mostLayers - 1) } ?? Self.mostLayers - 1).contains(deep.levels),
-        deep.normEpsilon.isFinite, deep.normEpsilon >= 0, normEpsilon == nil
-      else {
+      let most = min(decoder?.layers ?? Self.mostLayers, Self.mostLayers - 1)
+      guard deep.levels > 0, deep.levels <= most, normEpsilon == nil else {
         throw .badData(
-          place, "features of \(deep.levels) earlier layers for a decoder of \(decoder?.layers ?? 0) are not supported")
+          place, "features of \(deep.levels) earlier layers for a decoder with fewer layers than that are not supported"
+        )
       }
     }
     if shuffle > 1 {
