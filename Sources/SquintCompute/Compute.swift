@@ -284,6 +284,13 @@ extension Compute {
       bias = try file.vector(name + ".bias", count: width)
       self.epsilon = epsilon
     }
+
+    /// The norm that a blueprint describes.
+    ///
+    /// - Throws: `badData` when a tensor is not there or not f32 of its width.
+    package init(_ norm: NormSpecification, epsilon: Double, in file: ModelFile) throws(SquintError) {
+      try self.init(norm.name, width: norm.count, epsilon: Float(epsilon), in: file)
+    }
   }
 
   /// y = layer_norm(x) · weight + bias for `count` rows (arXiv 1607.06450); y may be x.

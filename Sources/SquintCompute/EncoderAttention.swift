@@ -23,14 +23,26 @@ package struct EncoderAttention: @unchecked Sendable {  // a view of the arena
     /// The rows that are stored at a time: a multiple of 32, or all positions.
     package let chunk: Int
     package let arithmetic: Arithmetic
+    /// Whether rows of some layers see those of their block alone.
+    package let hasBlocks: Bool
 
-    package init(positions: Int, heads: Int, headWidth: Int, chunk: Int, arithmetic: Arithmetic) {
+    package init(
+      positions: Int, heads: Int, headWidth: Int, chunk: Int, arithmetic: Arithmetic, hasBlocks: Bool = false
+    ) {
       precondition(chunk % PanelLayout.columnsPerGroup == 0 || chunk >= positions, "a chunk that cuts a group")
       self.positions = positions
       self.heads = heads
       self.headWidth = headWidth
       self.chunk = chunk
       self.arithmetic = arithmetic
+      self.hasBlocks = hasBlocks
+    }
+
+    /// The floats that a thread needs.
+    var scratch: Int {
+      let f32 = Compute.attentionScratch(headWidth: headWidth)
+      guard arithmetic == .int8 else { return f32 }
+      return hasBlocks ? max(int8Tile * positions, f32) : int8Tile * positions
     }
 
     var width: Int { heads * headWidth }
@@ -63,8 +75,7 @@ package struct EncoderAttention: @unchecked Sendable {  // a view of the arena
         try plan.reserve(
           "encoder int8 values", count: isInt8 ? shape.heads * layouts.values.byteCount : 0, phases: phases)
       )
-      let floats = isInt8 ? int8Tile * shape.positions : Compute.attentionScratch(headWidth: shape.headWidth)
-      scratch = try plan.reserve("encoder attention tiles", count: threads * floats, phases: phases)
+      scratch = try plan.reserve("encoder attention tiles", count: threads * shape.scratch, phases: phases)
       quantized = try QuantizedRows.Regions(
         rows: isInt8 ? threads * int8Tile : 0, columns: max(shape.headWidth, shape.positions), phases: phases, in: &plan
       )
@@ -195,7 +206,7 @@ extension EncoderAttention {
           out_head_stride: shape.headWidth, statistics: nil)
         kernels.attention(
           &call, UInt32(first), UInt32(min(f32Tile, count - first)),
-          attention.scratch + thread * Compute.attentionScratch(headWidth: shape.headWidth))
+          attention.scratch + thread * shape.scratch)
       }
     }
     let tiles = HeadTiles((count + f32Tile - 1) / f32Tile, heads: shape.heads, threads: compute.workers.count)
@@ -227,7 +238,7 @@ extension EncoderAttention {
         let column = head * shape.headWidth
         let groups = max(keys.groups, values.groups)
         let x = attention.quantized.from(thread * int8Tile, groups: groups)
-        let scores = Rows(data: attention.scratch + thread * int8Tile * shape.positions, width: positions)
+        let scores = Rows(data: attention.scratch + thread * shape.scratch, width: positions)
         for row in 0..<rows { x.quantize(q[first + row] + column, columns: shape.headWidth, row: row, kernels) }
         Compute.multiplyPanels(
           keys, attention.keyPanels + head * keys.byteCount, x, count: rows, into: scores, kernels)
@@ -255,6 +266,80 @@ extension EncoderAttention {
       kernels: compute.kernels)
     compute.workers.run(&job, pieces: tiles.pieces) { job, piece, thread in
       job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
+    }
+  }
+}
+
+// MARK: Blocks
+
+/// Rows that follow each other and see each other alone.
+package struct RowBlock: BitwiseCopyable, Sendable {
+  package let first: Int
+  package let end: Int
+
+  package init(_ rows: Range<Int>) { (first, end) = (rows.lowerBound, rows.upperBound) }
+
+  package var count: Int { end - first }
+}
+
+extension EncoderAttention {
+  /// out = softmax(q · kᵀ / √head_width) · v for rows of which each sees those of its own block, in f32.
+  ///
+  /// The keys and values of all of them were written to `keys(from: first)` and `values(from: first)`; they are not stored.
+  /// q, out: [blocks' rows, heads · head_width], from row `first` on, with which the first block begins.
+  package func attend(
+    q: Rows, blocks: UnsafeBufferPointer<RowBlock>, first: Int, into out: Rows, _ compute: Compute
+  ) {
+    struct Job {
+      let attention: EncoderAttention
+      let q: Rows
+      let blocks: UnsafeBufferPointer<RowBlock>
+      let first: Int
+      let out: Rows
+      let kernels: Kernels
+
+      func run(_ piece: Int, _ thread: Int) {
+        let shape = attention.shape
+        let (head, block) = (piece % shape.heads, blocks[piece / shape.heads])
+        let row = block.first - first
+        let column = head * shape.headWidth
+        var call = squint_attention(
+          q: q[row] + column, q_token_stride: q.width, q_head_stride: shape.headWidth, heads: 1,
+          head_dim: UInt32(shape.headWidth), k: attention.keys(from: first)[row] + column,
+          v: attention.values(from: first)[row] + column, k_scales: nil, v_scales: nil, kv_stride: shape.width,
+          scale_stride: 0, kv_type: KVType.f32.code, positions: UInt32(block.count), seen: nil,
+          scale: 1 / Float(shape.headWidth).squareRoot(), out: out[row] + column, out_token_stride: out.width,
+          out_head_stride: shape.headWidth, statistics: nil)
+        for tile in stride(from: 0, to: block.count, by: f32Tile) {
+          kernels.attention(
+            &call, UInt32(tile), UInt32(min(f32Tile, block.count - tile)),
+            attention.scratch + thread * shape.scratch)
+        }
+      }
+    }
+    precondition(shape.hasBlocks, "attention was not planned for blocks")
+    var job = Job(attention: self, q: q, blocks: blocks, first: first, out: out, kernels: compute.kernels)
+    compute.workers.run(&job, pieces: blocks.count * shape.heads) { job, piece, thread in
+      job.assumingMemoryBound(to: Job.self).pointee.run(piece, thread)
+    }
+  }
+}
+
+extension Compute {
+  /// Turns the heads of `count` rows, each `headWidth` wide, in place (arXiv 2104.09864).
+  package func rotate(_ x: Rows, headWidth: Int, count: Int, _ angles: RotaryAngles) {
+    struct Job {
+      let x: Rows
+      let headWidth: Int
+      let angles: RotaryAngles
+      let kernels: Kernels
+    }
+    var job = Job(x: x, headWidth: headWidth, angles: angles, kernels: kernels)
+    workers.run(&job, pieces: count) { job, row, _ in
+      let job = job.assumingMemoryBound(to: Job.self).pointee
+      job.kernels.rotary(
+        job.x[row], job.x.width / job.headWidth, job.headWidth, job.angles.cosines.width, job.angles.cosines[row],
+        job.angles.sines[row])
     }
   }
 }

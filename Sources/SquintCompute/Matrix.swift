@@ -39,6 +39,11 @@ package struct Matrix: @unchecked Sendable {  // the file's bytes never change
     try self.init(specification.name, rows: specification.rows, columns: specification.columns, in: file)
   }
 
+  /// The same matrix with the bias of `other`, which has as many rows.
+  package func withBias(of other: Matrix) -> Matrix {
+    Matrix(type: type, rows: rows, columns: columns, data: data, bias: other.bias)
+  }
+
   /// Panels of 16 rows: what a matrix may be cut into.
   package var panels: Int { (rows + PanelLayout.rowsPerPanel - 1) / PanelLayout.rowsPerPanel }
 

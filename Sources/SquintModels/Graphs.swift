@@ -25,8 +25,11 @@ package func encoderModel(
 ) throws(SquintError) -> any EncoderModel {
   switch try EncoderGraph(file.metadata, module: module) {
   case .vit: try ViT.Graph(file, name: module, levels: levels)
-  case .internvit, .qwen2vl, .qwen25vl, .qwen3vl:
-    throw SquintError(.badData, "\(module): this version has no computation for its graph yet; update squint")
+  case .internvit:
+    try LayeredEncoderModel<InternViT>(file, InternViTBlueprint(file, module: module), levels: levels)
+  case .qwen2vl: try LayeredEncoderModel<Qwen2ViT>(file, Qwen2ViTBlueprint(file, module: module), levels: levels)
+  case .qwen25vl: try LayeredEncoderModel<Qwen25ViT>(file, Qwen25ViTBlueprint(file, module: module), levels: levels)
+  case .qwen3vl: try LayeredEncoderModel<Qwen3ViT>(file, Qwen3ViTBlueprint(file, module: module), levels: levels)
   }
 }
 

@@ -54,6 +54,15 @@ package struct GatedFFN: @unchecked Sendable {  // a view of the arena
     up = Rows(regions.up, width: innerWidth, in: arena)
   }
 
+  /// - Parameters:
+  ///   - gate, up: [chunk, inner_width]
+  package init(_ activation: Gate, gate: Rows, up: Rows, _ compute: Compute) {
+    self.compute = compute
+    self.activation = activation
+    self.gate = gate
+    self.up = up
+  }
+
   /// output (+)= down · (activation(gate · h) * (up · h)) for `count` rows [width].
   package func callAsFunction(
     _ h: Rows, count: Int, _ layer: Weights, quantized: QuantizedRows, into output: Rows, accumulate: Bool
