@@ -35,10 +35,14 @@ extension ImageConfiguration {
       guard std.allSatisfy({ $0 > 0 }) else { throw .badData(place, "image_std has a number that is not positive") }
     }
     let resizes = try Self.does("do_resize", reader, default: true)
-    if family.tile != nil {
-      try readTiles(reader, family: family, resizes: resizes)
-    } else {
-      try readWhole(reader, family: family, resizes: resizes)
+    layout = family.layout
+    switch (layout, family.size) {
+    case (.whole, .smart(let multiple, let pixels)):
+      try readSmart(reader, family: family, resizes: resizes, multiple: multiple, pixels: pixels)
+    case (.whole, _): try readWhole(reader, family: family, resizes: resizes)
+    case (.tiles, _): try readTiles(reader, family: family, resizes: resizes)
+    case (.grid, _): try readGrid(reader, family: family, resizes: resizes)
+    case (.anyres, _): try readAnyResolution(reader, family: family)
     }
   }
 
@@ -134,7 +138,6 @@ extension ImageConfiguration {
   private mutating func readTiles(
     _ reader: ConfigurationReader, family: ImageFamily, resizes: Bool
   ) throws(SquintError) {
-    layout = .tiles
     func longestEdge(_ key: String, atMost most: Int) throws(SquintError) -> Int? {
       guard let value = reader.json[key] else { return nil }
       guard let edge = value["longest_edge"], value.object?.count == 1 else {
@@ -154,6 +157,126 @@ extension ImageConfiguration {
     guard try reader.flag("do_center_crop") != true else {
       throw .badData(reader.place, "do_center_crop does not go with \(family.className)")
     }
+  }
+
+  // MARK: Grids and any resolution
+
+  /// The side of the square that each tile is resized to.
+  private static func square(_ reader: ConfigurationReader, family: ImageFamily) throws(SquintError) -> Int {
+    switch try resize(reader, family: family) {
+    case .shortestEdge(let side): return side
+    case .exact(let height, let width) where height == width: return height
+    default: throw .badData(reader.place, "size of \(family.className) is not a square, which its tiles are")
+    }
+  }
+
+  /// image_processing_got_ocr2.py: tiles are made whether or not do_resize says so, and do_center_crop and do_pad have no effect.
+  private mutating func readGrid(
+    _ reader: ConfigurationReader, family: ImageFamily, resizes: Bool
+  ) throws(SquintError) {
+    _ = try reader.flag("crop_to_patches")
+    tile = try Self.square(reader, family: family)
+    func count(_ key: String, default fallback: Int) throws(SquintError) -> Int {
+      try Self.needed(reader, key, reader.size(key, atMost: Self.mostTiles), default: fallback)
+    }
+    let usual = family.tiles ?? 1...1
+    let least = try count("min_patches", default: usual.lowerBound)
+    let most = try count("max_patches", default: usual.upperBound)
+    hasOverview = true
+    // There is one tile then, whatever min_patches says.
+    guard most > 1 else {
+      guard resizes else {
+        throw .badData(reader.place, "do_resize is false, but images are not cut into tiles (max_patches is 1)")
+      }
+      tiles = 1...1
+      return
+    }
+    guard least <= most else {
+      throw .badData(reader.place, "min_patches is \(least), more than max_patches, which is \(most)")
+    }
+    tiles = least...most
+  }
+
+  /// image_processing_llava_next.py and its siblings, as far as a tile is what the encoder sees: do_resize and do_center_crop change
+  /// nothing of tiles that have the size, and do_pad is for batches.
+  private mutating func readAnyResolution(
+    _ reader: ConfigurationReader, family: ImageFamily
+  ) throws(SquintError) {
+    let side = try Self.square(reader, family: family)
+    if let crop = try either(Self.cropSize(reader), reader.isAbsent("crop_size") ? family.crop : nil) {
+      guard crop.height == side, crop.width == side else {
+        throw .badData(
+          reader.place,
+          "size is \(side), but crop_size \(crop.height) × \(crop.width); \(family.className) with tiles that are resized "
+            + "once more is not supported")
+      }
+    }
+    tile = side
+    pinpoints = try Self.needed(
+      reader, "image_grid_pinpoints", Self.pinpoints(reader), default: family.pinpoints(side: family.tile ?? side))
+    guard pinpoints.allSatisfy({ $0.height % side == 0 && $0.width % side == 0 }) else {
+      throw .badData(reader.place, "image_grid_pinpoints has sides that are no multiples of the tile's, \(side)")
+    }
+    let count = pinpoints.map { $0.height / side * ($0.width / side) }.max() ?? 0
+    guard count <= Self.mostTiles else {
+      throw .badData(
+        reader.place,
+        "image_grid_pinpoints has \(grouped(count)) tiles; \(grouped(Self.mostTiles)) at most are supported")
+    }
+  }
+
+  private static func pinpoints(_ reader: ConfigurationReader) throws(SquintError) -> [Size]? {
+    let key = "image_grid_pinpoints"
+    guard let value = reader.json[key] else { return nil }
+    let sizes: [Size] = (value.array ?? []).compactMap { pair in
+      guard let sides = pair.array, sides.count == 2, let height = sides[0].int, let width = sides[1].int,
+        (1...largestSide).contains(height), (1...largestSide).contains(width)
+      else { return nil }
+      return Size(height: height, width: width)
+    }
+    guard !sizes.isEmpty, sizes.count == value.array?.count, sizes.count <= mostTiles else {
+      throw reader.wrong(key, "a list of heights and widths in pixels")
+    }
+    return sizes
+  }
+
+  // MARK: Smart
+
+  /// image_processing_qwen2_vl.py, with the limits in either spelling.
+  private mutating func readSmart(
+    _ reader: ConfigurationReader, family: ImageFamily, resizes: Bool, multiple: Int, pixels: ClosedRange<Int>
+  ) throws(SquintError) {
+    guard resizes else {
+      throw .badData(reader.place, "do_resize is false, which \(family.className) is not supported with")
+    }
+    let frames = try reader.size("temporal_patch_size")
+    guard frames ?? 2 == 2 else {
+      throw .badData(reader.place, "temporal_patch_size is \(frames ?? 2); 2 is supported")
+    }
+    func count(_ key: String, default fallback: Int) throws(SquintError) -> Int {
+      try Self.needed(reader, key, reader.size(key, atMost: 64), default: fallback)
+    }
+    let patch = try count("patch_size", default: 14)
+    let merge = try count("merge_size", default: multiple / 14)
+    func limit(_ key: String, _ edge: String, _ fallback: Int) throws(SquintError) -> Int {
+      let size = reader.json["size"]
+      for (place, value) in [(key, reader.json[key]), ("size.\(edge)", size?[edge]), ("size.\(key)", size?[key])] {
+        guard let value else { continue }
+        guard let number = value.int, number > 0 else { throw reader.wrong(place, "a number of pixels") }
+        return min(number, Self.mostPixels)
+      }
+      // transformers takes both from its class, or both from the file.
+      guard size == nil else {
+        throw .badData(reader.place, "size of \(family.className) has no \(edge), and there is no \(key)")
+      }
+      return fallback
+    }
+    let least = try limit("min_pixels", "shortest_edge", pixels.lowerBound)
+    let most = try limit("max_pixels", "longest_edge", pixels.upperBound)
+    guard least <= most else {
+      throw .badData(reader.place, "images have at least \(grouped(least)) pixels and at most \(grouped(most))")
+    }
+    resize = .smart(multiple: patch * merge, pixels: least...most)
   }
 
   // MARK: Parts

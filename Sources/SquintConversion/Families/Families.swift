@@ -8,8 +8,7 @@ package enum Families {
 
   /// Image processors of transformers, which many families share.
   static let images: [ImageFamily] = [
-    .clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm, .gotOCR2, .qwen2VL, .qwen25VL, .qwen3VL,
-    .llavaNeXT, .llavaOneVision,
+    .clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm, .gotOCR2, .qwen2VL, .qwen25VL, .llavaNeXT, .llavaOneVision,
   ]
 
   /// The first that recognizes a checkpoint has it.

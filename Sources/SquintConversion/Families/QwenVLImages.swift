@@ -3,12 +3,10 @@ import SquintFile
 // The images of Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni and Qwen3-VL: of any size that is a multiple of a merged patch.
 
 extension ImageFamily {
-  /// image_processing_qwen2_vl.py
+  /// image_processing_qwen2_vl.py, which Qwen3-VL's checkpoints name, too.
   static let qwen2VL = qwenVL("Qwen2VLImageProcessor")
   /// The name in Qwen2.5-VL's first checkpoints; transformers reads it as the other.
   static let qwen25VL = qwenVL("Qwen2_5_VLImageProcessor")
-  /// The same with the normalization and the limits of Qwen3-VL's checkpoints.
-  static let qwen3VL = qwenVL("Qwen3VLImageProcessor")
 
   private static func qwenVL(_ className: String) -> ImageFamily {
     ImageFamily(

@@ -74,6 +74,10 @@ package struct ImageConfiguration: Equatable, Sendable {
 
   /// A bound on sides that no image processor comes near.
   package static let largestSide = 1 << 16
+  /// How many tiles a reader accepts, without the overview.
+  static let mostTiles = 1024
+  /// How many pixels of an image a reader accepts.
+  static let mostPixels = 256_000_000
 
   /// Makes images squares of `side` pixels: the image in more or less detail.
   ///
