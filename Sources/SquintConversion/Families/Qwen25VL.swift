@@ -40,7 +40,8 @@ extension QwenVL {
       return .qwen25(
         window: try window(pixels, patch: encoder.patch, merge: merge, place: reader.place),
         fullLayers: Set(full).sorted().filter { (0..<layers).contains($0) })
-    }, projector: ["visual.merger.mlp"], coordinates: .resized)
+    }, projector: ["visual.merger.mlp"], coordinates: .resized,
+    videoFamily: .qwen2VL, positionsPerSecond: 4)
 
   /// The side of a window in merged patches.
   fileprivate static func window(_ pixels: Int, patch: Int, merge: Int, place: String) throws(SquintError) -> Int {

@@ -24,7 +24,7 @@ extension QwenVL {
       }
       return max(1, Int(Double(width) * ratio))
     },
-    kind: { _, _, _ in .qwen2 }, projector: ["visual.merger.mlp"], coordinates: .thousandths)
+    kind: { _, _, _ in .qwen2 }, projector: ["visual.merger.mlp"], coordinates: .thousandths, videoFamily: .qwen2VL)
 }
 
 extension DecoderFamily {

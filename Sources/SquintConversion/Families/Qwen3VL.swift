@@ -9,7 +9,7 @@ extension VisionFamily {
     decoderType: { _ in QwenVL.qwen3.textType },
     isTied: { _, inner, outer in inner ?? false || outer ?? false },
     parts: { (vision, notes) throws(SquintError) in try vision.qwenVL(.qwen3, notes: &notes) },
-    gguf: .qwenVL(.qwen3, projectorType: "qwen3vl_merger", text: "qwen3vl", images: .qwen3VL) {
+    gguf: .qwenVL(.qwen3, projectorType: "qwen3vl_merger", text: "qwen3vl", images: .qwen2VL) {
       (encoder, source, metadata, _) throws(SquintError) in
       guard let table = source.tensor(named: "v.position_embd.weight"), table.shape.count == 2 else {
         throw .badData(metadata.place, "the matrix v.position_embd.weight is missing")
@@ -31,7 +31,8 @@ extension QwenVL {
       encoder.grid = try grid(positions: positions, place: reader.place)
       let layers = try reader.integers("deepstack_visual_indexes") ?? [8, 16, 24]
       return .qwen3(deepLayers: try deepLayers(layers, of: encoder.sourceLayers, place: reader.place))
-    }, projector: ["visual.merger.linear_fc1", "visual.merger.linear_fc2"], coordinates: .thousandths)
+    }, projector: ["visual.merger.linear_fc1", "visual.merger.linear_fc2"], coordinates: .thousandths,
+    videoFamily: .qwen3VL, hasTimes: true)
 
   /// The side of the grid that a table of so many positions is for.
   fileprivate static func grid(positions: Int, place: String) throws(SquintError) -> Int {

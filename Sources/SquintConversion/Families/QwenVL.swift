@@ -26,12 +26,18 @@ struct QwenVL: Sendable {
   /// The names of the projector's matrices, without their numbers.
   let projector: [String]
   let coordinates: ImagePrompt.Coordinates
+  let videoFamily: VideoFamily
+  /// Whether each two frames of a video have their time before them, and places of their own.
+  var hasTimes = false
+  /// The positions of a second of a video, where config.json is silent; nil: two frames are one position, whatever time that is.
+  var positionsPerSecond: Double?
 
   static let heads = 16
   static let merge = 2
   /// Of all norms of the towers and in front of the projectors, whatever the configuration says of the decoder's.
   static let normEpsilon = 1e-6
   static let rotaryBase = 10_000.0
+  static let publishedPositionsPerSecond = 2.0
 
   // MARK: In prompts
 
@@ -48,6 +54,19 @@ struct QwenVL: Sendable {
     prompt.positions = .grid
     prompt.coordinates = coordinates
     return prompt
+  }
+
+  /// What is around videos, which become a multiple of `side` pixels.
+  ///
+  /// - Throws: `SquintError.badData` where they would not.
+  func setVideos(_ videos: inout VideoConfiguration, token: Int?, side: Int, place: String) throws(SquintError) {
+    videos.setQwen(token: token, isTimed: hasTimes)
+    guard case .area(let factor, _, _, _) = videos.resize, factor % side == 0, videos.temporalPatch == 2 else {
+      throw .badData(
+        place,
+        "videos do not become multiples of \(side) pixels and two frames, which is what the encoder takes; patch_size, "
+          + "merge_size and temporal_patch_size of the video processor are others")
+    }
   }
 
   /// What models of this kind do with images where no file says so.
@@ -165,6 +184,15 @@ extension HuggingFaceVision {
       configuration: projector, tensors: MappedTensors(source: source, maps: maps, place: folder.path))
     parts.features = FeatureSelection()
     parts.prompt = family.prompt(token: try reader.count("image_token_id") ?? 151_655)
+    var videos = try folder.videos(family.videoFamily)
+    try family.setVideos(
+      &videos, token: reader.count("video_token_id") ?? 151_656, side: encoder.configuration.patch * merge,
+      place: folder.path)
+    if let usual = family.positionsPerSecond {
+      let vision = ConfigurationReader(json: config["vision_config"] ?? .null, place: "\(place): vision_config")
+      videos.positionsPerSecond = try vision.number("tokens_per_second") ?? usual
+    }
+    parts.videos = videos
     return parts
   }
 
@@ -404,6 +432,18 @@ extension VisionFamily.GGUFFacts {
         }
         parts.features = FeatureSelection()
         parts.prompt = family.prompt(token: nil)
+        guard let encoder = parts.encoder, let graph = encoder.configuration.graph as? QwenViTGraph else { return }
+        // The file does not speak of videos: sizes as the class has them, for this patch.
+        let side = encoder.configuration.patch * graph.merge
+        var videos = try VideoConfiguration(huggingFace: .null, family.videoFamily, place: parts.place)
+        if case .area(_, let least, let most, let isTotal) = videos.resize {
+          videos.resize = .area(factor: side, least: least, most: most, isTotal: isTotal)
+        }
+        if let images = encoder.images { (videos.mean, videos.std) = (images.mean, images.std) }
+        try family.setVideos(&videos, token: nil, side: side, place: parts.place)
+        // As the published models have it, which llama.cpp's converter leaves out.
+        videos.positionsPerSecond = family.positionsPerSecond.map { _ in QwenVL.publishedPositionsPerSecond }
+        parts.videos = videos
       },
       setEncoder: { (encoder, source, metadata) throws(SquintError) in
         let merge = try merge(metadata)
