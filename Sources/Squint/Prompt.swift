@@ -97,6 +97,9 @@ struct MediaMarkup: Sendable {
   let token: Int32?
   /// The text of that token.
   let tokenText: String
+  /// Around a medium of several units.
+  let prefix: String
+  let suffix: String
   let singlePrefix: String
   let singleSuffix: String
   let tilePrefix: String
@@ -125,6 +128,8 @@ struct MediaMarkup: Sendable {
     tokenText = try text("token_text", default: marker)
     token =
       metadata["\(name).token"] == nil ? nil : Int32(try metadata.int("\(name).token", in: 0...Int(Int32.max)))
+    prefix = try text("prefix")
+    suffix = try text("suffix")
     singlePrefix = try text("single_prefix")
     singleSuffix = try text("single_suffix")
     tilePrefix = try text("tile_prefix")
@@ -135,7 +140,8 @@ struct MediaMarkup: Sendable {
 
   /// All that is written for media.
   var texts: String {
-    marker + tokenText + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix + overviewSuffix
+    marker + tokenText + prefix + suffix + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix
+      + overviewSuffix
   }
 
   enum Piece: Equatable {
@@ -150,7 +156,7 @@ struct MediaMarkup: Sendable {
       return [.text(singlePrefix), .rows(0..<size.rows), .text(singleSuffix)]
     }
     let perTile = size.rowsPerUnit[0]
-    var pieces: [Piece] = []
+    var pieces: [Piece] = [.text(prefix)]
     for row in 0..<grid.rows {
       for column in 0..<grid.columns {
         let tile = row * grid.columns + column
@@ -163,6 +169,7 @@ struct MediaMarkup: Sendable {
       let first = grid.rows * grid.columns * perTile
       pieces += [.text(overviewPrefix), .rows(first..<first + perTile), .text(overviewSuffix)]
     }
+    pieces.append(.text(suffix))
     return pieces
   }
 }

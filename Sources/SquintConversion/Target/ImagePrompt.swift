@@ -8,6 +8,9 @@ package struct ImagePrompt: Equatable, Sendable {
   package var token: Int?
   /// nil: the marker.
   package var tokenText: String?
+  /// Around an image of several tiles.
+  package var prefix = ""
+  package var suffix = ""
   package var singlePrefix = ""
   package var singleSuffix = ""
   package var tilePrefix = ""
@@ -31,6 +34,16 @@ package struct ImagePrompt: Equatable, Sendable {
     case thousandths
   }
 
+  /// The order of the rows of an image of several tiles.
+  package var packing: Packing?
+  /// How many tiles' areas the grid of rows has at most, before it is resized; nil: as many as there are.
+  package var packingLimit: Int?
+
+  package enum Packing: String, Sendable {
+    /// The overview's rows, then those of the grid without its padding, a newline behind each row of the grid.
+    case anyres
+  }
+
   package init() {}
 
   /// Writes the prompt keys of the modality `name`.
@@ -39,10 +52,13 @@ package struct ImagePrompt: Equatable, Sendable {
     if let token { metadata["\(name).token"] = .int(Int64(token)) }
     if let tokenText, tokenText != marker { metadata["\(name).token_text"] = .string(tokenText) }
     for (key, text) in [
-      ("single_prefix", singlePrefix), ("single_suffix", singleSuffix), ("tile_prefix", tilePrefix),
+      ("prefix", prefix), ("suffix", suffix), ("single_prefix", singlePrefix), ("single_suffix", singleSuffix),
+      ("tile_prefix", tilePrefix),
       ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
     ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
     if let positions { metadata["\(name).positions"] = .string(positions.rawValue) }
     if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
+    if let packing { metadata["\(name).packing"] = .string(packing.rawValue) }
+    if let packingLimit { metadata["\(name).packing_limit"] = .int(Int64(packingLimit)) }
   }
 }

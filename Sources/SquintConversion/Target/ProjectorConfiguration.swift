@@ -10,6 +10,8 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   package var activation = Activation.gelu
   /// Of the norm in front; nil where there is none.
   package var normEpsilon: Double?
+  /// Whether the checkpoint has a row that stands behind each row of a grid of tiles.
+  package var hasNewline = false
   package var bias = TensorPresence.ifPresent
   /// What it has for the encoder's earlier features; nil: there are none.
   package var deep: Deep?
@@ -91,6 +93,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
       blueprint.hasNorm = true
       blueprint.normEpsilon = normEpsilon
     }
+    blueprint.hasNewline = hasNewline
     return blueprint
   }
 
@@ -120,9 +123,10 @@ package struct ProjectorConfiguration: Equatable, Sendable {
     let blueprint = blueprint(name: name)
     let deep = deepBlueprint(name: name)
     let norms = [blueprint.norm] + (0..<(deep?.levels ?? 0)).compactMap { deep?.level($0).norm }
-    let norm = Set(norms.flatMap(\.tensors).map(\.name))
+    // They are there where the configuration says so.
+    let sure = Set((norms.flatMap(\.tensors) + [blueprint.newline]).map(\.name))
     return (deep?.tensors ?? blueprint.tensors).compactMap { tensor in
-      let presence = tensor.isOptional && !norm.contains(tensor.name) ? bias : .required
+      let presence = tensor.isOptional && !sure.contains(tensor.name) ? bias : .required
       return presence == .absent ? nil : ExpectedTensor(tensor, presence)
     }
   }

@@ -33,6 +33,8 @@ package struct MLPBlueprint: ModuleBlueprint {
   package var normEpsilon = 0.0
   /// Whether there is that norm: the tensor `norm`.
   package var hasNorm = false
+  /// Whether there is the row that stands behind each row of a grid of tiles: the tensor `newline`.
+  package var hasNewline = false
 
   package var layers: Int { max(widths.count - 1, 0) }
 
@@ -45,6 +47,7 @@ package struct MLPBlueprint: ModuleBlueprint {
   package init(_ file: ModelFile, module: String) throws(SquintError) {
     self.init(module: module)
     hasNorm = file.tensor("\(module).norm") != nil
+    hasNewline = file.tensor("\(module).newline") != nil
     var reader = KeyReader(file.metadata)
     try code(&reader)
     try check()
@@ -82,11 +85,14 @@ package struct MLPBlueprint: ModuleBlueprint {
 
   package var norm: NormSpecification { NormSpecification("\(module).norm", widths.first ?? 0, isOptional: true) }
 
+  /// [the last of the widths]
+  package var newline: TensorSpecification { .vector("\(module).newline", widths.last ?? 0, isOptional: true) }
+
   package func layer(_ index: Int) -> MatrixSpecification {
     MatrixSpecification("\(module).\(index)", rows: widths[index + 1], columns: widths[index])
   }
 
   package var tensors: [TensorSpecification] {
-    (hasNorm ? norm.tensors : []) + (0..<layers).flatMap { layer($0).tensors }
+    (hasNorm ? norm.tensors : []) + (0..<layers).flatMap { layer($0).tensors } + (hasNewline ? [newline] : [])
   }
 }
