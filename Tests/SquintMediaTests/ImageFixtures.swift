@@ -3,8 +3,10 @@ import SquintFile
 import SquintMedia
 import Testing
 
-/// The folder that tools/fixtures/images.py writes.
-let imagesFolder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+/// The folder that tools/fixtures/images.py writes; SQUINT_PICTURES names one with its random images.
+let imagesFolder =
+  ProcessInfo.processInfo.environment["SQUINT_PICTURES"].map { URL(fileURLWithPath: $0) }
+  ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
   .appendingPathComponent("Fixtures/pictures")
 
 /// An image and the pixels that Pillow and transformers make of it.
@@ -19,9 +21,14 @@ struct ImageCase: Decodable, Sendable, CustomTestStringConvertible {
     let background: [Int64]?
     let tile: Int64?
     let split: Bool?
+    let tiles: [Int64]?
+    let overview: Bool?
+    let pinpoints: [Int64]?
+    let multiple: Int64?
+    let pixels: [Int64]?
 
     enum CodingKeys: String, CodingKey {
-      case layout, resize, filter, size, crop, background, tile, split
+      case layout, resize, filter, size, crop, background, tile, split, tiles, overview, pinpoints, multiple, pixels
       case padToSquare = "pad_to_square"
     }
   }
@@ -31,13 +38,17 @@ struct ImageCase: Decodable, Sendable, CustomTestStringConvertible {
   let metadata: Keys
   /// Rows, columns, 1 with an overview, height, width.
   let layout: [Int]
+  /// Width and height of the image itself, where they are part of the layout.
+  let original: [Int]?
   let offset: Int
 
   var path: String { imagesFolder.appendingPathComponent(file).path }
   var testDescription: String { name }
 
   var tileLayout: TileLayout {
-    TileLayout(rows: layout[0], columns: layout[1], hasOverview: layout[2] == 1, height: layout[3], width: layout[4])
+    TileLayout(
+      rows: layout[0], columns: layout[1], hasOverview: layout[2] == 1, height: layout[3], width: layout[4],
+      original: original.map { ImageProcessor.Size(height: $0[1], width: $0[0]) })
   }
 
   var expected: ArraySlice<UInt8> { Self.pixels[offset..<offset + tileLayout.byteCount] }
@@ -54,6 +65,11 @@ struct ImageCase: Decodable, Sendable, CustomTestStringConvertible {
       values["image.background"] = metadata.background.map { .ints($0) }
       values["image.tile"] = metadata.tile.map { .int($0) }
       values["image.split"] = metadata.split.map { .bool($0) }
+      values["image.tiles"] = metadata.tiles.map { .ints($0) }
+      values["image.overview"] = metadata.overview.map { .bool($0) }
+      values["image.pinpoints"] = metadata.pinpoints.map { .ints($0) }
+      values["image.multiple"] = metadata.multiple.map { .int($0) }
+      values["image.pixels"] = metadata.pixels.map { .ints($0) }
       values["image.rescale"] = .float(1.0 / 255)
       values["image.mean"] = .floats([0.5, 0.5, 0.5])
       values["image.std"] = .floats([0.5, 0.5, 0.5])
