@@ -63,6 +63,8 @@ package struct ModalityParts: Sendable {
   /// Whether images are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
   package var prompt: ImagePrompt
+  /// What is done with videos, which go through the same encoder and projector; nil: the model takes none.
+  package var videos: VideoConfiguration?
   /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
   /// number is an error.
   package var tileRows: (count: Int, key: String, isBinding: Bool)?
@@ -95,6 +97,7 @@ struct Modality: Sendable {
   let projector: ProjectorPart?
   let images: ImageConfiguration
   let prompt: ImagePrompt
+  let videos: VideoConfiguration?
 
   /// Checks that the parts fit.
   ///
@@ -167,6 +170,15 @@ struct Modality: Sendable {
     self.projector = projector
     self.images = images
     self.prompt = prompt
+    var videos = parts.videos
+    if videos?.token == nil, let text = videos.map({ $0.tokenText ?? $0.marker }), let decoder {
+      videos?.token = tokens(text).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+    }
+    if let token = videos?.token, let decoder, token >= decoder.vocabulary {
+      throw .badData(
+        parts.place, "the token \(token) for video is not one of the decoder's \(grouped(decoder.vocabulary))")
+    }
+    self.videos = videos
   }
 
   /// The rows that a tile becomes; nil where it depends on the image.
@@ -211,5 +223,6 @@ struct Modality: Sendable {
     projector?.configuration.write(to: &metadata, name: name)
     images.write(to: &metadata, name: name)
     prompt.write(to: &metadata, name: name)
+    videos?.write(to: &metadata)
   }
 }
