@@ -64,6 +64,44 @@ import Testing
     }
   }
 
+  @Test func tilesAreWhatTransformersMakesOfThem() throws {
+    let cases = try cases("tiled")
+    #expect(cases.count == 12)
+    for item in cases {
+      let name = try #require(item["name"]?.string)
+      let config = try ImageConfiguration(huggingFace: try #require(item["config"]), place: name)
+      func numbers(_ key: String) -> [Int]? { item[key]?.array?.compactMap(\.int) }
+      #expect(config.tile == item["tile"]?.int, "\(name)")
+      #expect(config.filter == item["resample"]?.int.flatMap(ImageConfiguration.Filter.init(pillow:)), "\(name)")
+      let normalizes = item["normalizes"]?.bool == true
+      #expect(config.mean == (normalizes ? item["mean"]?.array?.compactMap(\.double) : [0, 0, 0]), "\(name)")
+      #expect(config.std == (normalizes ? item["std"]?.array?.compactMap(\.double) : [1, 1, 1]), "\(name)")
+      #expect(config.rescale == (item["rescales"]?.bool == true ? 1.0 / 255 : 1), "\(name)")
+      #expect(config.crop == nil && config.squareBackground == nil, "\(name)")
+      var metadata = Metadata()
+      config.write(to: &metadata, name: "image")
+      if let pixels = numbers("pixels") {
+        #expect(config.layout == .whole && config.tileSize == nil, "\(name)")
+        let multiple = try #require(item["multiple"]?.int)
+        #expect(config.resize == .smart(multiple: multiple, pixels: pixels[0]...pixels[1]), "\(name)")
+        #expect(metadata["image.pixels"] == .ints(pixels.map { Int64($0) }), "\(name)")
+        #expect(metadata["image.multiple"] == .int(Int64(multiple)), "\(name)")
+        continue
+      }
+      #expect(config.resize == .none, "\(name)")
+      #expect(metadata["image.tile"] == config.tile.map { .int(Int64($0)) }, "\(name)")
+      if let tiles = numbers("tiles") {
+        #expect(config.layout == .grid && config.tiles == tiles[0]...tiles[1] && config.hasOverview, "\(name)")
+        #expect(metadata["image.overview"] == .bool(true), "\(name)")
+      } else {
+        let pinpoints = item["pinpoints"]?.array?.compactMap { $0.array?.compactMap(\.int) }
+        #expect(config.layout == .anyres, "\(name)")
+        #expect(config.pinpoints.map { [$0.height, $0.width] } == pinpoints, "\(name)")
+        #expect(metadata["image.pinpoints"] == .ints((pinpoints ?? []).joined().map { Int64($0) }), "\(name)")
+      }
+    }
+  }
+
   // MARK: What is wrong
 
   private func failure(_ spoil: (inout SyntheticVision) -> Void) throws -> SquintError? {
@@ -223,6 +261,43 @@ import Testing
       (
         #"{"image_processor_type": "SmolVLMImageProcessor", "max_image_size": {"longest_edge": 0}}"#,
         "max_image_size.longest_edge is not an integer"
+      ),
+      (#"{"image_processor_type": "GotOcr2ImageProcessor", "max_patches": 0}"#, "max_patches is not an integer from 1"),
+      (#"{"image_processor_type": "GotOcr2ImageProcessor", "max_patches": null}"#, "max_patches is null"),
+      (#"{"image_processor_type": "GotOcr2ImageProcessor", "min_patches": 13}"#, "min_patches is 13, more than"),
+      (#"{"image_processor_type": "GotOcr2ImageProcessor", "size": {"height": 2, "width": 3}}"#, "is not a square"),
+      (
+        #"{"image_processor_type": "GotOcr2ImageProcessor", "max_patches": 1, "do_resize": false}"#,
+        "do_resize is false, but"
+      ),
+      (#"{"image_processor_type": "Qwen2VLImageProcessor", "temporal_patch_size": 1}"#, "temporal_patch_size is 1"),
+      (#"{"image_processor_type": "Qwen2VLImageProcessor", "do_resize": false}"#, "do_resize is false, which"),
+      (#"{"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 0}"#, "min_pixels is not a number of pixels"),
+      (
+        #"{"image_processor_type": "Qwen2VLImageProcessor", "max_pixels": 100}"#,
+        "at least 3,136 pixels and at most 100"
+      ),
+      (
+        #"{"image_processor_type": "Qwen2VLImageProcessor", "size": {"shortest_edge": 3136}}"#,
+        "has no longest_edge, and there is no max_pixels"
+      ),
+      (#"{"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 1000}"#, "patch_size is not an integer"),
+      (#"{"image_processor_type": "LlavaNextImageProcessor"}"#, "no multiples of the tile's, 224"),
+      (
+        #"{"image_processor_type": "LlavaNextImageProcessor", "size": {"shortest_edge": 336}}"#,
+        "size is 336, but crop_size 224 × 224"
+      ),
+      (
+        #"{"image_processor_type": "LlavaOnevisionImageProcessor", "image_grid_pinpoints": []}"#,
+        "is not a list of heights"
+      ),
+      (
+        #"{"image_processor_type": "LlavaOnevisionImageProcessor", "image_grid_pinpoints": [[384, 9223372036854775807]]}"#,
+        "is not a list of heights"
+      ),
+      (
+        #"{"image_processor_type": "LlavaOnevisionImageProcessor", "size": 4, "image_grid_pinpoints": [[400, 400]]}"#,
+        "has 10,000 tiles; 1,024 at most"
       ),
     ] {
       let error = squintError {

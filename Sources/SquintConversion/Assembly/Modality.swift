@@ -73,6 +73,8 @@ package struct ModalityParts: Sendable {
   /// Whether images are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
   package var prompt: ImagePrompt
+  /// What is done with videos, which go through the same encoder and projector; nil: the model takes none.
+  package var videos: VideoConfiguration?
   /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
   /// number is an error.
   package var tileRows: (count: Int, key: String, isBinding: Bool)?
@@ -105,6 +107,7 @@ struct Modality: Sendable {
   let projector: ProjectorPart?
   let images: ImageConfiguration
   let prompt: ImagePrompt
+  let videos: VideoConfiguration?
 
   /// Checks that the parts fit.
   ///
@@ -177,6 +180,15 @@ struct Modality: Sendable {
     self.projector = projector
     self.images = images
     self.prompt = prompt
+    var videos = parts.videos
+    if videos?.token == nil, let text = videos.map({ $0.tokenText ?? $0.marker }), let decoder {
+      videos?.token = tokens(text).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+    }
+    if let token = videos?.token, let decoder, token >= decoder.vocabulary {
+      throw .badData(
+        parts.place, "the token \(token) for video is not one of the decoder's \(grouped(decoder.vocabulary))")
+    }
+    self.videos = videos
   }
 
   /// The rows that a tile becomes; nil where it depends on the image.
@@ -187,8 +199,16 @@ struct Modality: Sendable {
     let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
     guard let tile = images.tileSize else {
-      // Every side is a multiple of what becomes one row.
-      if case .smart = images.resize { return nil }
+      if case .smart(let multiple, _) = images.resize, configuration.takesAnyGrid {
+        let side = configuration.patch * shuffle
+        guard multiple % side == 0 else {
+          throw .badData(
+            place,
+            "images become multiples of \(multiple) pixels, but a square of \(shuffle) × \(shuffle) patches has \(side)"
+          )
+        }
+        return nil
+      }
       guard configuration.takesAnyGrid, shuffle == 1 else {
         throw .badData(
           place,
@@ -221,5 +241,6 @@ struct Modality: Sendable {
     projector?.configuration.write(to: &metadata, name: name)
     images.write(to: &metadata, name: name)
     prompt.write(to: &metadata, name: name)
+    videos?.write(to: &metadata)
   }
 }

@@ -86,11 +86,14 @@ struct GGUFVision {
     configuration.optionals.queryKeyValueBias = .ifPresent
     configuration.optionals.outputBias = .ifPresent
     configuration.optionals.ffnBias = .ifPresent
+    try family.setEncoder(&configuration, source, metadata)
     try configuration.check(place: place)
+    let usual = NameMap.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)
+    let more = try family.moreNames("encoder.\(name)", metadata)
     return EncoderPart(
       configuration: configuration,
       tensors: MappedTensors(
-        source: source, maps: [.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)], place: place),
+        source: source, maps: [more, usual].compactMap { $0 }, place: place),
       images: try images(tower: tower, side: image), usualImages: tower.usualImages(side: image))
   }
 
@@ -148,7 +151,10 @@ struct GGUFVision {
     var configuration = ProjectorConfiguration(widths: found.widths)
     try family.setProjector(&configuration, metadata)
     return ProjectorPart(
-      configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map], place: place),
+      configuration: configuration,
+      tensors: MappedTensors(
+        source: source, maps: [found.map, try family.moreNames("projector.\(name)", metadata)].compactMap { $0 },
+        place: place),
       features: try family.features(source, metadata))
   }
 }
@@ -173,6 +179,7 @@ extension NameMap {
         ("v.blk.*.attn_qkv", "*.attention.qkv"),
         ("v.blk.*.attn_out", "*.attention.o"),
         ("v.blk.*.ln2", "*.ffn.norm"),
+        ("v.blk.*.ffn_gate", "*.ffn.gate"),
         ("v.blk.*.ffn_up", swapsFFN ? "*.ffn.down" : "*.ffn.up"),
         ("v.blk.*.ffn_down", swapsFFN ? "*.ffn.up" : "*.ffn.down"),
         ("v.post_ln", "norm"),

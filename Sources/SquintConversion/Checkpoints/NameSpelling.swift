@@ -58,7 +58,7 @@ enum NameSpelling: Sendable {
   private static let modelRoots: [Substring: String] = {
     var roots: [Substring: String] = [
       "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
-      "vision_model": "", "mlp1": "", "image_newline": "",
+      "vision_model": "", "visual": "", "mlp1": "", "image_newline": "",
     ]
     for family in Families.decoders {
       for (source, _) in family.huggingFace.names.stems {

@@ -49,6 +49,12 @@ struct VisionFamily: Sendable {
     let features: @Sendable (GGUFSource, GGUFMetadata) throws(SquintError) -> FeatureSelection?
     /// Sets the features and the prompt of a model with this text model.
     let finish: @Sendable (inout ModalityParts, _ text: GGUFSource) throws(SquintError) -> Void
+    /// Sets what the encoder has beside the usual, its graph too.
+    var setEncoder: @Sendable (inout EncoderConfiguration, GGUFSource, GGUFMetadata) throws(SquintError) -> Void = {
+      _, _, _ in
+    }
+    /// The names of tensors beside the usual ones in a module, the encoder or the projector; they come first.
+    var moreNames: @Sendable (_ module: String, GGUFMetadata) throws(SquintError) -> NameMap? = { _, _ in nil }
   }
 }
 
