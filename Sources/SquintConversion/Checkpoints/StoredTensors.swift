@@ -230,7 +230,9 @@ extension EncoderConfiguration {
     try bias(
       &optionals.queryKeyValueBias, of: isFused ? ["attention.qkv"] : ["attention.q", "attention.k", "attention.v"])
     try bias(&optionals.outputBias, of: ["attention.o"])
-    try bias(&optionals.ffnBias, of: stored["0.ffn.gate"] == nil ? ["ffn.up", "ffn.down"] : ["ffn.gate", "ffn.up", "ffn.down"])
+    try bias(
+      &optionals.ffnBias,
+      of: stored["0.ffn.gate"] == nil ? ["ffn.up", "ffn.down"] : ["ffn.gate", "ffn.up", "ffn.down"])
     func follow(_ presence: inout TensorPresence, _ name: String, what: String) {
       guard (presence == .absent) == (stored[name] != nil) else { return }
       // A norm that is not there would be one of ones, not none.

@@ -49,6 +49,8 @@ struct VisionFamily: Sendable {
     let features: @Sendable (GGUFSource, GGUFMetadata) throws(SquintError) -> FeatureSelection?
     /// Sets the features and the prompt of a model with this text model.
     let finish: @Sendable (inout ModalityParts, _ text: GGUFSource) throws(SquintError) -> Void
+    /// The epsilon of the norm in front of the projector's first matrix; nil: there is no such norm.
+    var projectorNormEpsilon: Double?
     /// Sets what the encoder has beside the usual, its graph too.
     var setEncoder: @Sendable (inout EncoderConfiguration, GGUFSource, GGUFMetadata) throws(SquintError) -> Void = {
       _, _, _ in

@@ -41,6 +41,8 @@ extension DecoderFamily {
         attention: try constant("attention.scale", 1 / Double(decoder.headWidth).squareRoot()),
         logits: try constant("logit_scale", 1))
       try decoder.fold(constants, place: metadata.place)
+    } enter: { decoder in
+      decoder.folds["norm"] = nil
     })
 }
 

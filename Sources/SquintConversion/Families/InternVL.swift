@@ -12,7 +12,64 @@ extension VisionFamily {
       config["text_config"] != nil && config["text_config"]?["model_type"] == nil ? "qwen2" : nil
     },
     isTied: { _, _, outer in outer ?? true },
-    parts: { (vision, notes) throws(SquintError) in try vision.internVL(notes: &notes) })
+    parts: { (vision, notes) throws(SquintError) in try vision.internVL(notes: &notes) },
+    gguf: GGUFFacts(
+      projectorType: "internvl", encoder: { _ in .internViT }, setImages: setInternVLImages,
+      projectorPrefix: "mm.model.mlp",
+      setProjector: { (projector, metadata) throws(SquintError) in
+        guard projector.layers == 2 else {
+          throw .badData(
+            metadata.place, "a projector of type internvl with \(projector.layers) matrices is not supported")
+        }
+        projector.shuffle =
+          try metadata.size("clip.vision.projector.scale_factor", atMost: ProjectorConfiguration.largestShuffle) ?? 2
+        projector.bias = .required
+      }, features: { _, _ in nil }, finish: finishInternVL, projectorNormEpsilon: 1e-5,
+      setEncoder: { (encoder, source, metadata) throws(SquintError) in
+        try encoder.setInternViT(
+          norm: source.tensor(named: "v.blk.0.ln1.bias") == nil ? "rms_norm" : "layer_norm",
+          hasHeadNorms: source.tensor(named: "v.blk.0.attn_q_norm.weight") != nil,
+          hasNorm: source.tensor(named: "v.post_ln.weight") != nil, place: metadata.place)
+      },
+      moreNames: { (module, _) throws(SquintError) in
+        NameMap(
+          module: module,
+          stems: [
+            ("v.blk.*.attn_q_norm", "*.attention.q_norm"), ("v.blk.*.attn_k_norm", "*.attention.k_norm"),
+          ])
+      }))
+
+  /// Tiles and an overview; the numbers of tiles are llama.cpp's where the file has none (tools/mtmd/clip.cpp).
+  @Sendable private static func setInternVLImages(
+    _ images: inout ImageConfiguration, _ metadata: GGUFMetadata
+  ) throws(SquintError) {
+    let least = try metadata.size("clip.vision.preproc_min_tiles", atMost: 1024) ?? 1
+    let most = try metadata.size("clip.vision.preproc_max_tiles", atMost: 1024) ?? 12
+    guard least <= most, let side = try metadata.size("clip.vision.image_size", atMost: ImageConfiguration.largestSide)
+    else {
+      throw .badData(
+        metadata.place, "metadata clip.vision.preproc_min_tiles \(least) is more than preproc_max_tiles \(most)")
+    }
+    images = .grid(side: side, tiles: least...most, overview: true, mean: images.mean, std: images.std)
+  }
+
+  @Sendable private static func finishInternVL(
+    _ parts: inout ModalityParts, _ text: GGUFSource
+  ) throws(SquintError) {
+    parts.features = FeatureSelection()
+    let (row, start, end) = ("<IMG_CONTEXT>", "<img>", "</img>")
+    let vocabulary = text.metadata["tokenizer.ggml.tokens"]?.strings
+    for word in [row, start, end] where vocabulary?.contains(ByteString(Array(word.utf8))) == false {
+      throw .badData(
+        parts.place,
+        "this belongs to InternVL, but the text model's tokenizer has no \(word); give the text model that it was published with"
+      )
+    }
+    // transformers' template has the token that stands for rows as an image's place; OpenGVLab's has none.
+    let template = text.metadata["tokenizer.chat_template"]?.string ?? ""
+    if template.contains(row) { parts.prompt.marker = row } else { parts.prompt.tokenText = row }
+    parts.prompt.setInternVL(start: start, end: end)
+  }
 
   /// OpenGVLab's InternVLChatModel (configuration_internvl_chat.py and modeling_internvl_chat.py, which come with its checkpoints).
   static let internVLChat = VisionFamily(

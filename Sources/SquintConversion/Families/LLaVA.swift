@@ -16,7 +16,10 @@ extension VisionFamily {
     gguf: GGUFFacts(
       // LLaVA's matrices with GELUs between; one alone is its first version's.
       projectorType: "mlp", encoder: { hasClass in hasClass ? .clip : .siglip }, setImages: setLLaVAImages,
-      projectorPrefix: "mm", setProjector: { _, _ in }, features: llavaFeatures, finish: { _, _ in }))
+      projectorPrefix: "mm", setProjector: { _, _ in }, features: llavaFeatures,
+      finish: { (parts, _) throws(SquintError) in
+        if parts.encoder?.images?.layout == .anyres { parts.prompt.packing = .anyres }
+      }))
 
   /// The original LLaVA's: a decoder's configuration with `mm_` keys among its own.
   static let originalLLaVA = VisionFamily(
@@ -42,7 +45,11 @@ extension VisionFamily {
   @Sendable private static func setLLaVAImages(
     _ images: inout ImageConfiguration, _ metadata: GGUFMetadata
   ) throws(SquintError) {
-    switch try metadata.text("clip.vision.image_aspect_ratio") ?? "pad" {
+    let ratio = try metadata.text("clip.vision.image_aspect_ratio")
+    if let pinpoints = metadata.values["clip.vision.image_grid_pinpoints"], pinpoints.integers?.isEmpty != true {
+      return try images.setPinpoints(pinpoints.integers ?? [], ratio: ratio, metadata)
+    }
+    switch ratio ?? "pad" {
     // LLaVA 1.5 was trained on padded images, and llama.cpp pads them; cutting would lose what is at the sides.
     case "pad": images.padToSquare()
     case "square": break
