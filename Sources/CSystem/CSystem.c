@@ -1,8 +1,12 @@
 #define _GNU_SOURCE // sched_getaffinity
 #include "CSystem.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <stdlib.h> // defines __GLIBC__
 #include <sys/resource.h>
+#include <unistd.h>
 
 static char *const *arguments = NULL;
 
@@ -36,7 +40,6 @@ const char *squint_program_path(void) { return (const char *)getauxval(AT_EXECFN
 
 int squint_memory_file(void) { return memfd_create("squint", MFD_CLOEXEC); }
 #else
-#include <fcntl.h>
 #include <stdio.h>
 
 int squint_allowed_processors(void) { return 0; }
@@ -59,4 +62,63 @@ void squint_allow_more_open_files(void) {
     return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+extern char **environ;
+
+int squint_spawn(const char *path, char *const *arguments, int input, int output, int errors, int *process) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  int code = posix_spawn_file_actions_init(&actions);
+  if (code)
+    return code;
+  code = posix_spawnattr_init(&attributes);
+  if (code) {
+    posix_spawn_file_actions_destroy(&actions);
+    return code;
+  }
+  // Signals as a program expects them: this one ignores, or blocks, some.
+  sigset_t none, usual;
+  sigemptyset(&none);
+  sigemptyset(&usual);
+  sigaddset(&usual, SIGPIPE);
+  sigaddset(&usual, SIGINT);
+  sigaddset(&usual, SIGTERM);
+  sigaddset(&usual, SIGHUP);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &usual);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  code = posix_spawn_file_actions_adddup2(&actions, input, 0);
+  if (!code)
+    code = posix_spawn_file_actions_adddup2(&actions, output, 1);
+  if (!code)
+    code = posix_spawn_file_actions_adddup2(&actions, errors, 2);
+  pid_t started = 0;
+  if (!code)
+    code = posix_spawn(&started, path, &actions, &attributes, arguments, environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  *process = started;
+  return code;
+}
+
+// A descriptor above 2 in the place of `descriptor`.
+static int above_standard(int descriptor) {
+  int other = fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
+  close(descriptor);
+  return other;
+}
+
+int squint_pipe(int ends[2]) {
+  if (pipe(ends) != 0)
+    return -1;
+  ends[0] = above_standard(ends[0]);
+  ends[1] = above_standard(ends[1]);
+  if (ends[0] >= 0 && ends[1] >= 0)
+    return 0;
+  if (ends[0] >= 0)
+    close(ends[0]);
+  if (ends[1] >= 0)
+    close(ends[1]);
+  return -1;
 }

@@ -25,21 +25,18 @@ final class GIFDecoder: ImageDecoder {
   private var indices: UnsafeMutablePointer<GifPixelType>?
   private var nextRow = 0
 
-  private typealias Colour = (red: UInt8, green: UInt8, blue: UInt8)
+  typealias Colour = (red: UInt8, green: UInt8, blue: UInt8)
 
   /// At most what giflib holds, and the buffer that it reads from: tables of 4096 codes, palettes, one extension.
-  private static let codecBytes = 65_536 + Source.bufferBytes
+  static let codecBytes = 65_536 + Source.bufferBytes
+
+  /// Every 8th row, those in the middle between, every 4th, every 2nd (GIF89a, appendix E).
+  static let interlacing = [(first: 0, step: 8), (first: 4, step: 8), (first: 2, step: 4), (first: 1, step: 2)]
 
   init(_ file: MediaFile) throws(SquintError) {
     self.file = file
     let source = Source(file)
-    var code: Int32 = 0
-    let codec = DGifOpen(
-      Unmanaged.passUnretained(source).toOpaque(),
-      { codec, bytes, count in
-        Unmanaged<Source>.fromOpaque(codec!.pointee.UserData).takeUnretainedValue().read(into: bytes!, count: count)
-      }, &code)
-    guard let codec else { throw source.failure ?? Self.error(code, file) }
+    let codec = try Self.open(source, file)
     let transparent: Int?
     do throws(SquintError) {
       transparent = try Self.findFrame(codec, source, file)
@@ -69,13 +66,24 @@ final class GIFDecoder: ImageDecoder {
     DGifCloseFile(codec, nil)
   }
 
+  /// giflib for the file that `source`, which must stay, reads.
+  static func open(_ source: Source, _ file: MediaFile) throws(SquintError) -> UnsafeMutablePointer<GifFileType> {
+    var code: Int32 = 0
+    let codec = DGifOpen(
+      Unmanaged.passUnretained(source).toOpaque(),
+      { codec, bytes, count in
+        Unmanaged<Source>.fromOpaque(codec!.pointee.UserData).takeUnretainedValue().read(into: bytes!, count: count)
+      }, &code)
+    guard let codec else { throw source.failure ?? Self.error(code, file) }
+    return codec
+  }
+
   func start() throws(SquintError) {
     let heldRows = isInterlaced ? height : 1
     indices = malloc(heldRows * width)?.assumingMemoryBound(to: GifPixelType.self)
     guard let indices else { throw file.noMemory(heldRows * width) }
     guard isInterlaced else { return }
-    // Every 8th row, those in the middle between, every 4th, every 2nd (GIF89a, appendix E).
-    for (first, step) in [(0, 8), (4, 8), (2, 4), (1, 2)] {
+    for (first, step) in Self.interlacing {
       for row in stride(from: first, to: height, by: step) { try readLine(indices + row * width) }
     }
   }
@@ -134,7 +142,7 @@ final class GIFDecoder: ImageDecoder {
   }
 
   /// [256]: without a palette indices are grey levels; an index behind its end is black.
-  private static func colours(_ map: UnsafeMutablePointer<ColorMapObject>?, transparent: Int?) -> [Colour] {
+  static func colours(_ map: UnsafeMutablePointer<ColorMapObject>?, transparent: Int?) -> [Colour] {
     (0..<256).map { index in
       if index == transparent { return (255, 255, 255) }
       guard let map else { return (UInt8(index), UInt8(index), UInt8(index)) }
@@ -144,7 +152,7 @@ final class GIFDecoder: ImageDecoder {
     }
   }
 
-  private static func error(_ code: Int32, _ file: MediaFile) -> SquintError {
+  static func error(_ code: Int32, _ file: MediaFile) -> SquintError {
     switch code {
     case D_GIF_ERR_READ_FAILED, D_GIF_ERR_EOF_TOO_SOON: return file.truncated
     case D_GIF_ERR_NOT_ENOUGH_MEM: return file.noMemory(codecBytes)
@@ -155,7 +163,7 @@ final class GIFDecoder: ImageDecoder {
   }
 
   /// What giflib reads, in pieces.
-  private final class Source {
+  final class Source {
     static let bufferBytes = 65_536
 
     private let file: MediaFile

@@ -30,20 +30,21 @@ extension ImageProcessor: MediaProcessor {
   }
 
   /// [3, height, width], normalized.
-  package func numbers(of unit: Int, in units: MediaUnits) -> (shape: [Int], numbers: [Float]) {
-    let (height, width) = (units.layout.runs[0].shape[0], units.layout.runs[0].shape[1])
-    let plane = height * width
-    let levels = levels
-    let numbers = [Float](unsafeUninitializedCapacity: 3 * plane) { planes, count in
+  package func numbers(of unit: UnsafeRawBufferPointer, shape: [Int]) -> (shape: [Int], numbers: [Float]) {
+    ([3, shape[0], shape[1]], Self.planes(of: unit, levels: levels))
+  }
+
+  /// The planes of red, green and blue, normalized, of pixels [pixel, 3].
+  static func planes(of pixels: UnsafeRawBufferPointer, levels: [Float]) -> [Float] {
+    let plane = pixels.count / 3
+    return [Float](unsafeUninitializedCapacity: 3 * plane) { planes, count in
       for channel in 0..<3 {
         for pixel in 0..<plane {
-          planes[channel * plane + pixel] =
-            levels[channel * 256 + Int(units.bytes[(unit * plane + pixel) * 3 + channel])]
+          planes[channel * plane + pixel] = levels[channel * 256 + Int(pixels[3 * pixel + channel])]
         }
       }
       count = 3 * plane
     }
-    return ([3, height, width], numbers)
   }
 }
 

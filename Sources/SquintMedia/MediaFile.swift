@@ -14,12 +14,15 @@ package final class MediaFile: Sendable {
   package let heldBytes: Int
   /// Whether it cannot be opened again by its path: a pipe, or a descriptor of this process.
   package let isReadOnce: Bool
+  /// Whether it is a folder, whose files are the medium.
+  let isFolder: Bool
 
   /// Opens the file at `path`; `-` is stdin.
   ///
+  /// - Parameter isVideo: whether a folder will do, and what messages ask for.
   /// - Throws: `noInput` when it does not exist, is neither a regular file nor a pipe, or cannot be opened; `badData` where more
   ///   comes through a pipe than is accepted.
-  package init(path: String) throws(SquintError) {
+  package init(path: String, isVideo: Bool = false) throws(SquintError) {
     let name = path == "-" ? "stdin" : path
     let inherited = Self.inherited(path)
     let descriptor =
@@ -34,7 +37,13 @@ package final class MediaFile: Sendable {
       throw SquintError(.noInput, "\(name): \(systemMessage(code))")
     }
     self.path = name
+    isFolder = isVideo && status.st_mode & S_IFMT == S_IFDIR
     switch status.st_mode & S_IFMT {
+    case S_IFDIR where isVideo:
+      self.descriptor = descriptor
+      byteCount = 0
+      heldBytes = 0
+      isReadOnce = false
     case S_IFREG:
       self.descriptor = descriptor
       byteCount = Int(status.st_size)
@@ -48,7 +57,7 @@ package final class MediaFile: Sendable {
     default:
       let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : isatty(descriptor) == 1 ? "a terminal" : "a device"
       close(descriptor)
-      throw SquintError(.noInput, "\(name): this is \(kind); give the file of an image")
+      throw SquintError(.noInput, "\(name): this is \(kind); give the file of \(isVideo ? "a video" : "an image")")
     }
   }
 

@@ -37,15 +37,24 @@ package protocol MediaProcessor: Sendable {
   /// - Throws: `usage` where that cannot be chosen.
   func resizing(toSide side: Int) throws(SquintError) -> Self
 
-  /// Decodes the medium in `file`, and cuts it as `cost(of:)` says.
+  /// Decodes the medium in `file`, and cuts it as `cost(of:)` says; one that is streamed is only looked at, and decoded when its
+  /// units are read.
   ///
   /// - Parameter shouldContinue: asked now and then.
   /// - Returns: nil where `shouldContinue` said no.
   /// - Throws: `badData` where the file is damaged.
   func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits?
 
-  /// The numbers that the encoder takes of unit `unit`, and their axes.
-  func numbers(of unit: Int, in units: MediaUnits) -> (shape: [Int], numbers: [Float])
+  /// The numbers that the encoder takes of a unit of `shape` whose bytes these are, and their axes.
+  func numbers(of unit: UnsafeRawBufferPointer, shape: [Int]) -> (shape: [Int], numbers: [Float])
+}
+
+extension MediaProcessor {
+  package func limited(toPixels most: Int) throws(SquintError) -> Self {
+    throw SquintError(.usage, "the number of pixels of these media cannot be limited")
+  }
+
+  package var multiple: Int? { nil }
 }
 
 /// How a medium is cut into units: what an encoder takes by itself, such as a tile of an image.
@@ -129,26 +138,48 @@ package struct MediaLayout: Sendable, Equatable, Hashable {
 /// What a medium takes before it is encoded.
 package struct MediaCost: Sendable, Equatable {
   package var layout: MediaLayout
-  /// The memory that decoding and cutting take at most, the units among them, in bytes.
+  /// The memory that decoding and cutting take at most, in bytes: with all units, or with one of a medium that is streamed.
   package var decodingBytes: Int
   /// The size of an image as it is displayed, before any resize; nil where no medium is looked at.
   package let source: MediaLayout.Size?
+  /// When what units show happens; nil where that has no time.
+  package var timing: MediaTiming?
+  /// Whether units are decoded when the encoder asks for them, and then forgotten.
+  package var isStreamed: Bool
 
-  package init(layout: MediaLayout, decodingBytes: Int, source: MediaLayout.Size? = nil) {
+  package init(
+    layout: MediaLayout, decodingBytes: Int, source: MediaLayout.Size? = nil, timing: MediaTiming? = nil,
+    isStreamed: Bool = false
+  ) {
     self.layout = layout
     self.decodingBytes = decodingBytes
     self.source = source
+    self.timing = timing
+    self.isStreamed = isStreamed
   }
+
+  /// The memory of the units that are held at a time beside those that an encoder looks at, in bytes.
+  package var heldUnitBytes: Int { isStreamed ? 0 : layout.byteCount }
+
+  /// What each unit that an encoder looks at takes more than `decodingBytes` has, in bytes.
+  package var streamedUnitBytes: Int { isStreamed ? layout.runs.map(\.unitBytes).max() ?? 0 : 0 }
 }
 
-/// A medium as the encoder takes it.
-package struct MediaUnits: Sendable {
-  package let layout: MediaLayout
-  /// The numbers of the units, run after run, of the type that the encoder reads.
-  package let bytes: [UInt8]
+/// When what the units of a medium show happens.
+package struct MediaTiming: Sendable, Equatable {
+  /// The times of each unit's frames, in seconds from the beginning; an odd last frame is there twice.
+  package let seconds: [[Double]]
+  /// How long the whole medium is, in seconds.
+  package let duration: Double
+  /// How many frames of the medium are in its units.
+  package let frames: Int
+  /// From a unit to the next, in seconds, on average.
+  package let secondsPerUnit: Double
 
-  package init(layout: MediaLayout, bytes: [UInt8]) {
-    self.layout = layout
-    self.bytes = bytes
+  package init(seconds: [[Double]], duration: Double, frames: Int, secondsPerUnit: Double) {
+    self.seconds = seconds
+    self.duration = duration
+    self.frames = frames
+    self.secondsPerUnit = secondsPerUnit
   }
 }

@@ -130,11 +130,32 @@ struct WebPFrame {
       throw file.error("the WebP image is larger than its canvas; export it again")
     }
     lossless = try findLossless(file)
-    // Larger data than raw pixels would be is no image's.
+    try checkPayload(file)
+  }
+
+  /// Larger data than raw pixels would be is no image's.
+  private func checkPayload(_ file: MediaFile) throws(SquintError) {
     guard payload.count <= 8 * width * height + 1_000_000 else {
       throw file.error(
         "the WebP image has \(grouped(payload.count)) bytes for \(width) × \(height) pixels; export it again")
     }
+  }
+
+  /// The frame of an animation whose chunks are the bytes `range` of `file`, at the canvas's corner.
+  init(_ file: MediaFile, frame range: Range<Int>) throws(SquintError) {
+    try walk(file, from: range.lowerBound, to: range.upperBound, isFrame: true)
+    guard !payload.isEmpty else { throw file.error("the WebP animation has a frame without an image; export it again") }
+    canvas = (width, height)
+    try ImageLimits.check(width: width, height: height, file)
+    lossless = try findLossless(file)
+    try checkPayload(file)
+  }
+
+  /// The same frame at another place.
+  func at(left: Int, top: Int) -> WebPFrame {
+    var frame = self
+    (frame.left, frame.top) = (left, top)
+    return frame
   }
 
   /// What is coded by VP8L: the image, or its alpha.
@@ -190,5 +211,5 @@ struct WebPFrame {
   }
 
   /// The little-endian number in `bytes`.
-  private static func number(_ bytes: ArraySlice<UInt8>) -> Int { bytes.reversed().reduce(0) { $0 << 8 | Int($1) } }
+  static func number(_ bytes: ArraySlice<UInt8>) -> Int { bytes.reversed().reduce(0) { $0 << 8 | Int($1) } }
 }

@@ -23,6 +23,14 @@ const char *squint_program_path(void);
 // An empty file that is nowhere but in memory; -1, with errno, where there can be none.
 int squint_memory_file(void);
 
+// Starts the program at `path` with `arguments` (its name first, NULL behind the last), these descriptors as its stdin,
+// stdout and stderr, and nothing else of this process but its environment; 0, or an error number. The descriptors must be
+// above 2.
+int squint_spawn(const char *path, char *const *arguments, int input, int output, int errors, int *process);
+
+// Two ends of a pipe that programs do not inherit; -1, with errno, where there can be none.
+int squint_pipe(int ends[2]);
+
 // Lets this process have as many files open at a time as the system allows it.
 void squint_allow_more_open_files(void);
 

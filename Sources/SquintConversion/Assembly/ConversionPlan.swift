@@ -39,6 +39,7 @@ extension PlannedModule {
       names.insert(tensor.name)
       if let fused = tensor.fused { names.insert(fused.name) }
       if let rowScale = tensor.rowScale { names.insert(rowScale) }
+      if let frames = tensor.frames { names.formUnion([frames.both, frames.first, frames.second]) }
     }
     var found: [String: SourceTensor] = [:]
     var claimed: Set<ExactString> = []
@@ -117,7 +118,26 @@ extension PlannedModule {
       return reshaped
     }
     var origin: TensorOrigin
-    if let tensor = found[wanted.name] {
+    if let frames = wanted.frames {
+      let (rows, side) = (wanted.shape[0], frames.side)
+      let (channels, pixels) = (FrameKernels.channels, side * side)
+      let whole = [rows, 2 * channels * pixels]
+      if let tensor = found[frames.both] {
+        let last = [rows, 2, side, side, channels]
+        let first = [rows, channels, 2, side, side]
+        origin = TensorOrigin(source: source, tensor: try seen(tensor, as: whole, otherShapes: [first, last]))
+        if tensor.shape == last, last != first { origin.channelsLast = channels }
+        if frames.areAdded { origin.frames = FrameKernels(pixels: pixels, areAdded: true) }
+      } else if let first = found[frames.first], let second = found[frames.second] {
+        let half = [rows, channels * pixels]
+        let shape = [rows, channels, side, side]
+        origin = TensorOrigin(source: source, tensor: try seen(first, as: half, otherShapes: [shape]))
+        origin.frames = FrameKernels(
+          pixels: pixels, second: try seen(second, as: half, otherShapes: [shape]), areAdded: frames.areAdded)
+      } else {
+        return nil
+      }
+    } else if let tensor = found[wanted.name] {
       var shapes = wanted.otherShapes
       if let shape = wanted.channelsLastShape { shapes.append(shape) }
       origin = TensorOrigin(source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: shapes))

@@ -41,6 +41,16 @@ package struct ProjectorPart: Sendable {
     self.infersShuffle = infersShuffle
   }
 
+  /// Its tensors, the rows that it gives multiplied with `factor`.
+  func tensors(scaledBy factor: Float, name: String) -> MappedTensors {
+    guard factor != 1 else { return tensors }
+    let last = "projector.\(name).\(configuration.layers - 1)"
+    let scaled = [last, last + ".bias", "projector.\(name).newline"]
+    return MappedTensors(
+      source: tensors.source, maps: tensors.maps, place: tensors.place, rowOrder: tensors.rowOrder,
+      fold: { scaled.contains($0) ? Fold(factor: factor) : Fold() })
+  }
+
   /// Sets the shuffle where the widths alone say it: the side of a square of as many patches as go into the first matrix.
   mutating func inferShuffle(encoder: EncoderConfiguration) {
     guard infersShuffle, configuration.widths[0] % encoder.featureWidth == 0 else { return }
@@ -63,6 +73,8 @@ package struct ModalityParts: Sendable {
   /// Whether images are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
   package var prompt: ImagePrompt
+  /// What is done with videos, which go through the same encoder and projector; nil: the model takes none.
+  package var videos: VideoConfiguration?
   /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
   /// number is an error.
   package var tileRows: (count: Int, key: String, isBinding: Bool)?
@@ -95,6 +107,7 @@ struct Modality: Sendable {
   let projector: ProjectorPart?
   let images: ImageConfiguration
   let prompt: ImagePrompt
+  let videos: VideoConfiguration?
 
   /// Checks that the parts fit.
   ///
@@ -167,6 +180,15 @@ struct Modality: Sendable {
     self.projector = projector
     self.images = images
     self.prompt = prompt
+    var videos = parts.videos
+    if videos?.token == nil, let text = videos.map({ $0.tokenText ?? $0.marker }), let decoder {
+      videos?.token = tokens(text).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+    }
+    if let token = videos?.token, let decoder, token >= decoder.vocabulary {
+      throw .badData(
+        parts.place, "the token \(token) for video is not one of the decoder's \(grouped(decoder.vocabulary))")
+    }
+    self.videos = videos
   }
 
   /// The rows that a tile becomes; nil where it depends on the image.
@@ -177,8 +199,16 @@ struct Modality: Sendable {
     let shuffle = projector?.configuration.shuffle ?? 1
     let place = encoder.tensors.place
     guard let tile = images.tileSize else {
-      // Every side is a multiple of what becomes one row.
-      if case .smart = images.resize { return nil }
+      if case .smart(let multiple, _) = images.resize, configuration.takesAnyGrid {
+        let side = configuration.patch * shuffle
+        guard multiple % side == 0 else {
+          throw .badData(
+            place,
+            "images become multiples of \(multiple) pixels, but a square of \(shuffle) × \(shuffle) patches has \(side)"
+          )
+        }
+        return nil
+      }
       guard configuration.takesAnyGrid, shuffle == 1 else {
         throw .badData(
           place,
@@ -211,5 +241,6 @@ struct Modality: Sendable {
     projector?.configuration.write(to: &metadata, name: name)
     images.write(to: &metadata, name: name)
     prompt.write(to: &metadata, name: name)
+    videos?.write(to: &metadata)
   }
 }

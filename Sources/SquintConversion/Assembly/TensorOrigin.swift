@@ -12,9 +12,11 @@ package struct TensorOrigin: Sendable {
   package var channelsLast: Int?
   /// A vector of the source whose numbers multiply the rows.
   package var rowScale: SourceTensor?
+  /// How the kernels of two frames become the columns; nil: they are no kernels of two frames, or as they are in the source.
+  package var frames: FrameKernels?
   /// What goes into the numbers.
   package var fold = Fold()
-  /// What an adapter adds, its rows in the order of the output.
+  /// What an adapter adds before that, its rows in the order of the output.
   package var update: LowRankUpdate?
 
   /// The file and the tensor, for messages.
@@ -25,17 +27,64 @@ package struct TensorOrigin: Sendable {
   /// - Parameter buffer: takes `rows.count * tensor.columns` numbers.
   /// - Throws: as `TensorSource.read`, and as `LowRankUpdate.add`.
   package func read(rows: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(SquintError) {
+    if let frames {
+      try read(frames, rows: rows, into: buffer)
+    } else {
+      try readRows(rows, of: tensor, into: buffer)
+    }
+    if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
+    try update?.add(rows, to: buffer)
+    if fold != Fold() {
+      for index in buffer.indices { buffer[index] = (buffer[index] + fold.addend) * fold.factor }
+    }
+  }
+
+  /// Reads the rows of the source's `tensor` that are `rows` of the output.
+  private func readRows(
+    _ rows: Range<Int>, of tensor: SourceTensor, into buffer: UnsafeMutableBufferPointer<Float>
+  ) throws(SquintError) {
     let columns = tensor.columns
     try forEachRun(of: rows) { (run, first) throws(SquintError) in
       let part = buffer[first * columns..<(first + run.count) * columns]
       try source.read(tensor, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
     }
     if let channelsLast { toPlanes(rows.count, of: buffer, channels: channelsLast) }
-    if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
-    if fold != Fold() {
-      for index in 0..<rows.count * columns { buffer[index] = (buffer[index] + fold.addend) * fold.factor }
+  }
+
+  /// Reads the kernels of both frames, and adds or interleaves them.
+  private func read(
+    _ frames: FrameKernels, rows: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>
+  ) throws(SquintError) {
+    let (channels, pixels) = (FrameKernels.channels, frames.pixels)
+    let whole = UnsafeMutableBufferPointer<Float>.allocate(capacity: rows.count * 2 * channels * pixels)
+    defer { whole.deallocate() }
+    /// The first pixel of a channel's kernel of a frame in `whole`.
+    let place: (_ row: Int, _ channel: Int, _ frame: Int) -> Int
+    if let second = frames.second {
+      // One tensor behind the other.
+      let half = rows.count * channels * pixels
+      try readRows(rows, of: tensor, into: UnsafeMutableBufferPointer(rebasing: whole[..<half]))
+      try readRows(rows, of: second, into: UnsafeMutableBufferPointer(rebasing: whole[half...]))
+      place = { $2 * half + ($0 * channels + $1) * pixels }
+    } else {
+      try readRows(rows, of: tensor, into: whole)
+      place = { (($0 * channels + $1) * 2 + $2) * pixels }
     }
-    try update?.add(rows, to: buffer)
+    var next = 0
+    for row in 0..<rows.count {
+      for channel in 0..<channels {
+        let (first, second) = (place(row, channel, 0), place(row, channel, 1))
+        for pixel in 0..<pixels {
+          if frames.areAdded {
+            buffer[next + pixel] = whole[first + pixel] + whole[second + pixel]
+          } else {
+            buffer[next + pixel] = whole[first + pixel]
+            buffer[next + pixels + pixel] = whole[second + pixel]
+          }
+        }
+        next += frames.areAdded ? pixels : 2 * pixels
+      }
+    }
   }
 
   private func toPlanes(_ rows: Int, of buffer: UnsafeMutableBufferPointer<Float>, channels: Int) {
@@ -77,6 +126,18 @@ package struct TensorOrigin: Sendable {
   }
 }
 
+/// The kernels of a convolution over two frames of three channels: [rows, channels, frames, pixels] in one tensor, or
+/// [rows, channels, pixels] in one for each frame.
+package struct FrameKernels: Equatable, Sendable {
+  package static let channels = 3
+  /// Of a kernel.
+  package let pixels: Int
+  /// The second frame's kernels, where they are a tensor of their own.
+  package var second: SourceTensor?
+  /// Whether the output has their sum, which is for a picture that is both frames; otherwise one behind the other.
+  package let areAdded: Bool
+}
+
 /// Which row of the source is which row of the output.
 package enum RowOrder: Equatable, Sendable {
   case same
@@ -84,8 +145,15 @@ package enum RowOrder: Equatable, Sendable {
   /// width apart, (j, j + rotaryWidth / 2); rows from `rotaryWidth` on stay. llama.cpp's convert_hf_to_gguf.py,
   /// `LlamaModel.permute`, made it so.
   case interleavedPairs(headWidth: Int, rotaryWidth: Int)
+  /// The source has groups of `total` heads, of which `count` from `first` on are here: InternLM2's queries, key and value of each
+  /// head of keys (modeling_internlm2.py).
+  case grouped(headWidth: Int, first: Int, count: Int, of: Int)
 
   package func sourceRow(_ row: Int) -> Int {
+    if case .grouped(let headWidth, let first, let count, let total) = self {
+      let head = row / headWidth
+      return (head / count * total + first + head % count) * headWidth + row % headWidth
+    }
     guard case .interleavedPairs(let headWidth, let rotaryWidth) = self else { return row }
     let inHead = row % headWidth
     guard inHead < rotaryWidth else { return row }

@@ -71,6 +71,8 @@ extension DecoderFamily {
     var layerStems: @Sendable (DecoderConfiguration) -> [(source: String, target: String)] = { _ in [] }
     /// Reads the rotary embedding, windows and what only this family has.
     let finish: @Sendable (inout DecoderConfiguration, GGUFDecoderReader) throws(SquintError) -> Void
+    /// Changes what is otherwise inside a model that sees.
+    var enter: @Sendable (inout DecoderConfiguration) -> Void = { _ in }
   }
 
   /// The family of the decoder in a config.json, which may be one of several parts (`text_config`).

@@ -35,11 +35,11 @@ struct GGUFVision {
     }
     self.family = family
     let pinpoints = source.metadata["clip.vision.image_grid_pinpoints"]?.integers ?? []
-    guard pinpoints.isEmpty else {
+    guard pinpoints.isEmpty || type == "mlp" else {
       throw .badData(
         path,
-        "it cuts images as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported; use LLaVA 1.5 or "
-          + "SmolVLM")
+        "it cuts images as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported for a projector of type "
+          + type)
     }
   }
 
@@ -86,11 +86,14 @@ struct GGUFVision {
     configuration.optionals.queryKeyValueBias = .ifPresent
     configuration.optionals.outputBias = .ifPresent
     configuration.optionals.ffnBias = .ifPresent
+    try family.setEncoder(&configuration, source, metadata)
     try configuration.check(place: place)
+    let usual = NameMap.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)
+    let more = try family.moreNames("encoder.\(name)", metadata)
     return EncoderPart(
       configuration: configuration,
       tensors: MappedTensors(
-        source: source, maps: [.ggufEncoder("encoder.\(name)", swapsFFN: ffn.isSwapped)], place: place),
+        source: source, maps: [more, usual].compactMap { $0 }, place: place),
       images: try images(tower: tower, side: image), usualImages: tower.usualImages(side: image))
   }
 
@@ -141,14 +144,26 @@ struct GGUFVision {
   func projector(name: String) throws(SquintError) -> ProjectorPart {
     let found = try ProjectorTensors(
       in: source, prefixes: [family.projectorPrefix], module: "projector.\(name)", place: place)
-    guard !found.hasNorm else {
+    guard found.hasNorm == (family.projectorNormEpsilon != nil) else {
       throw .badData(
-        place, "a projector of type \(family.projectorType) with a norm or more matrices is not supported")
+        place,
+        found.hasNorm
+          ? "a projector of type \(family.projectorType) with a norm or more matrices is not supported"
+          : "the norm of the projector is missing; the file is incomplete")
     }
     var configuration = ProjectorConfiguration(widths: found.widths)
+    configuration.normEpsilon = family.projectorNormEpsilon
     try family.setProjector(&configuration, metadata)
+    let newline = ["v.image_newline", "model.image_newline"].first { source.tensor(named: $0) != nil }
+    configuration.hasNewline = newline != nil && source.metadata["clip.vision.image_grid_pinpoints"] != nil
+    let newlineNames = NameMap(
+      module: "projector.\(name)", stems: [], names: newline.map { [($0, "newline")] } ?? [])
     return ProjectorPart(
-      configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map], place: place),
+      configuration: configuration,
+      tensors: MappedTensors(
+        source: source,
+        maps: [found.map, try family.moreNames("projector.\(name)", metadata), newlineNames].compactMap { $0 },
+        place: place),
       features: try family.features(source, metadata))
   }
 }
@@ -173,6 +188,7 @@ extension NameMap {
         ("v.blk.*.attn_qkv", "*.attention.qkv"),
         ("v.blk.*.attn_out", "*.attention.o"),
         ("v.blk.*.ln2", "*.ffn.norm"),
+        ("v.blk.*.ffn_gate", "*.ffn.gate"),
         ("v.blk.*.ffn_up", swapsFFN ? "*.ffn.down" : "*.ffn.up"),
         ("v.blk.*.ffn_down", swapsFFN ? "*.ffn.up" : "*.ffn.down"),
         ("v.post_ln", "norm"),

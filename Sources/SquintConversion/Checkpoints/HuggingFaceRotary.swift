@@ -65,7 +65,9 @@ enum HuggingFaceRotary {
     notes: inout [String]
   ) throws(SquintError) -> RotaryFrequencies {
     let place = reader.place
-    let rule = either(try settings.text("rope_type"), try settings.text("type")) ?? "default"
+    let named = either(try settings.text("rope_type"), try settings.text("type")) ?? "default"
+    // What Qwen's configurations called pairs that turn by several axes (configuration_qwen2_vl.py).
+    let rule = named == "mrope" && settings.json["mrope_section"] != nil ? "default" : named
     let saidPart = either(try settings.number("partial_rotary_factor"), try reader.number("partial_rotary_factor")) ?? 1
     // The decoders of these families turn the whole head where nothing scales the angles, whatever the configuration says
     // (modeling_llama.py and its siblings, `compute_default_rope_parameters`).

@@ -160,7 +160,8 @@ extension DecoderConfiguration {
       presence = try stored.biases(of: names, said: presence == .required, key: key, layers: layers, notes: &notes)
     }
     try bias(
-      &optionals.queryKeyValueBias, of: ["attention.q", "attention.k", "attention.v"],
+      &optionals.queryKeyValueBias,
+      of: packsAttention ? ["attention.qkv"] : ["attention.q", "attention.k", "attention.v"],
       key: "\(architecture), attention_bias")
     try bias(&optionals.outputBias, of: ["attention.o"], key: "\(architecture), attention_bias")
     try bias(&optionals.ffnBias, of: ["ffn.gate", "ffn.up", "ffn.down"], key: "\(architecture), mlp_bias")
@@ -212,10 +213,11 @@ extension EncoderConfiguration {
   /// - Throws: `SquintError.badData` where neither makes an encoder.
   mutating func follow(_ stored: StoredTensors, place: String, notes: inout [String]) throws(SquintError) {
     var settlement = Settlement(place: place)
-    if let shape = stored["patch"]?.shape, let side = Self.patchSide(shape) {
+    let patches = either(stored["patch"], stored["frames"])?.shape
+    if let patches, let side = Self.patchSide(patches) {
       patch = settlement.settle("patch_size", said: patch, stored: side)
     }
-    width = settlement.settle("hidden_size", said: width, stored: stored["patch"]?.shape.first)
+    width = settlement.settle("hidden_size", said: width, stored: patches?.first)
     ffnWidth = settlement.settle("intermediate_size", said: ffnWidth, stored: stored.matrix("0.ffn.up")?.rows)
     try followPositions(stored, place: place, &settlement)
     notes += settlement.notes
@@ -228,7 +230,9 @@ extension EncoderConfiguration {
     try bias(
       &optionals.queryKeyValueBias, of: isFused ? ["attention.qkv"] : ["attention.q", "attention.k", "attention.v"])
     try bias(&optionals.outputBias, of: ["attention.o"])
-    try bias(&optionals.ffnBias, of: ["ffn.up", "ffn.down"])
+    try bias(
+      &optionals.ffnBias,
+      of: stored["0.ffn.gate"] == nil ? ["ffn.up", "ffn.down"] : ["ffn.gate", "ffn.up", "ffn.down"])
     func follow(_ presence: inout TensorPresence, _ name: String, what: String) {
       guard (presence == .absent) == (stored[name] != nil) else { return }
       // A norm that is not there would be one of ones, not none.
@@ -253,6 +257,9 @@ extension EncoderConfiguration {
     switch shape.count {
     case 4 where shape[1] == 3 && shape[2] == shape[3]: return shape[3]
     case 4 where shape[3] == 3 && shape[1] == shape[2]: return shape[1]
+    // Over two frames.
+    case 5 where shape[1] == 3 && shape[2] == 2 && shape[3] == shape[4]: return shape[3]
+    case 5 where shape[4] == 3 && shape[1] == 2 && shape[2] == shape[3]: return shape[2]
     case 2: return root(shape[1] / 3).flatMap { shape[1] % 3 == 0 ? $0 : nil }
     default: return nil
     }

@@ -94,6 +94,12 @@ extension HuggingFaceVision {
     parts.prompt.marker = try word("image_token", "<image>")
     parts.prompt.token = try reader.count("image_token_id") ?? 128_257
     parts.prompt.setIdefics3(fake: fake, global: global)
+    if isSmolVLM {
+      var videos = try folder.videos(.smolVLM)
+      videos.setSmolVLM(token: parts.prompt.token, tokenText: parts.prompt.marker, fake: fake, global: global)
+      videos.marker = try word("video_token", "<video>")
+      parts.videos = videos
+    }
     if let processor = try folder.json("processor_config.json") {
       let file = folder.file("processor_config.json")
       if let rows = try ConfigurationReader(json: processor, place: file).size("image_seq_len") {

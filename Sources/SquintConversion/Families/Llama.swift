@@ -29,8 +29,13 @@ extension DecoderFamily {
     gguf: nil)
 }
 
-/// The graph `llama`, which has nothing that others do not.
+/// The graph `llama`.
 package struct LlamaGraph: GraphSettings {
+  /// [rotary width / 2]: the axis of a row's position that each pair turns by; nil: all by the first.
+  package var ropeAxes: [Int]?
+
+  package init(ropeAxes: [Int]? = nil) { self.ropeAxes = ropeAxes }
+
   package func blueprint(of configuration: DecoderConfiguration) -> any DecoderBlueprint {
     var blueprint = LlamaBlueprint(configuration)
     blueprint.ffnWidth = configuration.ffnWidth
@@ -42,6 +47,7 @@ package struct LlamaGraph: GraphSettings {
     }
     blueprint.ropeFrequencies = configuration.rotary.frequencies
     blueprint.ropeMagnitude = configuration.rotary.magnitude
+    blueprint.ropeAxes = ropeAxes
     return blueprint
   }
 }

@@ -27,19 +27,21 @@ extension DecoderFamily {
   @Sendable private static func finishQwen(
     _ decoder: inout DecoderConfiguration, _ reader: ConfigurationReader, _ notes: inout [String]
   ) throws(SquintError) {
-    try decoder.finishLlama(reader, window: qwenWindow(reader, layers: decoder.layers), notes: &notes)
+    try decoder.finishLlama(reader, window: qwenWindow(reader, layers: decoder.layers, usualFirst: 28), notes: &notes)
   }
 
   /// `sliding_window` in the layers that `layer_types` names, or from `max_window_layers` on, if `use_sliding_window`.
-  private static func qwenWindow(
-    _ reader: ConfigurationReader, layers: Int
+  ///
+  /// - Parameter usualFirst: `max_window_layers` where it is not said.
+  static func qwenWindow(
+    _ reader: ConfigurationReader, layers: Int, usualFirst: Int
   ) throws(SquintError) -> (positions: Int, layers: [Int]?) {
     let given = try reader.size("sliding_window")
     guard try reader.flag("use_sliding_window") ?? false else { return (0, nil) }
     let window = given ?? (reader.isAbsent("sliding_window") ? 4096 : 0)
     guard window > 0 else { return (0, nil) }
     if let chosen = try reader.windowLayers(of: layers) { return (window, chosen) }
-    let first = try reader.count("max_window_layers") ?? 28
+    let first = try reader.count("max_window_layers") ?? usualFirst
     return (window, Array(min(first, layers)..<layers))
   }
 }

@@ -119,7 +119,8 @@ package struct EncoderConfiguration: Sendable {
   /// All tensors that this encoder has or may have (formats/vision.md, "The encoder").
   ///
   /// Name maps may also lead to `N.attention.qkv`, the three matrices one below the other, and to the vectors
-  /// `N.attention.scale` and `N.ffn.scale`, which multiply the rows of `attention.o` and `ffn.down` and their biases.
+  /// `N.attention.scale` and `N.ffn.scale`, which multiply the rows of `attention.o` and `ffn.down` and their biases. Where the graph
+  /// sees two frames at a time, they lead to `frames`, or to `frame.0` and `frame.1`.
   package func tensors(name: String) -> [ExpectedTensor] {
     let module = "encoder.\(name)"
     // The layers that a checkpoint has behind those that the features need are known, and unused.
@@ -133,6 +134,11 @@ package struct EncoderConfiguration: Sendable {
       let isUsed = layer.map { $0 < layers } ?? true
       var expected = ExpectedTensor(tensor, isClass ? .required : isUsed ? presence : .unused)
       expected.setForms(inLayer, prefix: layer.map { "\(module).\($0)." } ?? module, patch: patch)
+      if graph.hasFrames, inLayer == "patch" || inLayer == "frames" {
+        expected.frames = ExpectedTensor.Frames(
+          both: "\(module).frames", first: "\(module).frame.0", second: "\(module).frame.1", side: patch,
+          areAdded: inLayer == "patch")
+      }
       return expected
     }
   }
@@ -148,6 +154,13 @@ package protocol EncoderGraphSettings: Sendable {
 
   /// Whether tiles may have grids of any size.
   func takesAnyGrid(_ configuration: EncoderConfiguration) -> Bool
+
+  /// Whether it sees two frames at a time, so that `patch` is the sum of the kernels of both, and `frames` is both.
+  var hasFrames: Bool { get }
+}
+
+extension EncoderGraphSettings {
+  package var hasFrames: Bool { false }
 }
 
 /// The graph `vit`, which has nothing that others do not.

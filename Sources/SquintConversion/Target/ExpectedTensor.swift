@@ -15,6 +15,20 @@ package struct ExpectedTensor: Equatable, Sendable {
   package var fused: FusedRows?
   /// What name maps call the vector whose numbers multiply the rows, where the source has one.
   package var rowScale: String?
+  /// The kernels of two frames that it is made of.
+  package var frames: Frames?
+
+  /// What a matrix of patches is made of in towers that see two frames at a time.
+  package struct Frames: Equatable, Sendable {
+    /// What name maps call the kernels of both frames in one tensor, [rows, channels, frames, side, side].
+    package let both: String
+    /// What they call those of the first and of the second frame, [rows, channels, side, side], where these are two tensors.
+    package let first: String
+    package let second: String
+    package let side: Int
+    /// Whether this is the sum of the two.
+    package let areAdded: Bool
+  }
 
   /// The rows from `firstRow` on of a tensor that name maps call `name` and that has `rows` rows in all.
   package struct FusedRows: Equatable, Sendable {

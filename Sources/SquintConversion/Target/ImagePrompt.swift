@@ -17,6 +17,23 @@ package struct ImagePrompt: Equatable, Sendable {
   package var rowSuffix = ""
   package var overviewPrefix = ""
   package var overviewSuffix = ""
+  /// Where rows stand for the rotary embedding; nil: each is one position further.
+  package var positions: Positions?
+  /// What the numbers of places are that the model names; nil: unknown.
+  package var coordinates: Coordinates?
+
+  package enum Positions: String, Sendable {
+    /// Row and column of the image are axes of their own.
+    case grid
+  }
+
+  package enum Coordinates: String, Sendable {
+    /// Pixels of the resized image.
+    case resized
+    /// Thousandths of the image's sides.
+    case thousandths
+  }
+
   /// The order of the rows of an image of several tiles.
   package var packing: Packing?
   /// How many tiles' areas the grid of rows has at most, before it is resized; nil: as many as there are.
@@ -39,6 +56,8 @@ package struct ImagePrompt: Equatable, Sendable {
       ("tile_prefix", tilePrefix),
       ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
     ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
+    if let positions { metadata["\(name).positions"] = .string(positions.rawValue) }
+    if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
     if let packing { metadata["\(name).packing"] = .string(packing.rawValue) }
     if let packingLimit { metadata["\(name).packing_limit"] = .int(Int64(packingLimit)) }
   }

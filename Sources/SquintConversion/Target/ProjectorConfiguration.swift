@@ -13,6 +13,21 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   /// Whether the checkpoint has a row that stands behind each row of a grid of tiles.
   package var hasNewline = false
   package var bias = TensorPresence.ifPresent
+  /// What it has for the encoder's earlier features; nil: there are none.
+  package var deep: Deep?
+
+  /// Projectors of the same widths for features behind earlier layers of the encoder, whose rows are added behind the decoder's first
+  /// layers: the graph `deepstack`.
+  package struct Deep: Equatable, Sendable {
+    package var levels: Int
+    /// Of the norm in front of each.
+    package var normEpsilon: Double
+
+    package init(levels: Int, normEpsilon: Double) {
+      self.levels = levels
+      self.normEpsilon = normEpsilon
+    }
+  }
 
   package init(widths: [Int]) { self.widths = widths }
 
@@ -41,6 +56,14 @@ package struct ProjectorConfiguration: Equatable, Sendable {
       throw .badData(
         place,
         "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
+    }
+    if let deep {
+      let most = min(decoder?.layers ?? Self.mostLayers, Self.mostLayers - 1)
+      guard deep.levels > 0, deep.levels <= most, normEpsilon == nil else {
+        throw .badData(
+          place, "features of \(deep.levels) earlier layers for a decoder with fewer layers than that are not supported"
+        )
+      }
     }
     if shuffle > 1 {
       guard !encoder.featuresHaveClass else {
@@ -75,14 +98,34 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   }
 
   /// Writes the keys of `projector.NAME`.
-  package func write(to metadata: inout Metadata, name: String) { blueprint(name: name).write(to: &metadata) }
+  package func write(to metadata: inout Metadata, name: String) {
+    if let blueprint = deepBlueprint(name: name) {
+      blueprint.write(to: &metadata)
+    } else {
+      blueprint(name: name).write(to: &metadata)
+    }
+  }
+
+  /// The same with earlier features; nil where there are none.
+  private func deepBlueprint(name: String) -> DeepstackBlueprint? {
+    guard let deep else { return nil }
+    var blueprint = DeepstackBlueprint(module: "projector.\(name)")
+    blueprint.widths = widths
+    blueprint.shuffle = shuffle
+    blueprint.activation = activation
+    blueprint.normEpsilon = deep.normEpsilon
+    blueprint.levels = deep.levels
+    return blueprint
+  }
 
   /// All tensors that this projector has or may have.
   package func tensors(name: String) -> [ExpectedTensor] {
     let blueprint = blueprint(name: name)
+    let deep = deepBlueprint(name: name)
+    let norms = [blueprint.norm] + (0..<(deep?.levels ?? 0)).compactMap { deep?.level($0).norm }
     // They are there where the configuration says so.
-    let sure = Set((blueprint.norm.tensors + [blueprint.newline]).map(\.name))
-    return blueprint.tensors.compactMap { tensor in
+    let sure = Set((norms.flatMap(\.tensors) + [blueprint.newline]).map(\.name))
+    return (deep?.tensors ?? blueprint.tensors).compactMap { tensor in
       let presence = tensor.isOptional && !sure.contains(tensor.name) ? bias : .required
       return presence == .absent ? nil : ExpectedTensor(tensor, presence)
     }

@@ -20,7 +20,7 @@ package struct TypeChoice: Sendable {
     guard isEmbedding ? keepsEmbedding : keepsMatrices, let bits = origin.source.bitsPerWeight(of: source) else {
       return (wanted, false)
     }
-    let isChanged = origin.rowScale != nil || origin.update != nil || origin.fold != Fold()
+    let isChanged = origin.rowScale != nil || origin.frames != nil || origin.update != nil || origin.fold != Fold()
     if !isChanged, let exact = source.type.exactType(columns: source.columns) { return (exact, true) }
     // A file of several types has the wider ones where they matter (Q6_K among Q4_K), so they must not lose bits.
     let isExplicit = isEmbedding ? isEmbeddingTypeExplicit : isMatrixTypeExplicit
