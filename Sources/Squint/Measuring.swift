@@ -108,9 +108,9 @@ extension Model {
     let encoder = matrices(of: medium.kind.encoderModule)
     let projector = matrices(of: medium.kind.projectorModule)
     var sum = 0
-    for (run, tokens) in zip(medium.size.cost.layout.runs, medium.size.rowsPerUnit) {
+    for (run, grid) in zip(medium.size.cost.layout.runs, medium.size.grids) {
       let rows = try modality.encoder.rows(of: run.shape)
-      sum += run.count * (rows * encoder + modality.encoder.attentionOperations(rows: rows) + tokens * projector)
+      sum += run.count * (rows * encoder + modality.encoder.attentionOperations(rows: rows) + grid.count * projector)
     }
     return sum
   }

@@ -1,5 +1,6 @@
 import SquintFile
 import SquintMedia
+import SquintModels
 import Synchronization
 
 /// A medium for a prompt, such as an image: where it is, how it will be cut, and what that costs. Two media are the same where
@@ -73,15 +74,24 @@ public struct MediumSize: Equatable, Sendable {
   public let kind: MediaKind
   /// How it is cut, and what that takes.
   package private(set) var cost: MediaCost
-  /// The rows of the decoder that each unit of a run of the layout becomes.
-  let rowsPerUnit: [Int]
+  /// How the rows of the decoder lie that each unit of a run of the layout becomes.
+  let grids: [FeatureGrid]
+  /// How these are packed; nil where they follow each other.
+  private(set) var arrangement: RowArrangement?
+  /// Where they stand for the rotary embedding.
+  let positions: MediaPositions
   /// The memory of a medium that came through a pipe, as long as it is there, in bytes.
   public let heldBytes: Int
 
-  init(kind: MediaKind, cost: MediaCost, rowsPerUnit: [Int], heldBytes: Int) {
+  init(
+    kind: MediaKind, cost: MediaCost, grids: [FeatureGrid], arrangement: RowArrangement?, positions: MediaPositions,
+    heldBytes: Int
+  ) {
     self.kind = kind
     self.cost = cost
-    self.rowsPerUnit = rowsPerUnit
+    self.grids = grids
+    self.arrangement = arrangement
+    self.positions = positions
     self.heldBytes = heldBytes
   }
 
@@ -89,7 +99,28 @@ public struct MediumSize: Equatable, Sendable {
   public var units: Int { cost.layout.count }
 
   /// The rows of the decoder that it takes.
-  public var rows: Int { zip(cost.layout.runs, rowsPerUnit).reduce(0) { $0 + $1.0.count * $1.1 } }
+  public var rows: Int { arrangement?.count ?? zip(cost.layout.runs, grids).reduce(0) { $0 + $1.0.count * $1.1.count } }
+
+  /// The first of the rows of unit `unit`, where they follow each other.
+  func firstRow(ofUnit unit: Int) -> Int {
+    var (first, rest) = (0, unit)
+    for (run, grid) in zip(cost.layout.runs, grids) {
+      first += min(rest, run.count) * grid.count
+      rest = max(rest - run.count, 0)
+    }
+    return first
+  }
+
+  /// The unit that row `row` is of, its place in it, and how the rows of that unit lie.
+  func place(ofRow row: Int) -> (unit: Int, row: Int, grid: FeatureGrid) {
+    var (unit, rest) = (0, row)
+    for (run, grid) in zip(cost.layout.runs, grids) {
+      if rest < run.count * grid.count { return (unit + rest / grid.count, rest % grid.count, grid) }
+      unit += run.count
+      rest -= run.count * grid.count
+    }
+    return (unit, rest, FeatureGrid(rows: 1, columns: 1))
+  }
 
   /// The memory that decoding and cutting it take at most, its units among them, in bytes.
   public var decodingBytes: Int { cost.decodingBytes }
@@ -101,6 +132,10 @@ public struct MediumSize: Equatable, Sendable {
   func limited(toUnits most: Int) -> MediumSize {
     var size = self
     size.cost.layout = cost.layout.limited(toUnits: most)
+    if arrangement != nil, let tiles = size.cost.layout.grid, let original = size.cost.layout.original {
+      // None of its rows is padding, and none is left out.
+      size.arrangement = RowArrangement(tiles: tiles, tile: grids[0], original: original, limit: nil)
+    }
     size.cost.decodingBytes -= unitBytes - size.unitBytes
     return size
   }

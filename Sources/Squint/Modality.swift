@@ -8,16 +8,18 @@ import SquintModels
 ///
 /// Made when the file is opened; no weight is touched before a medium is encoded.
 struct Modality: Sendable {
-  struct Projector: Sendable {
-    let configuration: MLP.Configuration
-    let weights: MLP.Weights
-  }
-
   let kind: MediaKind
   let processor: any MediaProcessor
   let encoder: any EncoderModel
   /// nil where it is not wanted, or a file has an encoder only, which `squint embed` can use.
-  let projector: Projector?
+  let projector: (any ProjectorModel)?
+  /// Where the rows of a medium stand for the rotary embedding.
+  let positions: MediaPositions
+  let packing: RowPacking
+  /// Of the tiles of a packed image so many have features at most; nil: all.
+  let packingLimit: Int?
+  /// What stands behind each row of a packed image: [decoder width].
+  nonisolated(unsafe) let newline: UnsafePointer<Float>?
 
   /// The modalities of `file`.
   ///
@@ -57,34 +59,70 @@ struct Modality: Sendable {
     let processor = try kind.processor(file.metadata)
     self.processor = try side.map { (side) throws(SquintError) in try processor.resizing(toSide: side) } ?? processor
     encoder = try encoderModel(of: file, module: kind.encoderModule, levels: processor.levels)
+    let metadata = file.metadata
+    positions = try MediaPositions(kind, metadata)
+    packing = try metadata.choice("\(kind.rawValue).packing", default: .plain)
+    let limit = try metadata.int("\(kind.rawValue).packing_limit", in: 0...1024, default: 0)
+    packingLimit = limit > 0 ? limit : nil
     guard projects, file.module(kind.projectorModule) != nil else {
       guard decoderWidth == nil || !projects else {
         throw SquintError(.badData, "there is an encoder and no projector in this file; convert the model again")
       }
       projector = nil
+      newline = nil
       return
     }
-    let configuration = try projectorConfiguration(
+    let projector = try projectorModel(
       of: file, module: kind.projectorModule, encoderWidth: encoder.featureWidth, hasClassRow: encoder.hasClassRow,
       decoderWidth: decoderWidth)
-    projector = Projector(configuration: configuration, weights: try MLP.Weights(file, configuration))
+    self.projector = projector
+    guard packing == .anyres else {
+      newline = nil
+      return
+    }
+    newline = try file.vector("\(kind.projectorModule).newline", count: projector.decoderWidth)
+    guard projector.levels == 0, !encoder.hasClassRow else {
+      throw SquintError(
+        .badData,
+        "metadata \(kind.rawValue).packing is \(packing.rawValue), which does not go with this projector; convert the model "
+          + "again")
+    }
   }
 
   /// The rows that a unit gives behind the projector (or the encoder, where there is none).
   func rows(of shape: [Int]) throws(SquintError) -> Int {
     guard let projector else { return try encoder.rows(of: shape) }
-    let grid = try encoder.grid(of: shape)
-    return try projector.configuration.rows(gridRows: grid.rows, gridColumns: grid.columns)
+    return try projector.rows(of: encoder.grid(of: shape))
   }
 
-  /// The width of those rows.
-  var width: Int { projector?.configuration.outputWidth ?? encoder.featureWidth }
+  /// The width of those rows, with what is added behind the decoder's first layers.
+  var width: Int { projector?.rowWidth ?? encoder.featureWidth }
+
+  /// How the rows of a unit lie: as its patches do, of which squares may have become one.
+  private func rowGrid(of shape: [Int]) throws(SquintError) -> FeatureGrid {
+    let grid = try encoder.grid(of: shape)
+    let count = try rows(of: shape)
+    // Squares are cut from both sides alike.
+    let side = (1...64).first { grid.count == count * $0 * $0 } ?? 1
+    let found = FeatureGrid(rows: grid.rows / side, columns: grid.columns / side)
+    return found.count == count ? found : FeatureGrid(rows: 1, columns: count)
+  }
 
   /// What a medium takes, whose decoding takes `cost`.
   func size(_ cost: MediaCost, heldBytes: Int = 0) throws(SquintError) -> MediumSize {
-    var rowsPerUnit: [Int] = []
-    for run in cost.layout.runs { rowsPerUnit.append(try rows(of: run.shape)) }
-    return MediumSize(kind: kind, cost: cost, rowsPerUnit: rowsPerUnit, heldBytes: heldBytes)
+    var grids: [FeatureGrid] = []
+    for run in cost.layout.runs { grids.append(try rowGrid(of: run.shape)) }
+    return MediumSize(
+      kind: kind, cost: cost, grids: grids, arrangement: arrangement(cost.layout, grids), positions: positions,
+      heldBytes: heldBytes)
+  }
+
+  /// How the rows of a medium that is cut as `layout` says are packed; nil where its units' rows follow each other.
+  private func arrangement(_ layout: MediaLayout, _ grids: [FeatureGrid]) -> RowArrangement? {
+    guard packing == .anyres, projector != nil, let tiles = layout.grid, let original = layout.original,
+      let grid = grids.first
+    else { return nil }
+    return RowArrangement(tiles: tiles, tile: grid, original: original, limit: packingLimit)
   }
 
   /// What media take, one for each number of units that there can be, rising.
@@ -101,7 +139,9 @@ extension Modality {
   /// Every buffer between a unit's numbers and the decoder's rows.
   struct Regions: Sendable {
     fileprivate let encoder: EncoderMaker
-    fileprivate let projector: MLP.Regions?
+    fileprivate let projector: ProjectorMaker?
+    /// The rows of a unit of a packed medium, on their way to their places.
+    fileprivate let unitRows: Region<Float>?
 
     /// Reserves the buffers for media of `layouts`, `units` units at a time. Of the encoder's parts, those of `residency` stay in
     /// memory.
@@ -111,13 +151,17 @@ extension Modality {
     ) throws(SquintError) {
       let shapes = layouts.flatMap { $0.runs.map(\.shape) }
       encoder = try modality.encoder.reserve(residency, shapes: shapes, units: units, threads: threads, in: &plan)
-      guard let configuration = modality.projector?.configuration else {
+      guard let model = modality.projector else {
         projector = nil
+        unitRows = nil
         return
       }
       var rows = 1
       for shape in shapes { rows = max(rows, try modality.rows(of: shape)) }
-      projector = try MLP.Regions(configuration, rows: rows, in: &plan)
+      projector = try model.reserve(rows: rows, in: &plan)
+      unitRows =
+        modality.packing == .plain
+        ? nil : try plan.reserve("rows of a unit", count: rows * modality.width, phases: .encode)
     }
   }
 
@@ -125,18 +169,16 @@ extension Modality {
   struct Engine {
     let modality: Modality
     private let encoder: any Encoder
-    private let projector: MLP?
+    private let projector: (any Projector)?
+    private let unitRows: Rows?
 
     init(
       _ modality: Modality, _ regions: Regions, reader: DirectReader, in arena: Arena, _ compute: Compute
     ) throws(SquintError) {
       self.modality = modality
       encoder = try regions.encoder(reader, arena, compute)
-      if let own = modality.projector, let regions = regions.projector {
-        projector = MLP(own.configuration, own.weights, regions, in: arena, compute)
-      } else {
-        projector = nil
-      }
+      projector = regions.projector?(arena, compute)
+      unitRows = regions.unitRows.map { Rows($0, width: modality.width, in: arena) }
     }
 
     /// What has been read of the encoder's weights beside those that stay in memory, in bytes.
@@ -181,9 +223,24 @@ extension Modality {
         rows.data.update(from: features.data, count: count * features.width)
         return count
       }
-      let grid = try modality.encoder.grid(of: shape)
-      projector.project(features, gridRows: grid.rows, gridColumns: grid.columns, into: rows)
+      projector.project(features, try modality.encoder.grid(of: shape), into: rows)
       return count
+    }
+
+    /// Writes what a unit's features become to the rows of its medium, `rows` [size.rows, width]; units come in their order.
+    func place(_ features: Rows, unit: Int, of shape: [Int], _ size: MediumSize, into rows: Rows) throws(SquintError) {
+      // What is added behind the decoder's layers is nothing, where only media of another kind have it.
+      if unit == 0, rows.width > modality.width { rows.data.update(repeating: 0, count: size.rows * rows.width) }
+      guard let arrangement = size.arrangement, let unitRows, let newline = modality.newline else {
+        _ = try project(features, of: shape, into: rows.from(size.firstRow(ofUnit: unit)))
+        return
+      }
+      if unit == 0 {
+        rows.data.update(repeating: 0, count: size.rows * rows.width)
+        arrangement.addNewlines(newline, width: modality.width, to: rows)
+      }
+      _ = try project(features, of: shape, into: unitRows)
+      arrangement.add(unit: unit, unitRows, to: rows)
     }
   }
 }

@@ -31,9 +31,34 @@ public struct Prompt: Sendable {
   /// The positions.
   public var count: Int { tokens.count }
 
-  /// Where the position `index`, or the one behind the last, stands for the rotary embedding: here each row is one step further on all
-  /// axes.
-  func rotaryPosition(_ index: Int) -> RotaryPosition { RotaryPosition(repeating: Int32(index)) }
+  /// Where the position `index`, or one behind the last, stands for the rotary embedding: a token is one step behind what comes before
+  /// it, on all axes; the rows of a medium are where `MediaPositions` says.
+  func rotaryPosition(_ index: Int) -> RotaryPosition {
+    // How much further behind the beginning a position is than it would be without the media before it.
+    var shift = 0
+    var next = 0
+    while next < spans.count, spans[next].position <= index {
+      let first = spans[next]
+      next += 1
+      guard first.medium.size.positions.isSpread else { continue }
+      // Parts of a medium that follow each other are one.
+      var end = first.end
+      var rows = first.rows
+      while next < spans.count, spans[next].position == end, spans[next].medium === first.medium,
+        spans[next].rows.lowerBound == rows.upperBound
+      {
+        end = spans[next].end
+        rows = rows.lowerBound..<spans[next].rows.upperBound
+        next += 1
+      }
+      let start = RotaryPosition(repeating: Int32(first.position + shift))
+      if index < end {
+        return start &+ first.medium.size.offset(ofRow: rows.lowerBound + index - first.position, from: rows.lowerBound)
+      }
+      shift += first.medium.size.advance(of: rows) - rows.count
+    }
+    return RotaryPosition(repeating: Int32(index + shift))
+  }
 
   /// The media, each as often as it is in the prompt.
   public var media: [Medium] { spans.filter { $0.rows.lowerBound == 0 }.map(\.medium) }
@@ -152,10 +177,10 @@ struct MediaMarkup: Sendable {
 
   /// What a medium of `size` becomes.
   func pieces(_ size: MediumSize) -> [Piece] {
-    guard let grid = size.cost.layout.grid, size.units > 1 else {
+    guard let grid = size.cost.layout.grid, size.units > 1, size.arrangement == nil else {
       return [.text(singlePrefix), .rows(0..<size.rows), .text(singleSuffix)]
     }
-    let perTile = size.rowsPerUnit[0]
+    let perTile = size.grids[0].count
     var pieces: [Piece] = [.text(prefix)]
     for row in 0..<grid.rows {
       for column in 0..<grid.columns {

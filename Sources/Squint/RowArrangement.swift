@@ -69,10 +69,10 @@ struct RowArrangement: Equatable, Sendable {
   /// - Parameters:
   ///   - unit: the tiles row after row, then the overview.
   ///   - rows: [tile's rows, width]
-  ///   - image: [count, width]
-  func add(unit: Int, _ rows: Rows, to image: Rows, _ kernels: Kernels) {
+  ///   - image: [count, width], which may be further apart
+  func add(unit: Int, _ rows: Rows, to image: Rows) {
     guard tiles.hasOverview, unit < tiles.rows * tiles.columns else {
-      for row in 0..<tile.count { image[row].update(from: rows[row], count: image.width) }
+      for row in 0..<tile.count { image[row].update(from: rows[row], count: rows.width) }
       return
     }
     let top = unit / tiles.columns * tile.rows
@@ -86,7 +86,7 @@ struct RowArrangement: Equatable, Sendable {
           for (other, part) in others where (left..<left + tile.columns).contains(other) && part > 0 {
             let input = rows[(source - top) * tile.columns + other - left]
             let weight = share * part
-            for index in 0..<image.width { output[index] += weight * input[index] }
+            for index in 0..<rows.width { output[index] += weight * input[index] }
           }
         }
       }
@@ -94,10 +94,12 @@ struct RowArrangement: Equatable, Sendable {
   }
 
   /// Writes what stands behind each row of the image.
-  func addNewlines(_ newline: UnsafePointer<Float>, to image: Rows) {
-    guard tiles.hasOverview else { return image[tile.count].update(from: newline, count: image.width) }
+  ///
+  /// - Parameter newline: [width]
+  func addNewlines(_ newline: UnsafePointer<Float>, width: Int, to image: Rows) {
+    guard tiles.hasOverview else { return image[tile.count].update(from: newline, count: width) }
     for row in 0..<reduced.rows {
-      image[overview + row * (reduced.columns + 1) + reduced.columns].update(from: newline, count: image.width)
+      image[overview + row * (reduced.columns + 1) + reduced.columns].update(from: newline, count: width)
     }
   }
 

@@ -23,7 +23,8 @@ public final class Session {
   let arena: Arena
   let decoder: any Decoder
   private let engines: [Modality.Engine]
-  /// [capacity, width]: the rows of media on their way to the decoder; nil where the session takes text alone.
+  /// [capacity, (1 + deep levels) · width]: the rows of media on their way to the decoder, and what is added to them behind its first
+  /// layers; nil where the session takes text alone.
   private let mediaRows: Rows?
   /// The runs of positions whose rows are in `mediaRows`, and where there.
   private var visible: [(positions: Range<Int>, row: Int)] = []
@@ -55,7 +56,7 @@ public final class Session {
         try Modality.Engine(model.modality(engine.kind), engine.regions, reader: model.reader, in: arena, compute))
     }
     self.engines = engines
-    mediaRows = plan.media.map { [arena] in Rows($0.rows, width: model.decoder.blueprint.width, in: arena) }
+    mediaRows = plan.media.map { [arena] in Rows($0.rows, width: $0.rowWidth, in: arena) }
     prompt.tokens.reserveCapacity(plan.context)
     // The tables and the tokenizer have been read.
     if plan.isTight { model.file.dropCached(0..<model.file.frontEnd) }
@@ -217,15 +218,14 @@ public final class Session {
     while let engine = waiting.first {
       for (medium, row) in media where medium.kind == engine.modality.kind {
         guard let units = try medium.units(while: { true }) else { preconditionFailure("nobody cancelled it") }
-        var next = row
         let isFinished = try engine.encode(
           units,
           while: { unit in
             onProgress?(.encode(medium.kind, unit: done + unit, of: count))
             return !isCancelled
           }
-        ) { (_, shape, features) throws(SquintError) in
-          next += try engine.project(features, of: shape, into: mediaRows.from(next))
+        ) { (unit, shape, features) throws(SquintError) in
+          try engine.place(features, unit: unit, of: shape, medium.size, into: mediaRows.from(row))
         }
         guard isFinished else { return nil }
         medium.forget()
@@ -262,7 +262,7 @@ public final class Session {
     guard let mediaRows, let run = visible.first(where: { $0.positions.contains(position) }) else {
       preconditionFailure("encodePendingMedia() made the rows of every position that is computed")
     }
-    decoder.x[row].update(from: mediaRows[run.row + position - run.positions.lowerBound], count: decoder.x.width)
+    decoder.embed(mediaRows[run.row + position - run.positions.lowerBound], row: row)
   }
 
   // MARK: Computing

@@ -200,6 +200,7 @@ extension SessionPlan {
   struct MediaRegions: Sendable {
     var engines: [(kind: MediaKind, regions: Modality.Regions)]
     let rows: Region<Float>
+    let rowWidth: Int
     let rowCapacity: Int
   }
 
@@ -243,13 +244,14 @@ extension SessionPlan {
     threads = options.threads ?? machine.processors
     let vocabulary = model.vocabularySize
     let isAlways = options.media == .always
+    let deepLevels = media?.uses.map { $0.modality.projector?.levels ?? 0 }.max() ?? 0
     var arena = ArenaPlan()
     decoder = try model.decoder.reserve(
       weights.decoder,
       DecoderSize(
         context: context, sequences: options.beams, kvType: options.kvType, rows: weights.rows,
         chunk: max(min(options.chunk, weights.rows), options.beams), logitRows: options.beams, threads: threads,
-        keepsStateWhileEncoding: isAlways),
+        keepsStateWhileEncoding: isAlways, deepLevels: deepLevels),
       in: &arena)
     if let media {
       var engines: [(kind: MediaKind, regions: Modality.Regions)] = []
@@ -258,9 +260,10 @@ extension SessionPlan {
           use.modality, encoder.residency, layouts: use.layouts, units: encoder.units, threads: threads, in: &arena)
         engines.append((use.modality.kind, regions))
       }
+      let rowWidth = (1 + deepLevels) * model.decoder.blueprint.width
       let rows: Region<Float> = try arena.reserve(
-        "projected rows", count: media.rows * model.decoder.blueprint.width, phases: [.encode, .prefill])
-      self.media = MediaRegions(engines: engines, rows: rows, rowCapacity: media.rows)
+        "projected rows", count: media.rows * rowWidth, phases: [.encode, .prefill])
+      self.media = MediaRegions(engines: engines, rows: rows, rowWidth: rowWidth, rowCapacity: media.rows)
     } else {
       self.media = nil
     }

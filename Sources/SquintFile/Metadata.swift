@@ -119,6 +119,19 @@ extension Metadata {
     }
   }
 
+  /// One of the words that are the raw values of `Choice`, under `key`, or `fallback`.
+  package func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _ key: String, default fallback: Choice
+  ) throws(SquintError) -> Choice {
+    let word = try string(key, default: fallback.rawValue)
+    guard let choice = Choice(rawValue: word) else {
+      let known = Choice.allCases.map(\.rawValue).joined(separator: ", ")
+      throw SquintError(
+        .badData, "metadata \(key) is \"\(word)\", which this version does not know (it knows \(known)); update squint")
+    }
+    return choice
+  }
+
   /// The bytes under `key`; throws where there are none.
   package func bytes(_ key: String) throws(SquintError) -> [UInt8] {
     switch self[key] {

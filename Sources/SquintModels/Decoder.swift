@@ -39,10 +39,12 @@ package struct DecoderSize: Sendable {
   package var threads: Int
   /// Whether media may come when the layers remember a conversation.
   package var keepsStateWhileEncoding: Bool
+  /// Behind how many of the first layers something is added to rows of media.
+  package var deepLevels: Int
 
   package init(
     context: Int, sequences: Int, kvType: KVType, rows: Int, chunk: Int, logitRows: Int, threads: Int,
-    keepsStateWhileEncoding: Bool
+    keepsStateWhileEncoding: Bool, deepLevels: Int = 0
   ) {
     self.context = context
     self.sequences = sequences
@@ -52,6 +54,7 @@ package struct DecoderSize: Sendable {
     self.logitRows = logitRows
     self.threads = threads
     self.keepsStateWhileEncoding = keepsStateWhileEncoding
+    self.deepLevels = deepLevels
   }
 
   /// The phases in which what the layers remember must be there.
@@ -79,6 +82,12 @@ package protocol Decoder {
   ///
   /// - Throws: `inputOutput` where the embedding is not in memory and cannot be read.
   func embed(_ token: Int, row: Int) throws(SquintError)
+
+  /// Writes a row of a medium to row `row` of `x`.
+  ///
+  /// - Parameter features: [1 + deep levels, width]: the row, and what is added to it behind each of the first layers; valid until the
+  ///   next pass is done.
+  func embed(_ features: UnsafePointer<Float>, row: Int)
 
   /// Says where row `row` of the next pass stands for the rotary embedding.
   func place(_ row: Int, at position: RotaryPosition)

@@ -36,14 +36,17 @@ package func encoderModel(
 /// The projector in `module` of `file`, by the graph that it names (`projector.NAME.graph`): Projectors/.
 ///
 /// - Throws: `badData` for a graph that is not known, and for keys that are missing or impossible or do not fit the widths.
-package func projectorConfiguration(
+package func projectorModel(
   of file: ModelFile, module: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
-) throws(SquintError) -> MLP.Configuration {
+) throws(SquintError) -> any ProjectorModel {
   switch try ProjectorGraph(file.metadata, module: module) {
   case .mlp:
-    try MLP.Configuration(
-      file, name: module, encoderWidth: encoderWidth, hasClassRow: hasClassRow, decoderWidth: decoderWidth)
+    try MLP.Graph(
+      file,
+      MLP.Configuration(
+        file, name: module, encoderWidth: encoderWidth, hasClassRow: hasClassRow, decoderWidth: decoderWidth))
   case .deepstack:
-    throw SquintError(.badData, "\(module): this version has no computation for its graph yet; update squint")
+    try Deepstack.Graph(
+      file, module: module, encoderWidth: encoderWidth, hasClassRow: hasClassRow, decoderWidth: decoderWidth)
   }
 }

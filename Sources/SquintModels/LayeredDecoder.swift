@@ -168,6 +168,8 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
     let embeddingPanel: Region<UInt8>?
     let states: LayerStates.Regions
     let positions: Region<RotaryPosition>
+    /// nil where nothing is added behind layers.
+    let deep: Region<DeepRows>?
     let x: Region<Float>
     let h: Region<Float>
     let quantized: QuantizedRows.Regions
@@ -191,6 +193,8 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
           alignment: DirectReader.alignment)
       states = try LayerStates.Regions(model.memories, size, in: &plan)
       positions = try plan.reserve("rotary positions", count: size.rows, phases: phases)
+      deep =
+        size.deepLevels == 0 ? nil : try plan.reserve("rows behind layers", count: size.rows, phases: phases)
       x = try plan.reserve("residual stream", count: size.rows * c.width, phases: phases)
       h = try plan.reserve("normalized rows", count: size.chunk * max(c.width, widths.normalized), phases: phases)
       quantized = try QuantizedRows.Regions(
@@ -211,6 +215,9 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
   private let embeddingPanel: UnsafeMutableRawPointer?
   private let states: LayerStates
   private let positions: UnsafeMutablePointer<RotaryPosition>
+  /// Of each row of a pass; nil where nothing is added behind layers.
+  private let deep: UnsafeMutablePointer<DeepRows>?
+  private let deepLevels: Int
   package let rows: Int
   /// The rows that go through the buffers below `x` at a time.
   private let chunk: Int
@@ -236,6 +243,8 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
     embeddingPanel = regions.embeddingPanel.map { UnsafeMutableRawPointer(arena[$0].baseAddress!) }
     states = LayerStates(regions.states, in: arena)
     positions = arena[regions.positions].baseAddress!
+    deep = regions.deep.map { arena[$0].baseAddress! }
+    deepLevels = min(regions.size.deepLevels, c.layers)
     rows = regions.size.rows
     chunk = regions.size.chunk
     x = Rows(regions.x, width: c.width, in: arena)
@@ -244,6 +253,11 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
     graph = Graph(c, regions.graph, shared, in: arena, compute)
     logits = Rows(regions.logits, width: c.vocabulary, in: arena)
   }
+}
+
+/// What is added to a row behind the first layers: [deep levels, width]; nil: nothing.
+struct DeepRows: BitwiseCopyable, @unchecked Sendable {  // a view of who called
+  let first: UnsafePointer<Float>?
 }
 
 // MARK: Forward
@@ -257,6 +271,7 @@ extension LayeredDecoder {
   package func embed(_ token: Int, row: Int) throws(SquintError) {
     let output = UnsafeMutableBufferPointer(start: x[row], count: x.width)
     defer { graph.prepareEmbedding(x[row]) }
+    deep?[row] = DeepRows(first: nil)
     let embedding = model.embedding
     guard let embeddingPanel else { return embedding.copyRow(token, to: output, compute.kernels) }
     let panel = token / PanelLayout.rowsPerPanel
@@ -268,6 +283,11 @@ extension LayeredDecoder {
       panels: panel..<panel + 1,
       movedBy: UnsafeRawPointer(embeddingPanel) - model.file.address(of: range.lowerBound)
     ).copyRow(token % PanelLayout.rowsPerPanel, to: output, compute.kernels)
+  }
+
+  package func embed(_ features: UnsafePointer<Float>, row: Int) {
+    x[row].update(from: features, count: x.width)
+    deep?[row] = DeepRows(first: features + x.width)
   }
 
   package func place(_ row: Int, at position: RotaryPosition) { positions[row] = position }
@@ -292,6 +312,13 @@ extension LayeredDecoder {
         graph.forward(
           x.from(first), count: min(chunk, count - first), layer, index, first: first, states[index],
           placement.from(first))
+      }
+      if index < deepLevels, let deep {
+        for row in 0..<count {
+          guard let rows = deep[row].first else { continue }
+          compute.kernels.add(x[row], rows + index * x.width, x[row], x.width)
+        }
+        compute.record("deep", x, count: count)
       }
     }
     return true

@@ -67,6 +67,8 @@ package struct EncoderSizes: Sendable {
   package let featureLayers: [Int]
   /// The rows of the largest block, where rows of some layers see those of their block alone; else 0.
   package var blockRows = 0
+  /// The layers in which rows do so.
+  package var blockLayers = 0
 
   package init(
     module: String, layers: Int, width: Int, heads: Int, innerWidth: Int, patchWidth: Int, featureLayers: [Int]
@@ -209,7 +211,10 @@ package struct LayeredEncoderModel<Graph: EncoderLayers>: EncoderModel {
 
   package func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid { try Graph.grid(blueprint, of: shape) }
 
-  package func attentionOperations(rows: Int) -> Int { 4 * rows * rows * sizes.width * sizes.layers }
+  package func attentionOperations(rows: Int) -> Int {
+    let seen = rows * (sizes.layers - sizes.blockLayers) + min(sizes.blockRows, rows) * sizes.blockLayers
+    return 4 * rows * sizes.width * seen
+  }
 
   package func reserve(
     _ residency: Residency, shapes: [[Int]], units: Int, threads: Int, in plan: inout ArenaPlan

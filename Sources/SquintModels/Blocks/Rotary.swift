@@ -7,12 +7,15 @@ package struct Rotary: @unchecked Sendable {  // a view of the arena
     let cosines: Region<Float>
     let sines: Region<Float>
     let frequencies: Region<Float>
+    let axes: Region<UInt8>?
     let means: (cosines: Region<Float>, sines: Region<Float>)?
     let pairs: Int
 
-    /// - Parameter hasMeans: whether the mean turn over many positions is wanted, too.
+    /// - Parameters:
+    ///   - hasMeans: whether the mean turn over many positions is wanted, too.
+    ///   - hasAxes: whether pairs turn by several axes.
     package init(
-      pairs: Int, rows: Int, hasMeans: Bool, phases: Phases, in plan: inout ArenaPlan
+      pairs: Int, rows: Int, hasMeans: Bool, hasAxes: Bool = false, phases: Phases, in plan: inout ArenaPlan
     ) throws(SquintError) {
       self.pairs = pairs
       cosines = try plan.reserve("cosines", count: rows * pairs, phases: phases)
@@ -20,6 +23,7 @@ package struct Rotary: @unchecked Sendable {  // a view of the arena
       // Written once, before anything runs.
       let always: Phases = [.encode, .prefill, .decode]
       frequencies = try plan.reserve("rotary frequencies", count: pairs, phases: always)
+      axes = hasAxes ? try plan.reserve("rotary axes", count: pairs, phases: always) : nil
       means =
         hasMeans
         ? (
@@ -37,13 +41,17 @@ package struct Rotary: @unchecked Sendable {  // a view of the arena
   /// What turns a vector by them gives the mean of the vector turned at each position; nil where that is not wanted.
   package let means: RotaryAngles?
   private let frequencies: UnsafeMutablePointer<Float>
+  private let axes: UnsafeMutablePointer<UInt8>?
   private let magnitude: Float
 
   /// - Parameters:
   ///   - frequencies: [pairs], radians per position.
+  ///   - axes: [pairs], by which axis of a row's position each pair turns; nil: all by the first.
   ///   - magnitude: a factor of all cosines and sines.
-  package init(_ regions: Regions, frequencies: [Float], magnitude: Float, in arena: Arena) {
+  package init(_ regions: Regions, frequencies: [Float], axes: [Int]? = nil, magnitude: Float, in arena: Arena) {
     self.magnitude = magnitude
+    self.axes = regions.axes.map { arena[$0].baseAddress! }
+    if let own = self.axes, let axes { own.update(from: axes.map { UInt8($0) }, count: regions.pairs) }
     self.frequencies = arena[regions.frequencies].baseAddress!
     self.frequencies.update(from: frequencies, count: regions.pairs)
     angles = RotaryAngles(
@@ -59,6 +67,6 @@ package struct Rotary: @unchecked Sendable {  // a view of the arena
 
   /// Computes the angles of the `count` rows of a pass, which stand at `positions`.
   package func fill(_ positions: UnsafePointer<RotaryPosition>, count: Int) {
-    angles.fill(positions, count: count, frequencies: frequencies, magnitude: magnitude)
+    angles.fill(positions, count: count, frequencies: frequencies, axes: axes, magnitude: magnitude)
   }
 }

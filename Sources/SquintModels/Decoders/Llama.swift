@@ -89,7 +89,8 @@ extension Llama {
     let hasCenter = size.kvType.centersKeys && layers.contains { $0.attention.keyBias != nil }
     return Regions(
       rotary: try Rotary.Regions(
-        pairs: c.ropeFrequencies.count, rows: size.rows, hasMeans: hasCenter, phases: phases, in: &plan),
+        pairs: c.ropeFrequencies.count, rows: size.rows, hasMeans: hasCenter, hasAxes: c.ropeAxes != nil,
+        phases: phases, in: &plan),
       attention: try Attention.Regions(c.attention, size, hasCenter: hasCenter, phases: phases, in: &plan),
       ffn: try GatedFFN.Regions(innerWidth: c.ffnWidth, chunk: size.chunk, phases: phases, in: &plan))
   }
@@ -100,7 +101,7 @@ extension Llama {
     heads = Rows(data: shared.h.data, width: c.attention.queryWidth)
     quantized = shared.quantized
     rotary = Rotary(
-      regions.rotary, frequencies: c.ropeFrequencies, magnitude: Float(c.ropeMagnitude), in: arena)
+      regions.rotary, frequencies: c.ropeFrequencies, axes: c.ropeAxes, magnitude: Float(c.ropeMagnitude), in: arena)
     attention = Attention(c.attention, regions.attention, in: arena, compute)
     ffn = GatedFFN(.silu, innerWidth: c.ffnWidth, regions.ffn, in: arena, compute)
     masks = c.windows.map { .causal(window: $0) }

@@ -158,7 +158,10 @@ extension Qwen25ViT.Layer {
 extension Qwen25ViT {
   package static func sizes(_ c: Qwen25ViTBlueprint) -> EncoderSizes {
     let side = c.window * c.merge
-    return c.sizes(innerRows: 2, featureLayers: [c.layers], blockRows: side * side)
+    var sizes = c.sizes(innerRows: 2, featureLayers: [c.layers])
+    sizes.blockRows = side * side
+    sizes.blockLayers = c.isWindowed.count { $0 }
+    return sizes
   }
 
   package static func grid(_ c: Qwen25ViTBlueprint, of shape: [Int]) throws(SquintError) -> FeatureGrid {

@@ -156,12 +156,11 @@ extension QwenViTBlueprint {
     return FeatureGrid(rows: height / patch, columns: width / patch)
   }
 
-  func sizes(innerRows: Int = 1, featureLayers: [Int], blockRows: Int = 0) -> EncoderSizes {
+  func sizes(innerRows: Int = 1, featureLayers: [Int]) -> EncoderSizes {
     var sizes = EncoderSizes(
       module: module, layers: layers, width: width, heads: heads, innerWidth: ffnWidth, patchWidth: 6 * patch * patch,
       featureLayers: featureLayers)
     sizes.innerRows = innerRows
-    sizes.blockRows = blockRows
     return sizes
   }
 }

@@ -14,6 +14,9 @@ package struct MLP {
   package struct Configuration: Sendable {
     /// The module, and what its keys and tensors begin with: `projector.image`.
     package let name: String
+    let blueprint: MLPBlueprint
+    /// The first column of the features that go in.
+    let column: Int
     /// What goes in, between the layers, and comes out.
     package let widths: [Int]
     /// The side of the squares of patches that become one row.
@@ -39,8 +42,20 @@ package struct MLP {
     package init(
       _ file: ModelFile, name: String, encoderWidth: Int, hasClassRow: Bool, decoderWidth: Int?
     ) throws(SquintError) {
-      let blueprint = try MLPBlueprint(file, module: name)
-      self.name = name
+      try self.init(
+        MLPBlueprint(file, module: name), encoderWidth: encoderWidth, hasClassRow: hasClassRow,
+        decoderWidth: decoderWidth)
+    }
+
+    /// The same of a blueprint, for some columns of the features.
+    ///
+    /// - Parameter column: the first of these columns, of which there are `encoderWidth`.
+    init(
+      _ blueprint: MLPBlueprint, encoderWidth: Int, column: Int = 0, hasClassRow: Bool, decoderWidth: Int?
+    ) throws(SquintError) {
+      self.blueprint = blueprint
+      name = blueprint.module
+      self.column = column
       self.hasClassRow = hasClassRow
       widths = blueprint.widths
       shuffle = blueprint.shuffle
@@ -96,7 +111,7 @@ package struct MLP {
     /// - Throws: `badData` naming the tensor that is missing or has another shape.
     package init(_ file: ModelFile, _ c: Configuration) throws(SquintError) {
       self.file = file
-      let blueprint = try MLPBlueprint(file, module: c.name)
+      let blueprint = c.blueprint
       if let epsilon = c.normEpsilon {
         norm = try Compute.LayerNorm(
           blueprint.norm.name, width: blueprint.norm.count, epsilon: epsilon, in: file)
@@ -131,7 +146,7 @@ package struct MLP {
       let phases = Phases.encode
       let chunk = min(rows, Self.chunk)
       // Where neither a norm nor a shuffle makes new rows of the features, they are read in place.
-      let gathers = c.shuffle > 1 || c.normEpsilon != nil
+      let gathers = c.shuffle > 1 || c.normEpsilon != nil || c.column > 0
       gathered = try plan.reserve("projector input", count: gathers ? chunk * c.widths[0] : 0, phases: phases)
       // One layer reads the one while it writes the other.
       let inner = c.widths[1..<c.layers].max() ?? 0
@@ -173,16 +188,17 @@ extension MLP {
   /// Writes the decoder's rows for the features of a grid of patches: `configuration.rows(gridRows:gridColumns:)` of them.
   ///
   /// The grid must be one that this function accepts. features: [(1 +) patches, features' width]; rows: [tokens,
-  /// decoder.width].
+  /// decoder.width], which may be further apart.
   package func project(_ features: Rows, gridRows: Int, gridColumns: Int, into rows: Rows) {
     let c = configuration
     let count = gridRows / c.shuffle * (gridColumns / c.shuffle) + (c.hasClassRow ? 1 : 0)
     for first in stride(from: 0, to: count, by: Regions.chunk) {
       let chunk = min(Regions.chunk, count - first)
       var z = features.from(first)
-      if c.shuffle > 1 {
+      if c.shuffle > 1 || features.width != c.widths[0] {
         compute.gatherSquares(
-          features, side: c.shuffle, columns: gridColumns, first: first, count: chunk, into: gathered)
+          features.columns(from: c.column), side: c.shuffle, columns: gridColumns, first: first, count: chunk,
+          into: gathered)
         z = gathered
       }
       if let norm = weights.norm {
@@ -204,7 +220,7 @@ extension MLP {
 }
 
 extension Compute {
-  /// z[token] = the features of the patches of square `first + token`, row after row, side by side (transformers'
+  /// z[token] = the first features of the patches of square `first + token`, row after row, side by side (transformers'
   /// `Idefics3Connector.pixel_shuffle`).
   fileprivate func gatherSquares(
     _ features: Rows, side: Int, columns: Int, first: Int, count: Int, into z: Rows
@@ -219,14 +235,48 @@ extension Compute {
       func run(_ token: Int) {
         let squares = columns / side
         let (top, left) = ((first + token) / squares * side, (first + token) % squares * side)
-        let part = side * features.width
+        let width = z.width / (side * side)
         for row in 0..<side {
-          // Patches that are side by side in the grid are so in memory, too.
-          (z[token] + row * part).update(from: features[(top + row) * columns + left], count: part)
+          let patches = features.from((top + row) * columns + left)
+          for column in 0..<side {
+            (z[token] + (row * side + column) * width).update(from: patches[column], count: width)
+          }
         }
       }
     }
     var job = Job(features: features, side: side, columns: columns, first: first, z: z)
     workers.run(&job, pieces: count) { job, token, _ in job.assumingMemoryBound(to: Job.self).pointee.run(token) }
+  }
+}
+
+// MARK: As any projector
+
+extension MLP: Projector {
+  package func project(_ features: Rows, _ grid: FeatureGrid, into rows: Rows) {
+    project(features, gridRows: grid.rows, gridColumns: grid.columns, into: rows)
+  }
+
+  /// The blueprint and the weights.
+  package struct Graph: ProjectorModel {
+    package let configuration: Configuration
+    package let weights: Weights
+
+    /// - Throws: `badData` where keys or tensors are missing or impossible, or the widths do not fit.
+    package init(_ file: ModelFile, _ configuration: Configuration) throws(SquintError) {
+      self.configuration = configuration
+      weights = try Weights(file, configuration)
+    }
+
+    package var decoderWidth: Int { configuration.outputWidth }
+
+    package func rows(of grid: FeatureGrid) throws(SquintError) -> Int {
+      try configuration.rows(gridRows: grid.rows, gridColumns: grid.columns)
+    }
+
+    package func reserve(rows: Int, in plan: inout ArenaPlan) throws(SquintError) -> ProjectorMaker {
+      let regions = try Regions(configuration, rows: rows, in: &plan)
+      let graph = self
+      return { arena, compute in MLP(graph.configuration, graph.weights, regions, in: arena, compute) }
+    }
   }
 }
