@@ -91,7 +91,8 @@ extension Model {
 
   /// The multiplications and additions of the layers for each token of a prompt (the head serves its last token only).
   package var operationsPerToken: Int {
-    file.tensors.filter { tensor in
+    let share = expertShare
+    return file.tensors.filter { tensor in
       file.modules[tensor.module].name == "decoder" && tensor.shape.count == 2 && tensor.name != "decoder.embedding"
         && tensor.name != "decoder.head"
     }.reduce(0) { $0 + share(of: 2 * $1.elementCount, $1) }
