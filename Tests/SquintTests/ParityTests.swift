@@ -14,7 +14,7 @@ import Testing
   }.sorted()
 
   @Test func allFamiliesAreThere() {
-    for family in ["llama", "mistral", "qwen2", "qwen3", "gemma3", "lfm2"] {
+    for family in ["llama", "mistral", "qwen2", "qwen3", "qwen3moe", "gemma3", "lfm2"] {
       #expect(Self.checkpoints.contains { $0.hasPrefix(family) })
     }
   }
