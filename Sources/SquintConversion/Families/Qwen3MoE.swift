@@ -186,6 +186,8 @@ extension NameMap {
       ("mlp.experts.*.gate_proj", "ffn.expert.*.gate"),
       ("mlp.experts.*.up_proj", "ffn.expert.*.up"),
       ("mlp.experts.*.down_proj", "ffn.expert.*.down"),
+      ("mlp.experts.gate_up_proj", "ffn.all.gate_up"),
+      ("mlp.experts.down_proj", "ffn.all.down"),
       ("mlp.gate", "ffn.router"),
       ("mlp.gate_proj", "ffn.gate"),
       ("mlp.up_proj", "ffn.up"),
