@@ -109,7 +109,8 @@ extension Qwen3MoE {
     let phases: Phases = [.prefill, .decode]
     return Regions(
       rotary: try Rotary.Regions(
-        pairs: c.ropeFrequencies.count, rows: size.rows, hasMeans: false, phases: phases, in: &plan),
+        pairs: c.ropeFrequencies.count, rows: size.rows, hasMeans: false, hasAxes: c.ropeAxes != nil, phases: phases,
+        in: &plan),
       attention: try Attention.Regions(c.attention, size, hasCenter: false, phases: phases, in: &plan),
       ffn: c.isDense.contains(true)
         ? try GatedFFN.Regions(innerWidth: c.ffnWidth, chunk: size.chunk, phases: phases, in: &plan) : nil,
@@ -125,7 +126,7 @@ extension Qwen3MoE {
     heads = Rows(data: shared.h.data, width: c.attention.queryWidth)
     quantized = shared.quantized
     rotary = Rotary(
-      regions.rotary, frequencies: c.ropeFrequencies, magnitude: Float(c.ropeMagnitude), in: arena)
+      regions.rotary, frequencies: c.ropeFrequencies, axes: c.ropeAxes, magnitude: Float(c.ropeMagnitude), in: arena)
     attention = Attention(c.attention, regions.attention, in: arena, compute)
     ffn = regions.ffn.map { GatedFFN(.silu, innerWidth: c.ffnWidth, $0, in: arena, compute) }
     experts = MixtureOfExperts(c.experts, width: c.width, regions.experts, shared.experts, in: arena, compute)
