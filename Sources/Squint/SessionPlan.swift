@@ -216,8 +216,13 @@ extension SessionPlan {
   /// The rows of a prompt that go through the decoder's layers together.
   public var rows: Int { weights.rows }
 
-  /// The weights that are read from the file for each token of an answer, in bytes.
-  public var bytesReadPerToken: Int { weights.decoder.streamedBytes }
+  /// The weights that are read from the file for each token of an answer, in bytes; of experts as many as if each were chosen as
+  /// often as any, which is more than it will be: those that are chosen most stay.
+  public var bytesReadPerToken: Int { weights.decoder.bytesReadPerToken }
+
+  /// How many experts are in memory at a time, and how many there are; nil where there are none, or all are used in place in the
+  /// file.
+  public var experts: (held: Int, all: Int)? { weights.decoder.pool.map { ($0.slots, $0.table.count) } }
 
   /// The weights that are read from the file to encode the media, beside those that stay, in bytes.
   public var bytesReadToEncode: Int {
@@ -282,7 +287,8 @@ extension SessionPlan {
       ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: vocabulary, in: &arena) : nil
     self.arena = arena
 
-    let readers = ([weights.decoder] + weights.encoders.map(\.residency)).count { !$0.streamsNothing }
+    let residencies = [weights.decoder] + weights.encoders.map(\.residency)
+    let readers = residencies.count(where: \.streamsUnits) + residencies.count { $0.pool != nil }
     let process =
       [
         // The process holds the tokenizer already.

@@ -55,6 +55,8 @@ extension MediaProcessor {
   }
 
   package var multiple: Int? { nil }
+
+  package func amongSeveral() -> Self { self }
 }
 
 /// How a medium is cut into units: what an encoder takes by itself, such as a tile of an image.
