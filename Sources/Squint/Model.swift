@@ -215,9 +215,9 @@ public final class Model: Sendable {
   ///
   /// - Throws: as `medium`.
   package func media(
-    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions
+    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions, _ limits: MediaLimits
   ) throws(SquintError) -> [Medium] {
-    var limits = options.limits
+    var limits = limits
     var media = try media(files, limits)
     while true {
       var options = options
