@@ -78,7 +78,7 @@ struct Planner {
       var uses: [(Modality, [MediaLayout])] = []
       var (rows, decodingBytes) = (0, 0)
       for modality in model.modalities {
-        let size = try model.largest(modality).limited(toUnits: options.maximumTiles ?? Int.max)
+        let size = try model.largest(modality, options.limits)
         uses.append((modality, [size.cost.layout]))
         rows = max(rows, size.rows)
         decodingBytes = max(decodingBytes, size.decodingBytes)
@@ -296,17 +296,35 @@ struct Planner {
       weights.rows = rows
       return Candidate(weights: weights) { _ in (weights, 0) }
     }
-    return whole
+    // What a prompt and an answer read. The experts of a chunk are read for its rows.
+    func cost(_ residency: Residency, rows: Int) -> Int {
+      let passes = (prompt + rows - 1) / rows
+      let chunk = min(rows, options.chunk)
+      let experts = residency.pool.map { $0.table.bytesRead(rows: chunk, slots: $0.slots) } ?? 0
+      return (passes + answer) * residency.streamedBytes + (prompt + chunk - 1) / chunk * experts
+        + answer * (residency.pool?.bytesReadPerToken ?? 0)
+    }
+    // What every row needs stays before experts, of which a row needs few.
+    let experts = rows.compactMap { rows -> Candidate? in
+      guard let least = streamed.keeping(experts: 0), let pool = least.pool else { return nil }
+      var weights = weights
+      weights.rows = rows
+      weights.decoder = least
+      return Candidate(weights: weights) { spare in
+        var kept = weights
+        kept.decoder.pool = ExpertPool(pool.table, slots: pool.slots + spare / pool.table.slotBytes)
+        return (kept, cost(kept.decoder, rows: rows))
+      }
+    }
+    return whole + experts
       + rows.map { rows in
         var weights = weights
         weights.rows = rows
         weights.decoder = streamed.keeping(atMost: 0)
-        let passes = (prompt + rows - 1) / rows + answer
         return Candidate(weights: weights) { spare in
           var kept = weights
-          let residency = streamed.keeping(atMost: spare)
-          kept.decoder = residency
-          return (kept, passes * residency.streamedBytes)
+          kept.decoder = streamed.keeping(atMost: spare)
+          return (kept, cost(kept.decoder, rows: rows))
         }
       }
   }

@@ -41,7 +41,11 @@ struct Ask: ParsableCommand {
   @Flag(help: "Print what the answer took to stderr.")
   var stats = false
 
-  @Flag(help: "Print one JSON object with text, tokens, finish_reason, timings and memory.")
+  @Flag(
+    help: """
+      Print one JSON object with text, tokens, finish_reason, timings, memory and, where the model names places in an \
+      image, regions: boxes and points in pixels of the first image.
+      """)
   var json = false
 
   struct Output: Encodable {
@@ -50,9 +54,27 @@ struct Ask: ParsableCommand {
     let finishReason: String
     let timings: Statistics.Timings
     let memory: Statistics.Memory
+    let regions: [Region]?
+
+    /// A box or a point, in pixels of the first image.
+    struct Region: Encodable {
+      let label: String?
+      /// Left, top, right, bottom.
+      var box: [Double]?
+      /// From the left, from the top.
+      var point: [Double]?
+
+      init(_ region: ImageRegion) {
+        label = region.label
+        switch region.shape {
+        case .box(let left, let top, let right, let bottom): box = [left, top, right, bottom]
+        case .point(let x, let y): point = [x, y]
+        }
+      }
+    }
 
     enum CodingKeys: String, CodingKey {
-      case text, tokens, timings, memory
+      case text, tokens, timings, memory, regions
       case finishReason = "finish_reason"
     }
   }
@@ -102,10 +124,12 @@ struct Ask: ParsableCommand {
     }
     let statistics = clock.statistics(session)
     if json {
+      let image = media.first { $0.kind == .image }
+      let regions = try image.flatMap { (image) throws(SquintError) in try model.regions(tokens, in: image) }
       try printJSON(
         Output(
           text: text, tokens: tokens, finishReason: (answer.finishReason ?? .stop).rawValue,
-          timings: statistics.timings, memory: statistics.memory))
+          timings: statistics.timings, memory: statistics.memory, regions: regions?.map(Output.Region.init)))
     } else {
       Terminal.write("\n")
     }

@@ -36,8 +36,8 @@ struct Chat: ParsableCommand {
     let plan = try SessionPlan(
       model, machine.session(beams: generation.beams, media: model.acceptsMedia ? .always : .none))
     machine.report(plan, for: model)
-    let tiles = plan.options.maximumTiles
-    let media = try model.media(media.files, maximumUnits: tiles)
+    let limits = plan.options.limits
+    let media = try model.media(media.files, limits)
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, prompting: prompting, options: options)
@@ -82,7 +82,7 @@ struct Chat: ParsableCommand {
       case "/load" where words.count == 2:
         report { () throws(SquintError) in
           try conversation.load(from: Self.file(words[1])) { (kind, path) throws(SquintError) in
-            try model.medium(kind, path, maximumUnits: tiles)
+            try model.medium(kind, path, limits)
           }
         }
       case "/save", "/load": Terminal.report(Self.needsFile(word))
@@ -94,7 +94,7 @@ struct Chat: ParsableCommand {
         report { () throws(SquintError) in
           guard words.count == 2 else { throw Self.needsFile(word) }
           guard words[1] != "-" else { throw Self.notOnStandardInput(syntax.kind) }
-          try conversation.show(model.medium(syntax.kind, Self.file(words[1]), maximumUnits: tiles))
+          try conversation.show(model.medium(syntax.kind, Self.file(words[1]), limits))
         }
       }
     }

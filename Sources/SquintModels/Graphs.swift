@@ -8,6 +8,7 @@ package func decoderModel(of file: ModelFile) throws(SquintError) -> any Decoder
   case .llama: try LayeredDecoderModel<Llama>(file)
   case .gemma3: try LayeredDecoderModel<Gemma3>(file)
   case .lfm2: try LayeredDecoderModel<LFM2>(file)
+  case .qwen3moe: try LayeredDecoderModel<Qwen3MoE>(file)
   }
 }
 

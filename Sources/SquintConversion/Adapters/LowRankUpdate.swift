@@ -30,6 +30,7 @@ package struct LowRankUpdate: Sendable {
     }
     // The adapter's own W is in the order of the output.
     var updated = base.map { TensorOrigin(source: source, tensor: $0) } ?? origin
+    updated.fold = origin.fold
     updated.update = self
     return updated
   }

@@ -151,7 +151,8 @@ private struct Conversion {
         "encoder.\(name)", modality.encoder.configuration.tensors(name: name), modality.encoder.tensors, encoderTypes)
       if let projector = modality.projector {
         try add(
-          "projector.\(name)", projector.configuration.tensors(name: name), projector.tensors, projectorTypes)
+          "projector.\(name)", projector.configuration.tensors(name: name),
+          projector.tensors(scaledBy: decoder?.inputScale ?? 1, name: name), projectorTypes)
       }
     }
     if let base = parts.base {

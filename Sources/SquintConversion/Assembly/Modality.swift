@@ -41,6 +41,16 @@ package struct ProjectorPart: Sendable {
     self.infersShuffle = infersShuffle
   }
 
+  /// Its tensors, the rows that it gives multiplied with `factor`.
+  func tensors(scaledBy factor: Float, name: String) -> MappedTensors {
+    guard factor != 1 else { return tensors }
+    let last = "projector.\(name).\(configuration.layers - 1)"
+    let scaled = [last, last + ".bias", "projector.\(name).newline"]
+    return MappedTensors(
+      source: tensors.source, maps: tensors.maps, place: tensors.place, rowOrder: tensors.rowOrder,
+      fold: { scaled.contains($0) ? Fold(factor: factor) : Fold() })
+  }
+
   /// Sets the shuffle where the widths alone say it: the side of a square of as many patches as go into the first matrix.
   mutating func inferShuffle(encoder: EncoderConfiguration) {
     guard infersShuffle, configuration.widths[0] % encoder.featureWidth == 0 else { return }

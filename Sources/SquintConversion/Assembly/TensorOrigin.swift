@@ -16,8 +16,13 @@ package struct TensorOrigin: Sendable {
   package var frames: FrameKernels?
   /// What goes into the numbers.
   package var fold = Fold()
-  /// What an adapter adds, its rows in the order of the output.
+  /// What an adapter adds before that, its rows in the order of the output.
   package var update: LowRankUpdate?
+  /// Where the rows come from, if `tensor` is but the first of several.
+  package var stack: StackOrigin?
+
+  /// All that the numbers come from.
+  package var tensors: [SourceTensor] { stack?.pieces.map(\.tensor) ?? [tensor] }
 
   /// The file and the tensor, for messages.
   package var place: String { "\(source.path(of: tensor)): tensor \(printable(tensor.name))" }
@@ -29,14 +34,16 @@ package struct TensorOrigin: Sendable {
   package func read(rows: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(SquintError) {
     if let frames {
       try read(frames, rows: rows, into: buffer)
+    } else if let stack {
+      try stack.read(rows: rows, from: source, into: buffer)
     } else {
       try readRows(rows, of: tensor, into: buffer)
     }
     if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
+    try update?.add(rows, to: buffer)
     if fold != Fold() {
       for index in buffer.indices { buffer[index] = (buffer[index] + fold.addend) * fold.factor }
     }
-    try update?.add(rows, to: buffer)
   }
 
   /// Reads the rows of the source's `tensor` that are `rows` of the output.
@@ -113,6 +120,18 @@ package struct TensorOrigin: Sendable {
     }
   }
 
+  /// Reads the blocks of `rows` of the output as they are stored, all of them if no number is changed.
+  ///
+  /// - Throws: as `TensorSource.readRaw`.
+  package func readRaw(rows: Range<Int>, into buffer: UnsafeMutableRawBufferPointer) throws(SquintError) {
+    if let stack { return try stack.readRaw(rows: rows, from: source, into: buffer) }
+    let rowBytes = buffer.count / max(rows.count, 1)
+    try forEachRun(of: rows) { (run, first) throws(SquintError) in
+      let part = buffer[first * rowBytes..<(first + run.count) * rowBytes]
+      try source.readRaw(tensor, rows: run, into: UnsafeMutableRawBufferPointer(rebasing: part))
+    }
+  }
+
   /// Calls `body` with runs of the source's rows that are `rows` of the output, and the place of each in the output,
   /// counted from the first of `rows`.
   package func forEachRun(
@@ -145,8 +164,15 @@ package enum RowOrder: Equatable, Sendable {
   /// width apart, (j, j + rotaryWidth / 2); rows from `rotaryWidth` on stay. llama.cpp's convert_hf_to_gguf.py,
   /// `LlamaModel.permute`, made it so.
   case interleavedPairs(headWidth: Int, rotaryWidth: Int)
+  /// The source has groups of `total` heads, of which `count` from `first` on are here: InternLM2's queries, key and value of each
+  /// head of keys (modeling_internlm2.py).
+  case grouped(headWidth: Int, first: Int, count: Int, of: Int)
 
   package func sourceRow(_ row: Int) -> Int {
+    if case .grouped(let headWidth, let first, let count, let total) = self {
+      let head = row / headWidth
+      return (head / count * total + first + head % count) * headWidth + row % headWidth
+    }
     guard case .interleavedPairs(let headWidth, let rotaryWidth) = self else { return row }
     let inHead = row % headWidth
     guard inHead < rotaryWidth else { return row }

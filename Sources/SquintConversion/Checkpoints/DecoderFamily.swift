@@ -66,11 +66,15 @@ extension DecoderFamily {
     var hasHeadNorm = false
     /// Whether some layers have no attention, so that their entries in lists of heads are 0.
     var hasLayersWithoutAttention = false
+    /// Whether layers may have experts.
+    var hasExperts = false
     let names: NameMap
     /// Stems that lead elsewhere in a certain decoder, where that depends on the kind of a layer.
     var layerStems: @Sendable (DecoderConfiguration) -> [(source: String, target: String)] = { _ in [] }
     /// Reads the rotary embedding, windows and what only this family has.
     let finish: @Sendable (inout DecoderConfiguration, GGUFDecoderReader) throws(SquintError) -> Void
+    /// Changes what is otherwise inside a model that sees.
+    var enter: @Sendable (inout DecoderConfiguration) -> Void = { _ in }
   }
 
   /// The family of the decoder in a config.json, which may be one of several parts (`text_config`).

@@ -34,8 +34,13 @@ package struct EncoderFamily: Sendable {
   }
   /// What says that queries, keys and values have biases, where they may have none.
   var queryKeyValueBiasKey: String?
+  /// Whether queries, keys and values have biases where the configuration is silent.
+  var hasQueryKeyValueBias = true
   let names: @Sendable (_ module: String) -> NameMap
-
+  /// Reads what only this family has.
+  var finish: @Sendable (inout EncoderConfiguration, ConfigurationReader) throws(SquintError) -> Void = {
+    (_, _) throws(SquintError) in
+  }
 }
 
 extension EncoderFamily {

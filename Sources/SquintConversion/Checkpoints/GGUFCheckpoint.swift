@@ -21,8 +21,10 @@ struct GGUFCheckpoint: Checkpoint {
         "this is an encoder with its projector, not a text model; give the text model as the source and this with --mmproj"
       )
     }
-    decoder = try DecoderConfiguration(gguf: source, place: path)
+    var decoder = try DecoderConfiguration(gguf: source, place: path)
     family = DecoderFamily.named(gguf: try metadata.text("general.architecture") ?? "")?.gguf
+    if mmproj != nil { family?.enter(&decoder) }
+    self.decoder = decoder
     guard let mmproj else {
       modalities = []
       return

@@ -35,11 +35,11 @@ struct GGUFVision {
     }
     self.family = family
     let pinpoints = source.metadata["clip.vision.image_grid_pinpoints"]?.integers ?? []
-    guard pinpoints.isEmpty else {
+    guard pinpoints.isEmpty || type == "mlp" else {
       throw .badData(
         path,
-        "it cuts images as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported; use LLaVA 1.5 or "
-          + "SmolVLM")
+        "it cuts images as LLaVA 1.6 does (clip.vision.image_grid_pinpoints), which is not supported for a projector of type "
+          + type)
     }
   }
 
@@ -144,16 +144,25 @@ struct GGUFVision {
   func projector(name: String) throws(SquintError) -> ProjectorPart {
     let found = try ProjectorTensors(
       in: source, prefixes: [family.projectorPrefix], module: "projector.\(name)", place: place)
-    guard !found.hasNorm else {
+    guard found.hasNorm == (family.projectorNormEpsilon != nil) else {
       throw .badData(
-        place, "a projector of type \(family.projectorType) with a norm or more matrices is not supported")
+        place,
+        found.hasNorm
+          ? "a projector of type \(family.projectorType) with a norm or more matrices is not supported"
+          : "the norm of the projector is missing; the file is incomplete")
     }
     var configuration = ProjectorConfiguration(widths: found.widths)
+    configuration.normEpsilon = family.projectorNormEpsilon
     try family.setProjector(&configuration, metadata)
+    let newline = ["v.image_newline", "model.image_newline"].first { source.tensor(named: $0) != nil }
+    configuration.hasNewline = newline != nil && source.metadata["clip.vision.image_grid_pinpoints"] != nil
+    let newlineNames = NameMap(
+      module: "projector.\(name)", stems: [], names: newline.map { [($0, "newline")] } ?? [])
     return ProjectorPart(
       configuration: configuration,
       tensors: MappedTensors(
-        source: source, maps: [found.map, try family.moreNames("projector.\(name)", metadata)].compactMap { $0 },
+        source: source,
+        maps: [found.map, try family.moreNames("projector.\(name)", metadata), newlineNames].compactMap { $0 },
         place: place),
       features: try family.features(source, metadata))
   }

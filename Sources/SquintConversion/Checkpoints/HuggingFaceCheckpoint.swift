@@ -16,9 +16,10 @@ struct HuggingFaceCheckpoint: Checkpoint {
   /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported.
   init(folder path: String) throws(SquintError) {
     folder = CheckpointFolder(path: path)
-    config = try folder.configuration()
+    let stated = try folder.configuration()
     let place = folder.file("config.json")
-    let family = try VisionFamily.family(of: config, place: place)
+    let family = try VisionFamily.family(of: stated, place: place)
+    config = family?.translated(stated) ?? stated
     var notes: [String] = []
     // A decoder in other words than transformers' comes with a class of its own.
     unknownClass = family?.decoder == nil ? VisionFamily.unknownClass(config: config) : nil
@@ -55,7 +56,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
     self.decoder = decoder
     decoderTensors = MappedTensors(
       source: tensors, maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder))],
-      place: folder.path, fold: decoder.fold)
+      place: folder.path, rowOrder: decoder.rowOrder, fold: decoder.fold)
     let vision = HuggingFaceVision(folder: folder, config: config, source: tensors)
     modalities = try family.map { (family) throws(SquintError) in [try family.parts(vision, &notes)] } ?? []
     openingNotes = notes

@@ -39,7 +39,10 @@ extension EncoderConfiguration {
     optionals.patchBias = family.hasPatchBias ? .required : .absent
     optionals.preNorm = family.hasPreNorm ? .required : .absent
     optionals.norm = family.hasNorm ? .required : .unused
-    if let key = family.queryKeyValueBiasKey, try reader.flag(key) == false { optionals.queryKeyValueBias = .absent }
+    if let key = family.queryKeyValueBiasKey, try !(reader.flag(key) ?? family.hasQueryKeyValueBias) {
+      optionals.queryKeyValueBias = .absent
+    }
+    try family.finish(&self, reader)
     try check(place: place)
   }
 }

@@ -13,12 +13,16 @@ struct HuggingFaceVision {
 
   /// The vision tower of `vision_config`.
   ///
-  /// - Parameter known: its family; nil: what its model_type says.
-  func tower(family known: EncoderFamily? = nil) throws(SquintError) -> EncoderPart {
+  /// - Parameters:
+  ///   - known: its family; nil: what its model_type says.
+  ///   - usual: its family where it has no model_type.
+  func tower(family known: EncoderFamily? = nil, usual: EncoderFamily = .clip) throws(SquintError) -> EncoderPart {
     guard let vision = config["vision_config"], vision.object != nil else {
       throw .badData(place, "there is no vision_config")
     }
-    let family = try EncoderFamily(of: vision, known: known, place: "\(place): vision_config")
+    let isSilent = vision["model_type"] == nil
+    let family = try EncoderFamily(
+      of: vision, known: isSilent ? either(known, usual) : known, place: "\(place): vision_config")
     return try EncoderPart(
       huggingFace: vision, family: family, name: name, source: source, place: "\(place): vision_config",
       tensorPlace: folder.path, images: try folder.images(fallback: family.images))

@@ -58,7 +58,7 @@ enum NameSpelling: Sendable {
   private static let modelRoots: [Substring: String] = {
     var roots: [Substring: String] = [
       "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
-      "vision_model": "", "visual": "",
+      "vision_model": "", "visual": "", "mlp1": "", "image_newline": "",
     ]
     for family in Families.decoders {
       for (source, _) in family.huggingFace.names.stems {
@@ -84,7 +84,7 @@ enum NameSpelling: Sendable {
   /// Components that every checkpoint of the kind has in a name, the first that is there.
   private var anchors: [Set<Substring>] {
     switch self {
-    case .model: [["embed_tokens"], ["lm_head"]]
+    case .model: [["embed_tokens", "tok_embeddings"], ["lm_head"]]
     case .tower: [["embeddings"]]
     case .nanoVLM: [["decoder"]]
     }

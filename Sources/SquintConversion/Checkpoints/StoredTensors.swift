@@ -160,7 +160,8 @@ extension DecoderConfiguration {
       presence = try stored.biases(of: names, said: presence == .required, key: key, layers: layers, notes: &notes)
     }
     try bias(
-      &optionals.queryKeyValueBias, of: ["attention.q", "attention.k", "attention.v"],
+      &optionals.queryKeyValueBias,
+      of: packsAttention ? ["attention.qkv"] : ["attention.q", "attention.k", "attention.v"],
       key: "\(architecture), attention_bias")
     try bias(&optionals.outputBias, of: ["attention.o"], key: "\(architecture), attention_bias")
     try bias(&optionals.ffnBias, of: ["ffn.gate", "ffn.up", "ffn.down"], key: "\(architecture), mlp_bias")
@@ -229,7 +230,9 @@ extension EncoderConfiguration {
     try bias(
       &optionals.queryKeyValueBias, of: isFused ? ["attention.qkv"] : ["attention.q", "attention.k", "attention.v"])
     try bias(&optionals.outputBias, of: ["attention.o"])
-    try bias(&optionals.ffnBias, of: stored["0.ffn.gate"] == nil ? ["ffn.up", "ffn.down"] : ["ffn.gate", "ffn.up", "ffn.down"])
+    try bias(
+      &optionals.ffnBias,
+      of: stored["0.ffn.gate"] == nil ? ["ffn.up", "ffn.down"] : ["ffn.gate", "ffn.up", "ffn.down"])
     func follow(_ presence: inout TensorPresence, _ name: String, what: String) {
       guard (presence == .absent) == (stored[name] != nil) else { return }
       // A norm that is not there would be one of ones, not none.

@@ -9,6 +9,8 @@ struct VisionFamily: Sendable {
   let classes: [String]
   /// Whether a folder with this config.json is of this family.
   let recognizes: @Sendable (JSONValue) -> Bool
+  /// config.json in transformers' words, where the family has others.
+  var translated: @Sendable (JSONValue) -> JSONValue = { $0 }
   var spelling = NameSpelling.model
   /// The decoder's model_type where config.json does not give it as one.
   var decoderType: @Sendable (JSONValue) -> String? = { _ in nil }
@@ -47,6 +49,8 @@ struct VisionFamily: Sendable {
     let features: @Sendable (GGUFSource, GGUFMetadata) throws(SquintError) -> FeatureSelection?
     /// Sets the features and the prompt of a model with this text model.
     let finish: @Sendable (inout ModalityParts, _ text: GGUFSource) throws(SquintError) -> Void
+    /// The epsilon of the norm in front of the projector's first matrix; nil: there is no such norm.
+    var projectorNormEpsilon: Double?
     /// Sets what the encoder has beside the usual, its graph too.
     var setEncoder: @Sendable (inout EncoderConfiguration, GGUFSource, GGUFMetadata) throws(SquintError) -> Void = {
       _, _, _ in
@@ -97,7 +101,7 @@ extension VisionFamily {
     let names = config["architectures"]?.array?.compactMap(\.string) ?? []
     let families = Families.decoders.map(\.name) + Families.vision.flatMap(\.classes)
     let endings = ["forcausallm", "model", "forconditionalgeneration"]
-    let known = Set(families.flatMap { family in endings.map { family.lowercased() + $0 } })
+    let known = Set(families.flatMap { family in endings.map { family.lowercased().filter { $0 != "_" } + $0 } })
     return names.contains { known.contains($0.lowercased()) } ? nil : names.first
   }
 

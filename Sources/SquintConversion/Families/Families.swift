@@ -1,10 +1,10 @@
 /// All families that can be converted. A new one gets a file of its own in this folder and its line here.
 package enum Families {
   package static let decoders: [DecoderFamily] = [
-    .llama, .mistral, .qwen2, .qwen3, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen3VL,
+    .llama, .mistral, .qwen2, .qwen3, .qwen3MoE, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen3VL, .granite, .internLM2,
   ]
 
-  static let encoders: [EncoderFamily] = [.clip, .siglip, .dinov2, .idefics3]
+  static let encoders: [EncoderFamily] = [.clip, .siglip, .dinov2, .idefics3, .internViT, .internViT6B]
 
   /// Image processors of transformers, which many families share.
   static let images: [ImageFamily] = [
@@ -13,6 +13,7 @@ package enum Families {
 
   /// The first that recognizes a checkpoint has it.
   static let vision: [VisionFamily] = [
-    .nanoVLM, .originalLLaVA, .llava, .idefics3, .qwen2VL, .qwen25VL, .qwen3VL,
+    .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
+    .qwen2VL, .qwen25VL, .qwen3VL,
   ]
 }

@@ -16,7 +16,10 @@ extension VisionFamily {
     gguf: GGUFFacts(
       // LLaVA's matrices with GELUs between; one alone is its first version's.
       projectorType: "mlp", encoder: { hasClass in hasClass ? .clip : .siglip }, setImages: setLLaVAImages,
-      projectorPrefix: "mm", setProjector: { _, _ in }, features: llavaFeatures, finish: { _, _ in }))
+      projectorPrefix: "mm", setProjector: { _, _ in }, features: llavaFeatures,
+      finish: { (parts, _) throws(SquintError) in
+        if parts.encoder?.images?.layout == .anyres { parts.prompt.packing = .anyres }
+      }))
 
   /// The original LLaVA's: a decoder's configuration with `mm_` keys among its own.
   static let originalLLaVA = VisionFamily(
@@ -42,7 +45,11 @@ extension VisionFamily {
   @Sendable private static func setLLaVAImages(
     _ images: inout ImageConfiguration, _ metadata: GGUFMetadata
   ) throws(SquintError) {
-    switch try metadata.text("clip.vision.image_aspect_ratio") ?? "pad" {
+    let ratio = try metadata.text("clip.vision.image_aspect_ratio")
+    if let pinpoints = metadata.values["clip.vision.image_grid_pinpoints"], pinpoints.integers?.isEmpty != true {
+      return try images.setPinpoints(pinpoints.integers ?? [], ratio: ratio, metadata)
+    }
+    switch ratio ?? "pad" {
     // LLaVA 1.5 was trained on padded images, and llama.cpp pads them; cutting would lose what is at the sides.
     case "pad": images.padToSquare()
     case "square": break
@@ -75,12 +82,23 @@ extension ImageFamily {
     std: clipStd, padsToSquare: true)
 }
 
+/// What the configuration class of a LLaVA in transformers assumes (configuration_llava.py and its siblings).
+struct LLaVAFacts {
+  var tower = EncoderFamily.clip
+  var layer = -2
+  var strategy = "default"
+  var token = 32_000
+  /// Whether a row stands behind each row of a grid of tiles.
+  var hasNewline = false
+}
+
 extension HuggingFaceVision {
   // MARK: transformers' checkpoints
 
-  fileprivate func llava(notes: inout [String]) throws(SquintError) -> ModalityParts {
+  /// - Parameter usual: what the class of the configuration assumes.
+  func llava(_ usual: LLaVAFacts = LLaVAFacts(), notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = ModalityParts(name: name, place: place)
-    parts.encoder = try tower()
+    parts.encoder = try tower(usual: usual.tower)
     let found = try ProjectorTensors(
       in: source, prefixes: ["multi_modal_projector"], module: "projector.\(name)", place: folder.path)
     guard found.widths.count >= 3, !found.hasNorm else {
@@ -101,21 +119,27 @@ extension HuggingFaceVision {
       throw .badData(place, "projector_hidden_act \"\(printable(activation))\" is not supported")
     }
     projector.activation = known
+    projector.hasNewline = usual.hasNewline
+    let map =
+      usual.hasNewline
+      ? NameMap(module: found.map.module, stems: found.map.stems, names: [("image_newline", "newline")]) : found.map
     parts.projector = ProjectorPart(
-      configuration: projector, tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))
+      configuration: projector, tensors: MappedTensors(source: source, maps: [map], place: folder.path))
 
-    let strategy = try reader.text("vision_feature_select_strategy") ?? "default"
+    let strategy = try reader.text("vision_feature_select_strategy") ?? usual.strategy
     guard ["default", "full"].contains(strategy) else {
       throw .badData(place, "vision_feature_select_strategy \"\(printable(strategy))\" is not default or full")
     }
     parts.features = FeatureSelection(
-      layers: try reader.integers("vision_feature_layer") ?? [-2], classRow: strategy == "full" ? .keeps : .dropsFirst)
+      layers: try reader.integers("vision_feature_layer") ?? [usual.layer],
+      classRow: strategy == "full" ? .keeps : .dropsFirst)
     // transformers writes its default, whatever the tower makes, and no longer reads it.
     if let rows = try reader.size("image_seq_length"), rows != 576 {
       parts.tileRows = (rows, "image_seq_length", false)
     }
     parts.prompt.marker = try word("image_token") ?? "<image>"
-    parts.prompt.token = either(try reader.count("image_token_index"), try reader.count("image_token_id")) ?? 32_000
+    parts.prompt.token =
+      either(try reader.count("image_token_index"), try reader.count("image_token_id")) ?? usual.token
     return parts
   }
 

@@ -156,6 +156,13 @@ package struct JSONObject: Sendable, Equatable {
     }
   }
 
+  /// The same object with `value` for `key`.
+  func setting(_ key: String, to value: JSONValue) -> JSONObject {
+    var object = self
+    object.set(key, value)
+    return object
+  }
+
   /// Whether both have the same members, in whatever order.
   package static func == (left: JSONObject, right: JSONObject) -> Bool {
     left.count == right.count && left.members.allSatisfy { right[$0.key] == $0.value }

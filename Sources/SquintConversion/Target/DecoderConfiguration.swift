@@ -20,8 +20,13 @@ package struct DecoderConfiguration: Sendable {
   package var rotary: RotaryFrequencies
   package var isTied: Bool
   package var optionals = Optionals()
-  /// Constants that go into vectors, by the vector's name in its layer: `attention.q_norm`.
+  /// Constants that go into tensors, by the tensor's name in its layer: `attention.q_norm`.
   package var folds: [String: Fold] = [:]
+  /// What the rows of media are multiplied with, where it is folded into the embedding of tokens.
+  package var inputScale: Float = 1
+  /// Whether the checkpoint has queries, keys and values in one tensor, which name maps call `N.attention.qkv`: for each head of keys
+  /// its queries, its key, its value.
+  package var packsAttention = false
   /// The graph that computes it, with what only that has.
   package var graph: any GraphSettings = LlamaGraph()
 
@@ -80,11 +85,38 @@ package struct DecoderConfiguration: Sendable {
 
   /// All tensors that this decoder has or may have (formats/decoder.md, "Tensors").
   package var tensors: [ExpectedTensor] {
-    blueprint.tensors.compactMap { tensor in
+    let stacks = graph.stacks(of: self)
+    return blueprint.tensors.compactMap { tensor in
       let presence = presence(of: tensor)
-      return presence == .absent ? nil : ExpectedTensor(tensor, presence)
+      guard presence != .absent else { return nil }
+      var expected = ExpectedTensor(tensor, presence)
+      if let part = packedPart(of: tensor.name) {
+        expected.fused = ExpectedTensor.FusedRows(
+          name: part.name, firstRow: 0, rows: (heads + 2 * keyValueHeads) * headWidth)
+      }
+      expected.stack = stacks[tensor.name]
+      return expected
     }
   }
+
+  /// Where a tensor is in the one that the checkpoint has queries, keys and values in: what name maps call that, and which of its rows.
+  private func packedPart(of name: String) -> (name: String, order: RowOrder)? {
+    guard packsAttention else { return nil }
+    let perGroup = heads / keyValueHeads
+    let inGroup = ["q": (0, perGroup), "k": (perGroup, 1), "v": (perGroup + 1, 1)]
+    for (part, (first, count)) in inGroup {
+      for ending in ["", ".bias"] where name.hasSuffix(".attention.\(part)\(ending)") {
+        return (
+          String(name.dropLast(ending.count + 1)) + "qkv" + ending,
+          .grouped(headWidth: headWidth, first: first, count: count, of: perGroup + 2)
+        )
+      }
+    }
+    return nil
+  }
+
+  /// Which rows of the checkpoint's tensor become the tensor `name`.
+  func rowOrder(of name: String) -> RowOrder { packedPart(of: name)?.order ?? .same }
 
   private func presence(of tensor: TensorSpecification) -> TensorPresence {
     guard tensor.isOptional else { return .required }
@@ -93,8 +125,14 @@ package struct DecoderConfiguration: Sendable {
     return optionals.presence(of: Self.nameInLayer(tensor.name))
   }
 
-  /// What goes into the numbers of the vector `name`.
-  package func fold(of name: String) -> Fold { folds[Self.nameInLayer(name)] ?? Fold() }
+  /// What goes into the numbers of the tensor `name`.
+  package func fold(of name: String) -> Fold {
+    let name = Self.nameInLayer(name)
+    var fold = folds[name] ?? Fold()
+    // An embedding that serves as the head has its factor there, too.
+    if name == "norm", isTied { fold.factor /= inputScale }
+    return fold
+  }
 
   /// `attention.q` of `decoder.3.attention.q`, `norm` of `decoder.norm`.
   private static func nameInLayer(_ name: String) -> String {
@@ -108,6 +146,13 @@ package struct DecoderConfiguration: Sendable {
 package protocol GraphSettings: Sendable {
   /// The blueprint of `configuration`, whose graph this is.
   func blueprint(of configuration: DecoderConfiguration) -> any DecoderBlueprint
+
+  /// By their names the tensors that are made of several matrices of the checkpoint.
+  func stacks(of configuration: DecoderConfiguration) -> [String: MatrixStack]
+}
+
+extension GraphSettings {
+  package func stacks(of configuration: DecoderConfiguration) -> [String: MatrixStack] { [:] }
 }
 
 extension DecoderBlueprint {

@@ -34,6 +34,14 @@ package struct ImageConfiguration: Equatable, Sendable {
     }
   }
 
+  /// What the numbers mean that a model gives for places in an image.
+  package enum Coordinates: String, Sendable {
+    /// 0 to 1,000 of each side.
+    case thousandths
+    /// Pixels of the image as the encoder sees it.
+    case resized
+  }
+
   package var layout = Layout.whole
   /// The colour, 0 to 255, with which an image is padded to a square; nil: it is not.
   package var squareBackground: [Int]?
@@ -51,6 +59,11 @@ package struct ImageConfiguration: Equatable, Sendable {
   package var hasOverview = false
   /// The sizes that images are brought to, multiples of the tile, with `anyres`.
   package var pinpoints: [Size] = []
+  /// The colour, 0 to 255, with which each image of a prompt with several is padded to a square that becomes one tile, with
+  /// `anyres`; nil: they are cut alike.
+  package var severalBackground: [Int]?
+  /// nil: the model names no places.
+  package var coordinates: Coordinates?
   package var rescale = 1.0 / 255
   package var mean: [Double] = [0, 0, 0]
   package var std: [Double] = [1, 1, 1]
@@ -169,7 +182,12 @@ package struct ImageConfiguration: Equatable, Sendable {
       metadata["\(name).overview"] = .bool(hasOverview)
     case .anyres:
       metadata["\(name).pinpoints"] = .ints(pinpoints.flatMap { [Int64($0.height), Int64($0.width)] })
+      if let severalBackground {
+        metadata["\(name).several"] = .string("square")
+        metadata["\(name).background"] = .ints(severalBackground.map { Int64($0) })
+      }
     }
+    if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
     metadata["\(name).rescale"] = .float(rescale)
     metadata["\(name).mean"] = .floats(mean)
     metadata["\(name).std"] = .floats(std)

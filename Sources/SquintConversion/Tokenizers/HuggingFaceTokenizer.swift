@@ -3,7 +3,7 @@ import SquintText
 
 /// Reads the tokenizer of a Hugging Face checkpoint folder.
 ///
-/// In this order: `tokenizer.json` (huggingface/tokenizers), `tokenizer.model` (SentencePiece), `vocab.json` with
+/// In this order: `vocab.json` with `merges.txt` and Intern-S1's three SentencePiece models, `tokenizer.json` (huggingface/tokenizers), `tokenizer.model` (SentencePiece), `vocab.json` with
 /// `merges.txt` (GPT-2, Qwen), `tekken.json` (Mistral); with `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` for what
 /// transformers takes from them. What no rule covers is an error that names it.
 public enum HuggingFaceTokenizer {
@@ -13,6 +13,7 @@ public enum HuggingFaceTokenizer {
   ///   something that is not supported.
   package static func definition(folder: String) throws(SquintError) -> TokenizerDefinition {
     let settings = try TokenizerSettings(folder: folder)
+    if try InternS1Tokenizer.isPresent(in: folder, settings) { return try vocabularyAndMerges(folder, settings) }
     if exists("tokenizer.json", in: folder) {
       let path = folder + "/tokenizer.json"
       return try TokenizerJSON(path: path, json: try JSONValue.read(path: path)).definition(settings)
@@ -49,7 +50,7 @@ public enum HuggingFaceTokenizer {
       && parts[1].allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } && !parts[1].isEmpty
   }
 
-  fileprivate static func exists(_ file: String, in folder: String) -> Bool {
+  static func exists(_ file: String, in folder: String) -> Bool {
     access(folder + "/" + file, R_OK) == 0
   }
 
@@ -67,7 +68,7 @@ public enum HuggingFaceTokenizer {
       let names = [1: "unigram", 3: "word", 4: "character"]
       throw .badData(path, "a SentencePiece \(names[model.modelType] ?? "unknown") model; only BPE is supported")
     }
-    guard !model.hasCharacterMap else {
+    guard model.characterMap.isEmpty else {
       throw .badData(path, "the model normalizes text with a table of replacements, which is not supported")
     }
     guard !model.removesExtraWhitespace, model.escapesWhitespace, !model.treatsWhitespaceAsSuffix else {
@@ -116,12 +117,14 @@ public enum HuggingFaceTokenizer {
     _ folder: String, _ settings: TokenizerSettings
   ) throws(SquintError) -> TokenizerDefinition {
     var definition = TokenizerDefinition(model: .byteLevel, decoder: .byteLevel)
-    let tokenizerClass = settings.config["tokenizer_class"]?.string ?? "GPT2Tokenizer"
+    let isInternS1 = try InternS1Tokenizer.isPresent(in: folder, settings)
+    let tokenizerClass =
+      isInternS1 ? InternS1Tokenizer.className : settings.config["tokenizer_class"]?.string ?? "GPT2Tokenizer"
     switch tokenizerClass {
     case "GPT2Tokenizer", "GPT2TokenizerFast":
       definition.preTokenizers =
         settings.config["add_prefix_space"]?.bool ?? false ? [.prefixSpace, .gpt2] : [.gpt2]
-    case "Qwen2Tokenizer", "Qwen2TokenizerFast":
+    case "Qwen2Tokenizer", "Qwen2TokenizerFast", InternS1Tokenizer.className:
       definition.preTokenizers = [.qwen2]
       definition.normalizers = [.nfc]
     default:
@@ -138,6 +141,8 @@ public enum HuggingFaceTokenizer {
       guard let id = member.value.int else {
         throw .badData(path, "the id of '\(member.key.prefix(64))' is no integer")
       }
+      // What the reference writes for a domain's piece when it saves a tokenizer is filled in from the models.
+      if isInternS1 && InternS1Tokenizer.isPieceName(member.key) { continue }
       try vocabulary.add(member.key, id: id)
     }
     try SourceFile(path: folder + "/merges.txt").refuseForeign()
@@ -170,8 +175,10 @@ public enum HuggingFaceTokenizer {
     definition.bosToken = settings.token("bos_token", vocabulary)
     definition.eosToken = settings.token("eos_token", vocabulary) ?? vocabulary.id("<|endoftext|>")
     definition.padToken = settings.token("pad_token", vocabulary)
+    if isInternS1 { try InternS1Tokenizer.addDomains(of: folder, to: &vocabulary, &definition) }
     try vocabulary.write(to: &definition)
-    settings.setEnds(of: &definition, addsBosByDefault: false)
+    // Intern-S1's tokenizer puts nothing around a text, whatever the configuration says.
+    if !isInternS1 { settings.setEnds(of: &definition, addsBosByDefault: false) }
     try definition.checked(path)
     return definition
   }

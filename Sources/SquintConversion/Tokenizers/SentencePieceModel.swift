@@ -28,8 +28,8 @@ struct SentencePieceModel {
   var addsDummyPrefix = true
   var removesExtraWhitespace = true
   var escapesWhitespace = true
-  /// Whether a table of replacements normalizes the text.
-  var hasCharacterMap = false
+  /// The table of replacements that normalizes the text; may be empty.
+  var characterMap: [UInt8] = []
   /// Whether spaces come at the end of words instead of the start.
   var treatsWhitespaceAsSuffix = false
 
@@ -91,7 +91,7 @@ struct SentencePieceModel {
     var message = ProtobufReader(bytes, name: name)
     while let (field, value) = try message.next() {
       switch (field, value) {
-      case (2, .bytes(let map)): hasCharacterMap = !map.isEmpty
+      case (2, .bytes(let map)): characterMap = Array(map)
       case (3, .integer(let number)): addsDummyPrefix = number != 0
       case (4, .integer(let number)): removesExtraWhitespace = number != 0
       case (5, .integer(let number)): escapesWhitespace = number != 0

@@ -8,6 +8,8 @@ struct VocabularyAssembly {
   let model: TokenizerDefinition.Model
   private(set) var ids: [ByteString: Int32] = [:]
   private var tokens: [Int32: (text: String, isMergeable: Bool)] = [:]
+  /// Tokens that nothing in the vocabulary makes, by the bytes that they decode to.
+  private var literals: [Int32: [UInt8]] = [:]
   private(set) var added: [TokenizerDefinition.AddedToken] = []
   private var addedPlaces: [ByteString: Int] = [:]
 
@@ -32,6 +34,21 @@ struct VocabularyAssembly {
     tokens[id32] = (text, isMergeable)
     let key = ByteString(Array(text.utf8))
     if ids[key] == nil { ids[key] = id32 }
+  }
+
+  /// Adds a token that a domain's model makes.
+  mutating func addLiteral(_ bytes: [UInt8], id: Int32) { literals[id] = bytes }
+
+  /// What has one of the ids `range`: the token's text.
+  func firstToken(in range: Range<Int>) -> String? {
+    for token in added where range.contains(Int(token.id)) { return token.content }
+    guard let id = tokens.keys.filter({ range.contains(Int($0)) }).min() else { return nil }
+    return tokens[id]?.text
+  }
+
+  /// Looks for no added token in normalized text.
+  mutating func findsAddedTokensInTextItself() {
+    for index in added.indices { added[index].isNormalized = false }
   }
 
   /// Adds a token that is looked for in the text; of two with the same text the later one counts.
@@ -61,7 +78,9 @@ struct VocabularyAssembly {
 
   /// One more than the highest id.
   var size: Int {
-    max(tokens.keys.max().map { Int($0) + 1 } ?? 0, added.map { Int($0.id) + 1 }.max() ?? 0)
+    max(
+      tokens.keys.max().map { Int($0) + 1 } ?? 0, literals.keys.max().map { Int($0) + 1 } ?? 0,
+      added.map { Int($0.id) + 1 }.max() ?? 0)
   }
 
   /// Writes vocabulary and added tokens to `definition`, whose normalizers are set.
@@ -78,6 +97,8 @@ struct VocabularyAssembly {
         try append(text, isMergeable: isSame, to: &definition)
       } else if let modelToken {
         try append(modelToken.text, isMergeable: modelToken.isMergeable, to: &definition)
+      } else if let literal = literals[id] {
+        try definition.appendToken(literal, kind: .literal)
       } else {
         try definition.appendToken([], kind: .unused)
       }

@@ -26,6 +26,7 @@ package final class Tokenizer: Sendable {
   private let joinsSpace: [Bool]?
   private let normalizer: TextNormalizer
   private let steps: [PieceStep]
+  private let domains: DomainSet?
   private let idle: Mutex<WordEncoder?>
 
   static let metaspace: [UInt8] = [0xE2, 0x96, 0x81]  // ▁
@@ -47,6 +48,7 @@ package final class Tokenizer: Sendable {
     settings.tokenKinds = []
     settings.merges = []
     settings.addedTokens = []
+    settings.domains = .init()
     self.settings = settings
 
     var special = [UInt64](repeating: 0, count: (vocabularySize + 63) / 64)
@@ -72,8 +74,10 @@ package final class Tokenizer: Sendable {
     }
     let normalizer = try TextNormalizer(definition.normalizers)
     self.normalizer = normalizer
+    domains = definition.domains.isActive ? DomainSet(definition, tables) : nil
     rawTokens = AddedTokenMatcher(
-      definition.addedTokens.filter { !$0.isNormalized }.map { ($0, Array($0.content.utf8)) })
+      (definition.addedTokens.filter { !$0.isNormalized } + (domains?.marks ?? [])).map { ($0, Array($0.content.utf8)) }
+    )
     normalizedTokens = AddedTokenMatcher(
       definition.addedTokens.filter(\.isNormalized).map {
         ($0, normalizer.normalized($0.content))
@@ -131,6 +135,8 @@ package final class Tokenizer: Sendable {
   package func encode(
     _ text: PromptText, addSpecialTokens: Bool, controls: Set<Int32>
   ) throws(SquintError) -> [Int32] {
+    // Tags say how the text between them is read, and control nothing else.
+    let controls = domains.map { controls.subtracting($0.tags) } ?? controls
     var found = 0
     let ids = text.bytes.withUnsafeBufferPointer {
       encode(
@@ -184,7 +190,9 @@ package final class Tokenizer: Sendable {
     if addSpecialTokens { for id in settings.prefix { encoder.append(id) } }
     if let base = text.baseAddress {
       let view = TextView(base: base, end: text.count, categories: .shared)
-      if rawTokens.isEmpty {
+      if let domains {
+        encode(view, in: domains, parseAddedTokens, controls, found: &found, encoder)
+      } else if rawTokens.isEmpty {
         encode(piece: view, isStart: true, parseAddedTokens, controls, found: &found, encoder)
       } else {
         rawTokens.split(view, skipsSpecial: !parseAddedTokens, controls) { id, start, end in
@@ -216,6 +224,76 @@ package final class Tokenizer: Sendable {
   private func append(_ id: Int32, _ controls: ControlTokens?, found: inout Int, _ encoder: WordEncoder) {
     encoder.append(id)
     if let controls, controls.ids.contains(id), id != settings.unknownToken { found += 1 }
+  }
+
+  /// A whole text, in parts of which the pieces of domains are the tokens.
+  private func encode(
+    _ whole: TextView, in domains: DomainSet, _ parseAddedTokens: Bool, _ controls: ControlTokens?, found: inout Int,
+    _ encoder: WordEncoder
+  ) {
+    // Unlike elsewhere, what is added is found in normalized text.
+    normalizer.normalize(whole, &encoder.normalized)
+    let text = TextView(
+      base: UnsafePointer(encoder.normalized.text.base), end: encoder.normalized.text.count,
+      categories: whole.categories)
+    var controls = controls
+    if let own = controls?.own {
+      controls?.own = normalizer.ranges(own, of: whole, in: UnsafeBufferPointer(start: text.base, count: text.end))
+    }
+    var reader = DomainReader(domains) { part, model, isMark in
+      if let model, !isMark { return self.encode(part, of: model, encoder) }
+      let start = encoder.outputCount
+      self.encode(spacing: part, encoder)
+      if let model { encoder.replace(from: start, model.idsOfTokens) }
+    }
+    rawTokens.split(text, skipsSpecial: !parseAddedTokens, controls) { id, start, end in
+      if id >= 0 {
+        append(id, controls, found: &found, encoder)
+        reader.read(token: id)
+      } else {
+        let part = TextView(base: text.base + start, end: end - start, categories: text.categories)
+        if id == -1 { reader.read(part) } else { reader.read(mark: id, part) }
+      }
+    }
+  }
+
+  /// Text of the base vocabulary, in which ▁ is a space.
+  private func encode(spacing text: TextView, _ encoder: WordEncoder) {
+    var index = 0
+    while index + 3 <= text.end {
+      guard let found = memchr(text.base + index, Int32(Self.metaspace[0]), text.end - index - 2) else { break }
+      index = UnsafeRawPointer(found) - UnsafeRawPointer(text.base)
+      if Self.isMetaspace(text, at: index) {
+        var spaced = ByteBuffer()
+        TextNormalizer.replace(Self.metaspace, with: [UInt8(ascii: " ")], in: text, into: &spaced)
+        encode(
+          words: TextView(base: UnsafePointer(spaced.base), end: spaced.count, categories: text.categories),
+          isStart: false,
+          encoder)
+        return
+      }
+      index += 1
+    }
+    encode(words: text, isStart: false, encoder)
+  }
+
+  /// Text of a domain: its pieces, and the base vocabulary's tokens for what has none.
+  private func encode(_ text: TextView, of model: DomainSet.Model, _ encoder: WordEncoder) {
+    let (bytes, parts) = model.encoder.encode(UnsafeBufferPointer(start: text.base, count: text.end))
+    bytes.withUnsafeBufferPointer {
+      guard let base = $0.baseAddress else { return }
+      for part in parts {
+        guard part.piece == 0 else {
+          encoder.append(model.ids[Int(part.piece)])
+          continue
+        }
+        let start = encoder.outputCount
+        let unknown = TextView(base: base + part.range.lowerBound, end: part.range.count, categories: text.categories)
+        encode(spacing: unknown, encoder)
+        // The model may know what that made after all.
+        encoder.replace(from: start, model.idsOfTokens)
+      }
+    }
   }
 
   /// Text between added tokens that are not normalized.
@@ -403,7 +481,9 @@ package final class Tokenizer: Sendable {
   }
 
   /// The tokens that are found in a text before anything else happens to it.
-  package var addedTokens: [TokenizerDefinition.AddedToken] { rawTokens.tokens + normalizedTokens.tokens }
+  package var addedTokens: [TokenizerDefinition.AddedToken] {
+    (rawTokens.tokens + normalizedTokens.tokens).filter { $0.id >= 0 }
+  }
 
   /// Whether `id` is a special token: one that controls the model rather than being text.
   package func isSpecial(_ id: Int32) -> Bool {

@@ -153,6 +153,8 @@ package struct TokenizerDefinition: Sendable, Equatable {
   package var prefix: [Int32] = []
   package var suffix: [Int32] = []
   package var decoder: Decoder
+  /// Parts of a text that have tokens of their own.
+  package var domains = Domains()
   package var bosToken: Int32?
   package var eosToken: Int32?
   package var padToken: Int32?
@@ -168,7 +170,7 @@ package struct TokenizerDefinition: Sendable, Equatable {
   /// At most what a tokenizer of it holds, in bytes.
   package var tableBytes: Int {
     let added = AddedTokenMatcher.byteCount(of: addedTokens.count, bytes: normalizedAddedBytes)
-    return TokenTables.byteCount(self) + added.kept + vocabularySize / 4 + WordEncoder.byteCount
+    return TokenTables.byteCount(self) + added.kept + vocabularySize / 4 + WordEncoder.byteCount + domains.tableBytes
   }
 
   /// At most what is held beside the definition and the tokenizer while this is made of that, in bytes.
@@ -252,6 +254,7 @@ extension TokenizerDefinition {
       }
     }
     try validateSteps()
+    try validateDomains()
   }
 
   /// How many times as long the normalizers may make a text, beside what they put in front.

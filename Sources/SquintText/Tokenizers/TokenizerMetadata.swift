@@ -5,11 +5,11 @@ import SquintFile
 extension TokenizerDefinition {
   private enum Key {
     /// Every key below. What is under others is not read.
-    static let all: Set<String> = [
+    static let all = Domains.keys.union([
       model, tokens, lengths, kinds, merges, ignoresMerges, byteFallback, fusesUnknown, unknown, bos, eos, pad,
       normalizers, preTokenizer, preTokenizerSteps, addsPrefixSpace, metaspacePrepend, metaspaceSplits, decoder,
       decoderByteFallback, decoderStrip, addedIDs, addedContents, addedFlags, prefix, suffix,
-    ]
+    ])
     static let model = "tokenizer.model"
     static let tokens = "tokenizer.tokens"
     static let lengths = "tokenizer.token_lengths"
@@ -37,6 +37,9 @@ extension TokenizerDefinition {
     static let addedFlags = "tokenizer.added.flags"
     static let prefix = "tokenizer.prefix"
     static let suffix = "tokenizer.suffix"
+
+    /// The name of a model with domains, which readers that know none refuse.
+    static let domainsModel = "byte_level_bpe_domains"
   }
 
   /// Whether `metadata` holds a tokenizer at all.
@@ -55,7 +58,7 @@ extension TokenizerDefinition {
 
   /// Writes every `tokenizer.*` key that differs from its default, in a fixed order.
   package func write(to metadata: inout Metadata) {
-    metadata[Key.model] = .string(model.rawValue)
+    metadata[Key.model] = .string(domains.models.isEmpty ? model.rawValue : Key.domainsModel)
     metadata[Key.tokens] = .bytes(tokenBytes)
     metadata[Key.lengths] = .bytes(littleEndianBytes(tokenLengths))
     metadata[Key.kinds] = .bytes(tokenKinds)
@@ -97,6 +100,7 @@ extension TokenizerDefinition {
     metadata[Key.addedFlags] = hasAdded ? .bytes(addedTokens.map(\.flags)) : nil
     metadata[Key.prefix] = prefix.isEmpty ? nil : .ints(prefix.map(Int64.init))
     metadata[Key.suffix] = suffix.isEmpty ? nil : .ints(suffix.map(Int64.init))
+    domains.write(to: &metadata)
     precondition(
       metadata.entries.allSatisfy { !$0.key.hasPrefix("tokenizer.") || Self.isKey($0.key) }, "what is written is read")
   }
@@ -106,7 +110,10 @@ extension TokenizerDefinition {
   /// - Throws: `SquintError.badData` where a key is missing or its value contradicts another.
   package init(metadata: Metadata) throws(SquintError) {
     let modelName = try metadata.string(Key.model)
-    guard let model = Model(rawValue: modelName) else { throw Self.unknown(Key.model, modelName) }
+    let hasDomains = modelName == Key.domainsModel
+    guard let model = hasDomains ? .byteLevel : Model(rawValue: modelName) else {
+      throw Self.unknown(Key.model, modelName)
+    }
     let decoderName = try metadata.string(Key.decoder)
     switch decoderName {
     case "byte_level": self.init(model: model, decoder: .byteLevel)
@@ -132,10 +139,11 @@ extension TokenizerDefinition {
     addedTokens = try Self.addedTokens(metadata)
     prefix = try Self.ids(metadata, Key.prefix)
     suffix = try Self.ids(metadata, Key.suffix)
+    if hasDomains { domains = try Domains(metadata: metadata) }
     try validate()
   }
 
-  private static func unknown(_ key: String, _ value: String) -> SquintError {
+  static func unknown(_ key: String, _ value: String) -> SquintError {
     SquintError(.badData, "metadata \(key) is '\(value)', which this version does not know; update Squint")
   }
 
@@ -154,7 +162,7 @@ extension TokenizerDefinition {
     return out
   }
 
-  private static func integers<T: FixedWidthInteger>(
+  static func integers<T: FixedWidthInteger>(
     _ metadata: Metadata, _ key: String
   ) throws(SquintError) -> [T] {
     let bytes = try metadata.bytes(key)
@@ -316,7 +324,7 @@ extension TokenizerDefinition.AddedToken {
   }
 }
 
-private func littleEndianBytes<T: FixedWidthInteger>(_ values: [T]) -> [UInt8] {
+func littleEndianBytes<T: FixedWidthInteger>(_ values: [T]) -> [UInt8] {
   let size = MemoryLayout<T>.size
   return [UInt8](unsafeUninitializedCapacity: values.count * size) { target, count in
     let raw = UnsafeMutableRawBufferPointer(target)

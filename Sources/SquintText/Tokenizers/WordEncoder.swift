@@ -89,6 +89,13 @@ final class WordEncoder: @unchecked Sendable {
     outputCapacity = larger
   }
 
+  /// Puts other ids in place of those from the `start`th on that `ids` names.
+  func replace(from start: Int, _ ids: [Int32: Int32]) {
+    for index in start..<outputCount {
+      if let id = ids[output[index]] { output[index] = id }
+    }
+  }
+
   /// The ids so far, which are then forgotten; the memory of an unusually long text is given back.
   func takeOutput() -> [Int32] {
     let ids = [Int32](UnsafeBufferPointer(start: output, count: outputCount))

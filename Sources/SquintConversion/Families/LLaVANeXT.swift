@@ -1,0 +1,53 @@
+import SquintFile
+
+// LLaVA-NeXT (LLaVA 1.6): as LLaVA, with images in tiles, whose rows are packed into one grid with a newline behind each of its rows.
+
+extension VisionFamily {
+  /// configuration_llava_next.py, modeling_llava_next.py
+  static let llavaNeXT = VisionFamily(
+    description: "llava_next", classes: ["llavanext"],
+    recognizes: { $0["model_type"]?.string == "llava_next" },
+    isTied: { _, _, outer in outer ?? false },
+    parts: { (vision, notes) throws(SquintError) in
+      var parts = try vision.llava(LLaVAFacts(hasNewline: true), notes: &notes)
+      parts.prompt.packing = .anyres
+      // Of a tile alone; the processor counts anew.
+      parts.tileRows = nil
+      return parts
+    })
+}
+
+extension ImageConfiguration {
+  /// Sets the sizes that LLaVA 1.6 brings images to, from a GGUF file.
+  ///
+  /// - Parameter flat: widths and heights, as llama.cpp reads them (tools/mtmd/clip.cpp, `image_res_candidates`).
+  mutating func setPinpoints(_ flat: [Int64], ratio: String?, _ metadata: GGUFMetadata) throws(SquintError) {
+    guard ratio == nil || ratio == "anyres" else {
+      throw .badData(
+        metadata.place,
+        "clip.vision.image_aspect_ratio \"\(printable(ratio ?? ""))\" is not supported beside image_grid_pinpoints; anyres is"
+      )
+    }
+    let merge = try metadata.text("clip.vision.mm_patch_merge_type") ?? "spatial_unpad"
+    guard merge == "spatial_unpad" else {
+      throw .badData(
+        metadata.place, "clip.vision.mm_patch_merge_type \"\(printable(merge))\" is not supported; spatial_unpad is")
+    }
+    guard let side = try metadata.size("clip.vision.image_size", atMost: Self.largestSide) else {
+      throw .badData(metadata.place, "metadata clip.vision.image_size is missing")
+    }
+    guard flat.count % 2 == 0, flat.count <= 512,
+      flat.allSatisfy({ $0 > 0 && $0 <= Int64(Self.largestSide) && $0 % Int64(side) == 0 })
+    else {
+      throw .badData(
+        metadata.place,
+        "metadata clip.vision.image_grid_pinpoints is not pairs of multiples of the tile's side, \(side)")
+    }
+    layout = .anyres
+    tile = side
+    pinpoints = stride(from: 0, to: flat.count, by: 2).map { Size(height: Int(flat[$0 + 1]), width: Int(flat[$0])) }
+    resize = .none
+    crop = nil
+    squareBackground = nil
+  }
+}
