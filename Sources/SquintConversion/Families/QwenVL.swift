@@ -412,9 +412,9 @@ extension VisionFamily.GGUFFacts {
       setImages: { (images, metadata) throws(SquintError) in
         let patch = try metadata.size("clip.vision.patch_size", atMost: EncoderConfiguration.largestPatch)
         let side = (patch ?? family.patch) * (try merge(metadata))
-        // What llama.cpp takes where the file does not say: 8 to 4096 rows.
-        let least = try metadata.size("clip.vision.image_min_pixels") ?? 8 * side * side
-        let most = try metadata.size("clip.vision.image_max_pixels") ?? 4096 * side * side
+        // The converter leaves the limits out: those of the published Qwen2-VL and Qwen2.5-VL, 4 to 16,384 rows.
+        let least = try metadata.size("clip.vision.image_min_pixels") ?? 4 * side * side
+        let most = try metadata.size("clip.vision.image_max_pixels") ?? 16_384 * side * side
         guard least <= most else {
           throw .badData(
             metadata.place, "metadata clip.vision.image_min_pixels \(least) is more than image_max_pixels \(most)")
