@@ -16,7 +16,7 @@ public final class Medium: Sendable {
   private let decoded = Mutex<MediaUnits?>(nil)
 
   convenience init(path: String, _ modality: Modality, _ limits: MediaLimits = MediaLimits()) throws(SquintError) {
-    try self.init(MediaFile(path: path), modality, limits)
+    try self.init(MediaFile(path: path, isVideo: modality.kind == .video), modality, limits)
   }
 
   /// The same medium within other limits.
@@ -36,7 +36,7 @@ public final class Medium: Sendable {
 
   private func file() throws(SquintError) -> MediaFile {
     if let kept { return kept }
-    return try MediaFile(path: path)
+    return try MediaFile(path: path, isVideo: kind == .video)
   }
 
   public var kind: MediaKind { size.kind }
@@ -67,14 +67,21 @@ public typealias Image = Medium
 
 /// How much of a medium a model is to look at, within what it allows; nil: as the checkpoint does.
 public struct MediaLimits: Equatable, Sendable {
-  /// The units, such as tiles, that it is cut into at most.
+  /// The units, such as tiles, that it is cut into at most; not of a video.
   public var units: Int?
-  /// The rows of the decoder that it takes at most: a lower resolution, or fewer units.
+  /// The rows of the decoder that it takes at most: a lower resolution, or fewer units; not of a video.
   public var rows: Int?
+  /// The frames of a second of a video that are looked at; of a folder of frames, all of which are, how many a second has: two where this
+  /// is nil.
+  public var framesPerSecond: Double?
+  /// The frames of a video that are looked at, at most.
+  public var frames: Int?
 
-  public init(units: Int? = nil, rows: Int? = nil) {
+  public init(units: Int? = nil, rows: Int? = nil, framesPerSecond: Double? = nil, frames: Int? = nil) {
     self.units = units
     self.rows = rows
+    self.framesPerSecond = framesPerSecond
+    self.frames = frames
   }
 }
 
@@ -85,6 +92,10 @@ extension Modality {
   func limited(_ limits: MediaLimits, of file: MediaFile) throws(SquintError) -> (any MediaProcessor, MediumSize) {
     func size(_ processor: any MediaProcessor) throws(SquintError) -> MediumSize {
       try self.size(processor.cost(of: file), heldBytes: file.heldBytes)
+    }
+    if let videos = processor as? VideoProcessor {
+      let chosen = try videos.choosing(rate: limits.framesPerSecond, mostFrames: limits.frames)
+      return (chosen, try size(chosen))
     }
     var processor = processor
     if let rows = limits.rows, let multiple = processor.multiple {
@@ -166,6 +177,9 @@ public struct MediumSize: Equatable, Sendable {
   /// How many units it is cut into, each of which is encoded by itself: the tiles of an image.
   public var units: Int { cost.layout.count }
 
+  /// How many frames of a video these show; 0 elsewhere.
+  public var frames: Int { cost.timing?.frames ?? 0 }
+
   /// The rows of the decoder that it takes.
   public var rows: Int { arrangement?.count ?? zip(cost.layout.runs, grids).reduce(0) { $0 + $1.0.count * $1.1.count } }
 
@@ -193,8 +207,8 @@ public struct MediumSize: Equatable, Sendable {
   /// The memory that decoding and cutting it take at most, its units among them, in bytes.
   public var decodingBytes: Int { cost.decodingBytes }
 
-  /// The memory of its units, in bytes.
-  public var unitBytes: Int { cost.layout.byteCount }
+  /// The memory of its units, which are decoded together, in bytes; 0 where they are decoded when they are encoded.
+  public var unitBytes: Int { cost.heldUnitBytes }
 
   /// What a medium of at most `most` units takes instead, where it can be cut into fewer.
   func limited(toUnits most: Int) -> MediumSize {

@@ -215,9 +215,9 @@ public final class Model: Sendable {
   ///
   /// - Throws: as `medium`.
   package func media(
-    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions
+    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions, _ limits: MediaLimits
   ) throws(SquintError) -> [Medium] {
-    var limits = options.limits
+    var limits = limits
     var media = try media(files, limits)
     while true {
       var options = options
@@ -228,6 +228,12 @@ public final class Model: Sendable {
       limits.units = most - 1
       // What came through a pipe comes only once.
       for index in media.indices {
+        var limits = limits
+        if media[index].size.units == most, most > 1 {
+          limits.frames = media[index].size.frames * (most - 1) / most
+        } else if media[index].kind == .video {
+          limits.frames = media[index].size.frames
+        }
         media[index] = try Medium(media[index], modality(media[index].kind), limits)
       }
     }

@@ -23,6 +23,8 @@ struct Planner {
     let rows: Int
     /// The memory of decoding them, and of what came through pipes.
     let decodingBytes: Int
+    /// What each unit that an encoder looks at takes more, in bytes, where they are decoded for it.
+    let streamedUnitBytes: Int
     let heldBytes: Int
 
     /// The units of the medium that has most.
@@ -72,18 +74,29 @@ struct Planner {
       let decoding = sizes.map { $0.decodingBytes - $0.unitBytes }.max() ?? 0
       return MediaDemand(
         uses: uses.filter { !$0.1.isEmpty }, rows: sizes.reduce(0) { $0 + $1.rows }, decodingBytes: waiting + decoding,
+        streamedUnitBytes: sizes.map(\.cost.streamedUnitBytes).max() ?? 0,
         heldBytes: sizes.reduce(0) { $0 + $1.heldBytes })
     case .always:
       guard !model.modalities.isEmpty else { return nil }
       var uses: [(Modality, [MediaLayout])] = []
       var (rows, decodingBytes) = (0, 0)
-      for modality in model.modalities {
+      for modality in model.modalities where modality.kind != .video {
         let size = try model.largest(modality, options.limits)
         uses.append((modality, [size.cost.layout]))
         rows = max(rows, size.rows)
         decodingBytes = max(decodingBytes, size.decodingBytes)
       }
-      return MediaDemand(uses: uses, rows: rows, decodingBytes: decodingBytes, heldBytes: 0)
+      // A video may be of any length: those that are known count, and others no larger than they.
+      let videos = options.videos
+      if !videos.isEmpty {
+        uses.append((try model.modality(.video), videos.map(\.cost.layout)))
+        rows = max(rows, videos.map(\.rows).max() ?? 0)
+        decodingBytes = max(decodingBytes, videos.map(\.decodingBytes).max() ?? 0)
+      }
+      guard !uses.isEmpty else { return nil }
+      return MediaDemand(
+        uses: uses, rows: rows, decodingBytes: decodingBytes,
+        streamedUnitBytes: videos.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
     }
   }
 

@@ -20,6 +20,8 @@ public struct SessionOptions: Equatable, Sendable {
   public var chunk: Int
   /// The media that the session is to encode.
   public var media: MediaUse
+  /// Videos that a session for media at any time is for, too, and for others that are no larger; without any it takes none.
+  public var videos: [MediumSize] = []
   /// The units, such as tiles, that a medium may have at most; nil: as many as the model takes.
   public var maximumTiles: Int?
   /// The rows of the decoder that a medium may take at most; nil: as many as the model makes of it.
@@ -314,7 +316,9 @@ extension SessionPlan {
         Item(
           name: .encoder(kind), byteCount: encoder.residency.byteCount(of: file.range(ofModule: kind.encoderModule))),
         Item(name: .projector(kind), byteCount: file.range(ofModule: kind.projectorModule).count),
-        Item(name: .decodingMedia, byteCount: media?.decodingBytes ?? 0),
+        Item(
+          name: .decodingMedia,
+          byteCount: media.map { $0.decodingBytes + (encoder.units - 1) * $0.streamedUnitBytes } ?? 0),
       ]
       phases.append(
         Phase(

@@ -11,6 +11,7 @@ struct Ask: ParsableCommand {
       squint ask --image photo.jpg "Is there a cat in this picture?"
       squint ask model.squint "What is the capital of France?"
       squint ask model.squint --image photo.jpg "What is in this picture?"
+      squint ask model.squint --video clip.mp4 --max-frames 16 "What happens?"
       squint ask model.squint --image a.jpg --image b.jpg "Is <image> darker than <image>?"
       squint ask model.squint --system "Answer in French." < question.txt
       squint ask model.squint --raw "Once upon a time" --temperature 0.8 --seed 7

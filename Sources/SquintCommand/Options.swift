@@ -80,8 +80,8 @@ struct MachineOptions: ParsableArguments {
   /// The media that `options` name.
   func media(_ options: MediaOptions, for model: Model) throws(SquintError) -> [Medium] {
     let files = options.files
-    if fit, !files.isEmpty { return try model.media(files, fitting: session()) }
-    return try model.media(files, limits)
+    if fit, !files.isEmpty { return try model.media(files, fitting: session(), options.limited(limits)) }
+    return try model.media(files, options.limited(limits))
   }
 
   /// Says what `--fit` chose.

@@ -89,7 +89,10 @@ struct Plan: ParsableCommand {
       machine.session(beams: beams, media: sizes.isEmpty ? .none : .once(sizes))
     }
     var planned = options(shown)
-    if chat, model.acceptsMedia { planned.media = .always }
+    if chat, model.acceptsMedia {
+      planned.media = .always
+      planned.videos = shown.filter { $0.kind == .video }
+    }
     let plan = try SessionPlan(model, planned)
     let images = try sizes.joined().map { size in
       var one = options([size])
@@ -290,8 +293,17 @@ extension SessionPlan {
     case .none: return ""
     case .always: return ", images at any time"
     case .once(let sizes):
-      let tiles = sizes.reduce(0) { $0 + $1.units }
-      return ", \(sizes.count) image\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
+      func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
+      var text = ""
+      let (images, videos) = (sizes.filter { $0.kind == .image }, sizes.filter { $0.kind == .video })
+      if !images.isEmpty {
+        text += ", \(count(images.count, "image")) in \(count(images.reduce(0) { $0 + $1.units }, "tile"))"
+      }
+      if !videos.isEmpty {
+        text += ", \(count(videos.count, "video")) of \(count(videos.reduce(0) { $0 + $1.frames }, "frame")), "
+        text += count(videos.reduce(0) { $0 + $1.rows }, "token")
+      }
+      return text
     }
   }
 }

@@ -48,6 +48,8 @@ package struct ImageProcessor: Sendable, Equatable {
   package let severalBackground: [UInt8]?
   package let resize: Resize
   package let filter: ResamplingFilter
+  /// Of every resize.
+  package var arithmetic = ResamplingArithmetic.pillow
   package let rescale: Double
   /// Of each channel: [3].
   package let mean: [Double]

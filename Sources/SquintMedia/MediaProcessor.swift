@@ -54,6 +54,8 @@ extension MediaProcessor {
     throw SquintError(.usage, "the number of pixels of these media cannot be limited")
   }
 
+  package func amongSeveral() -> Self { self }
+
   package var multiple: Int? { nil }
 
   package func amongSeveral() -> Self { self }

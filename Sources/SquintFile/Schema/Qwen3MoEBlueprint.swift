@@ -45,7 +45,8 @@ package struct Qwen3MoEBlueprint: DecoderBlueprint {
     try checkLayers(denseLayers ?? [], layers: layers, key: "decoder.dense_layers")
     guard ffnWidth > 0 || denseLayers?.isEmpty ?? true else {
       throw SquintError(
-        .badData, "metadata decoder.ffn_width is missing, and decoder.dense_layers names layers; convert the model again")
+        .badData,
+        "metadata decoder.ffn_width is missing, and decoder.dense_layers names layers; convert the model again")
     }
     try checkEpsilon(normEpsilon, key: "decoder.norm_epsilon")
     try attention.check(frequencies: ropeFrequencies, key: "decoder.rope_frequencies")
@@ -90,7 +91,9 @@ package struct Qwen3MoEBlueprint: DecoderBlueprint {
   }
 
   package var expertTensors: [ExpertsTensors] {
-    isDense.enumerated().filter { !$0.element }.map { ExpertsTensors("decoder.\($0.offset).ffn", width: width, experts) }
+    isDense.enumerated().filter { !$0.element }.map {
+      ExpertsTensors("decoder.\($0.offset).ffn", width: width, experts)
+    }
   }
 
   package var tensors: [TensorSpecification] {
