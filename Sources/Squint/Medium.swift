@@ -71,6 +71,8 @@ public struct MediaLimits: Equatable, Sendable {
   public var units: Int?
   /// The rows of the decoder that it takes at most: a lower resolution, or fewer units; not of a video.
   public var rows: Int?
+  /// Whether it stands in a prompt with others of its kind: some models cut images only where there is one.
+  public var isOneOfSeveral = false
   /// The frames of a second of a video that are looked at; of a folder of frames, all of which are, how many a second has: two where this
   /// is nil.
   public var framesPerSecond: Double?
@@ -97,7 +99,7 @@ extension Modality {
       let chosen = try videos.choosing(rate: limits.framesPerSecond, mostFrames: limits.frames)
       return (chosen, try size(chosen))
     }
-    var processor = processor
+    var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
     if let rows = limits.rows, let multiple = processor.multiple {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }
@@ -127,8 +129,13 @@ extension Modality {
     if let rows = limits.rows, let multiple = processor.multiple {
       costs = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple).costs()
     }
-    guard let most = costs.last else { return nil }
-    var found = try size(most).limited(toUnits: limits.units ?? Int.max)
+    // Features of many tiles may become fewer rows than those of a few.
+    var most: MediumSize?
+    for cost in costs {
+      let size = try size(cost).limited(toUnits: limits.units ?? Int.max)
+      if most.map({ size.rows > $0.rows }) ?? true { most = size }
+    }
+    guard var found = most else { return nil }
     while let rows = limits.rows, found.rows > rows {
       guard found.units > 1 else {
         throw SquintError(
