@@ -150,7 +150,7 @@ import Testing
         #expect(metadata["image.token_text"] == .string("<|image_pad|>") && metadata["image.token"] == .int(6))
         #expect(metadata["image.resize"] == .string("smart") && metadata["image.multiple"] == .int(8))
         #expect(metadata["video.temporal_patch"] == .int(2) && metadata["video.factor"] == .int(8))
-        #expect(metadata["video.token"] == .int(7))
+        #expect(metadata["video.token"] == .int(7) && metadata["video.positions"] == .string("grid"))
       }
       #expect(all.map { $0["image.coordinates"] } == ["thousandths", "resized", "thousandths"].map { .string($0) })
       #expect(all.map { $0["projector.image.graph"] } == ["mlp", "mlp", "deepstack"].map { .string($0) })
@@ -158,7 +158,7 @@ import Testing
       #expect(all[0]["decoder.rope_axes"] == .ints([0, 1, 1, 2]))
       #expect(all[2]["decoder.rope_axes"] == .ints([0, 1, 2, 0, 1, 2, 0, 0]))
       #expect(all[1]["encoder.image.window"] == .int(2) && all[1]["encoder.image.full_layers"] == .ints([1, 3]))
-      #expect(all.map { $0["video.positions_per_second"] } == [nil, .float(2), nil])
+      #expect(all.map { $0["video.steps_per_second"] } == [nil, .float(2), nil])
       #expect(all[2]["encoder.image.feature_layers"] == .ints([1, 3]))
       #expect(all[2]["video.unit_prefix"] == .string("<{seconds} seconds><|vision_start|>"))
     }
