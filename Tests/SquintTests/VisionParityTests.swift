@@ -8,7 +8,10 @@ import Testing
 /// files.
 @Suite struct VisionParityTests {
   @Test func allArchitecturesAreThere() {
-    for family in ["llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts"] {
+    for family in [
+      "llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts", "qwen2-vl", "qwen25-vl",
+      "qwen3-vl",
+    ] {
       #expect(VisionFixture.all.contains { $0.name.hasPrefix(family) })
     }
   }
@@ -69,7 +72,8 @@ import Testing
   /// in f32 within the rounding of sums, in f16 within that of the weights (2⁻¹² of each, half the step of f16). LLaVA's
   /// converter writes patches and projector in f16 always. (The tiles of the fixture smolvlm are not of the size of its table of
   /// positions, which a mmproj file cannot say.)
-  @Test(arguments: ["idefics3", "llava-clip", "llava-siglip"], ["f32", "f16"])
+  @Test(
+    arguments: ["idefics3", "llava-clip", "llava-siglip", "qwen2-vl", "qwen25-vl", "qwen3-vl"], ["f32", "f16"])
   func gguf(_ name: String, _ type: String) throws {
     let files = fixtures.appendingPathComponent("vision-gguf/\(name)")
     let mmproj = files.appendingPathComponent("mmproj-\(type).gguf")
@@ -85,7 +89,9 @@ import Testing
     let model = try Model(path: path)
     let reference = try VisionFixture.named(name).model(.f32)
     // LLaVA's mmproj does not say whether images are padded or cut to a square; this one is a square.
-    let images = name.hasPrefix("llava") ? ["square.png"] : ["wide.png", "square.png"]
+    // A Qwen's does not say how large images become; this one becomes the smallest there is.
+    let images =
+      name.hasPrefix("llava") ? ["square.png"] : name.hasPrefix("qwen") ? ["tiny.png"] : ["wide.png", "square.png"]
     func logits(_ model: Model) throws -> [[Float]] {
       let images = try images.map { try model.image(VisionFixture.image($0)) }
       let prompt = try model.prompt(text: "The quick brown fox is", media: images)
