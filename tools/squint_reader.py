@@ -610,6 +610,12 @@ GRAPHS = {
             tensors=f"{ENDS} {NORMS} N.convolution.norm",
             biases=f"{ATTENTION_MATRICES} {FFN_MATRICES} N.convolution.in N.convolution.kernel N.convolution.out",
         ),
+        "qwen3moe": Graph(
+            keys=f"{SIZES} {ATTENTION} experts experts_per_token expert_width normalizes_experts dense_layers ffn_width window "
+            "rope_frequencies rope_magnitude rope_axes",
+            tensors=f"{ENDS} {NORMS} N.ffn.router N.ffn.experts.gate_up N.ffn.experts.down",
+            biases=f"{ATTENTION_MATRICES} {FFN_MATRICES}",
+        ),
     },
     "encoder.": {
         "vit": Graph(

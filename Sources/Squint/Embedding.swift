@@ -69,15 +69,17 @@ public final class Embedder {
   /// Computes what the medium at `path` becomes.
   ///
   /// - Parameters:
+  ///   - limits: what is looked at of a video; others are not for this.
   ///   - begin: called once with the shape of all that comes.
   ///   - progress: called now and then, with how far it is.
   ///   - visit: called with each unit's part in turn, as the processor orders them; returns whether to go on.
   /// - Throws: `noInput`, `badData` for the medium; `doesNotFit` where the memory does not hold it.
   public func embed(
-    _ path: String, begin: ([Int]) throws(SquintError) -> Void, progress: (SessionProgress) -> Void = { _ in },
+    _ path: String, _ limits: MediaLimits = MediaLimits(), begin: ([Int]) throws(SquintError) -> Void,
+    progress: (SessionProgress) -> Void = { _ in },
     visit: (_ unit: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
   ) throws(SquintError) {
-    let medium = try Medium(path: path, modality)
+    let medium = try Medium(path: path, modality, limits)
     let (kind, layout) = (modality.kind, medium.size.cost.layout)
     func units() throws(SquintError) -> MediaUnits {
       let units = try medium.units(while: {
@@ -88,14 +90,20 @@ public final class Embedder {
       return units
     }
     if stage == .pixels {
-      let units = try units()
-      for unit in 0..<layout.count {
-        let (shape, numbers) = modality.processor.numbers(of: unit, in: units)
-        if unit == 0 { try begin([layout.count] + shape) }
-        let shouldContinue = try numbers.withElements { (numbers) throws(SquintError) in
-          try visit(unit, layout.count, numbers)
+      let reader = try units().reader()
+      var unit = 0
+      for run in layout.runs {
+        for _ in 0..<run.count {
+          let shouldContinue = try reader.next(1, of: run, while: { true }) { (bytes) throws(SquintError) in
+            let (shape, numbers) = modality.processor.numbers(of: bytes, shape: run.shape)
+            if unit == 0 { try begin([layout.count] + shape) }
+            return try numbers.withElements { (numbers) throws(SquintError) in
+              try visit(unit, layout.count, numbers)
+            }
+          }
+          guard shouldContinue else { return }
+          unit += 1
         }
-        guard shouldContinue else { return }
       }
       return
     }

@@ -80,20 +80,40 @@ extension Session {
 
 extension Model {
   /// The weights that each decoded token reads, in bytes: all matrices of the decoder, but one row of an embedding that is
-  /// not the head.
+  /// not the head, and of experts those that a token goes through.
   package var bytesPerToken: Int {
     let isTied = file.tensor("decoder.head") == nil
+    let share = expertShare
     return file.tensors.filter { tensor in
       file.modules[tensor.module].name == "decoder" && (isTied || tensor.name != "decoder.embedding")
-    }.reduce(0) { $0 + $1.range.count }
+    }.reduce(0) { $0 + share(of: $1.range.count, $1) }
   }
 
   /// The multiplications and additions of the layers for each token of a prompt (the head serves its last token only).
   package var operationsPerToken: Int {
-    file.tensors.filter { tensor in
+    let share = expertShare
+    return file.tensors.filter { tensor in
       file.modules[tensor.module].name == "decoder" && tensor.shape.count == 2 && tensor.name != "decoder.embedding"
         && tensor.name != "decoder.head"
-    }.reduce(0) { $0 + 2 * $1.elementCount }
+    }.reduce(0) { $0 + share(of: 2 * $1.elementCount, $1) }
+  }
+
+  /// What of a number that is for a tensor counts for a token, which goes through some experts only.
+  private var expertShare: ExpertShare {
+    let tensors = decoder.blueprint.expertTensors
+    return ExpertShare(
+      names: Set(tensors.flatMap { [$0.gateUp.name, $0.down.name] }), chosen: tensors.first?.experts.chosen ?? 1,
+      count: tensors.first?.experts.count ?? 1)
+  }
+
+  private struct ExpertShare {
+    let names: Set<String>
+    let chosen: Int
+    let count: Int
+
+    func callAsFunction(of number: Int, _ tensor: ModelFile.Tensor) -> Int {
+      names.contains(tensor.name) ? number / count * chosen : number
+    }
   }
 
   /// The multiplications and additions of encoding and projecting `medium`.

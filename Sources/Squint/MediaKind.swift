@@ -7,14 +7,18 @@ import SquintText
 ///
 /// The raw value is the word of the field: in the names of modules (`encoder.image`), of keys (`image.layout`), in chat templates.
 public enum MediaKind: String, CaseIterable, Sendable {
-  case image
+  case image, video
 
   /// What stands for one in what people write.
   package var marker: String { "<\(rawValue)>" }
 
-  /// The modules of the file.
-  package var encoderModule: String { "encoder.\(rawValue)" }
-  package var projectorModule: String { "projector.\(rawValue)" }
+  /// The modules of the file. The frames of a video go through those of images.
+  package var encoderModule: String { "encoder.\(moduleName)" }
+  package var projectorModule: String { "projector.\(moduleName)" }
+  private var moduleName: String { self == .video ? Self.image.rawValue : rawValue }
+
+  /// Whether a file that has the modules says that it takes media of this kind.
+  func isTaken(by metadata: Metadata) -> Bool { self != .video || metadata["video.sampling"] != nil }
 
   /// What a checkpoint does with the file of one before its encoder.
   ///
@@ -22,6 +26,7 @@ public enum MediaKind: String, CaseIterable, Sendable {
   func processor(_ metadata: Metadata) throws(SquintError) -> any MediaProcessor {
     switch self {
     case .image: try ImageProcessor(metadata)
+    case .video: try VideoProcessor(metadata)
     }
   }
 
@@ -29,6 +34,7 @@ public enum MediaKind: String, CaseIterable, Sendable {
   package var part: ChatMessage.Part {
     switch self {
     case .image: .image
+    case .video: .video
     }
   }
 }

@@ -1,5 +1,6 @@
 import SquintCompute
 import SquintFile
+import SquintMedia
 
 /// Where the rows of a medium stand for the rotary embedding: the key `KIND.positions` (formats/vision.md).
 struct MediaPositions: Equatable, Sendable {
@@ -14,8 +15,10 @@ struct MediaPositions: Equatable, Sendable {
   let rule: Rule
   /// The seconds of a unit, and the steps of a second, where units follow each other in time; their product is rounded down. Elsewhere
   /// a unit is one step.
-  let secondsPerUnit: Float
+  private(set) var secondsPerUnit: Float
   let stepsPerSecond: Float
+  /// Whether the metadata says how many steps a second is.
+  private let isTimed: Bool
 
   /// Reads the keys of `kind`.
   ///
@@ -25,9 +28,18 @@ struct MediaPositions: Equatable, Sendable {
     let key = "\(kind.rawValue).steps_per_second"
     stepsPerSecond = Float(try metadata.float(key, default: 1))
     secondsPerUnit = 1
+    isTimed = metadata[key] != nil
     guard (0...1e6).contains(stepsPerSecond) else {
       throw SquintError(.badData, "metadata \(key) is \(stepsPerSecond); convert the model again")
     }
+  }
+
+  /// The same for a medium whose units come at these times, where time counts.
+  func timed(_ timing: MediaTiming?) -> MediaPositions {
+    guard isTimed, let timing else { return self }
+    var positions = self
+    positions.secondsPerUnit = Float(timing.secondsPerUnit)
+    return positions
   }
 
   var isSpread: Bool { rule == .grid }

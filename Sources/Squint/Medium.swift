@@ -15,24 +15,20 @@ public final class Medium: Sendable {
   private let kept: MediaFile?
   private let decoded = Mutex<MediaUnits?>(nil)
 
-  convenience init(path: String, _ modality: Modality, maximumUnits: Int? = nil) throws(SquintError) {
-    try self.init(MediaFile(path: path), modality, maximumUnits: maximumUnits)
+  convenience init(path: String, _ modality: Modality, _ limits: MediaLimits = MediaLimits()) throws(SquintError) {
+    try self.init(MediaFile(path: path, isVideo: modality.kind == .video), modality, limits)
   }
 
-  /// The same medium, in no more than `maximumUnits` units.
-  convenience init(_ medium: Medium, _ modality: Modality, maximumUnits: Int?) throws(SquintError) {
-    try self.init(medium.file(), modality, maximumUnits: maximumUnits)
+  /// The same medium within other limits.
+  convenience init(_ medium: Medium, _ modality: Modality, _ limits: MediaLimits) throws(SquintError) {
+    try self.init(medium.file(), modality, limits)
   }
 
-  private init(_ file: MediaFile, _ modality: Modality, maximumUnits: Int?) throws(SquintError) {
+  private init(_ file: MediaFile, _ modality: Modality, _ limits: MediaLimits) throws(SquintError) {
     path = file.path
     kept = file.isReadOnce ? file : nil
     do throws(SquintError) {
-      processor =
-        try maximumUnits.map { (most) throws(SquintError) in
-          try modality.processor.limited(toUnits: most, of: file)
-        } ?? modality.processor
-      size = try modality.size(processor.cost(of: file), heldBytes: file.heldBytes)
+      (processor, size) = try modality.limited(limits, of: file)
     } catch {
       throw error.naming(path)
     }
@@ -40,7 +36,7 @@ public final class Medium: Sendable {
 
   private func file() throws(SquintError) -> MediaFile {
     if let kept { return kept }
-    return try MediaFile(path: path)
+    return try MediaFile(path: path, isVideo: kind == .video)
   }
 
   public var kind: MediaKind { size.kind }
@@ -68,6 +64,89 @@ public final class Medium: Sendable {
 
 /// A medium that is an image.
 public typealias Image = Medium
+
+/// How much of a medium a model is to look at, within what it allows; nil: as the checkpoint does.
+public struct MediaLimits: Equatable, Sendable {
+  /// The units, such as tiles, that it is cut into at most; not of a video.
+  public var units: Int?
+  /// The rows of the decoder that it takes at most: a lower resolution, or fewer units; not of a video.
+  public var rows: Int?
+  /// The frames of a second of a video that are looked at; of a folder of frames, all of which are, how many a second has: two where this
+  /// is nil.
+  public var framesPerSecond: Double?
+  /// The frames of a video that are looked at, at most.
+  public var frames: Int?
+
+  public init(units: Int? = nil, rows: Int? = nil, framesPerSecond: Double? = nil, frames: Int? = nil) {
+    self.units = units
+    self.rows = rows
+    self.framesPerSecond = framesPerSecond
+    self.frames = frames
+  }
+}
+
+extension Modality {
+  /// The processor within `limits` for the medium in `file`, and what the medium takes then.
+  ///
+  /// - Throws: `usage` where no such limit can be set, or it cannot be met; else as the processor's `cost(of:)`.
+  func limited(_ limits: MediaLimits, of file: MediaFile) throws(SquintError) -> (any MediaProcessor, MediumSize) {
+    func size(_ processor: any MediaProcessor) throws(SquintError) -> MediumSize {
+      try self.size(processor.cost(of: file), heldBytes: file.heldBytes)
+    }
+    if let videos = processor as? VideoProcessor {
+      let chosen = try videos.choosing(rate: limits.framesPerSecond, mostFrames: limits.frames)
+      return (chosen, try size(chosen))
+    }
+    var processor = processor
+    if let rows = limits.rows, let multiple = processor.multiple {
+      processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
+    }
+    if let units = limits.units { processor = try processor.limited(toUnits: units, of: file) }
+    var found = try size(processor)
+    guard let most = limits.rows else { return (processor, found) }
+    while found.rows > most {
+      guard found.units > 1 else {
+        throw SquintError(
+          .usage,
+          "the model makes \(grouped(found.rows)) tokens of this \(kind.rawValue) at least, and \(grouped(most)) are asked for"
+        )
+      }
+      // The rows of one unit are not more than those of all are in the mean, but for what packing adds.
+      let units = min(max(most * found.units / found.rows, 1), found.units - 1)
+      processor = try processor.limited(toUnits: units, of: file)
+      found = try size(processor)
+    }
+    return (processor, found)
+  }
+
+  /// What the largest medium within `limits` takes; nil where there is no bound.
+  ///
+  /// - Throws: `usage` where such a limit cannot be met.
+  func largest(_ limits: MediaLimits) throws(SquintError) -> MediumSize? {
+    var costs = processor.costs()
+    if let rows = limits.rows, let multiple = processor.multiple {
+      costs = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple).costs()
+    }
+    guard let most = costs.last else { return nil }
+    var found = try size(most).limited(toUnits: limits.units ?? Int.max)
+    while let rows = limits.rows, found.rows > rows {
+      guard found.units > 1 else {
+        throw SquintError(
+          .usage,
+          "the model makes \(grouped(found.rows)) tokens of \(kind.rawValue)s at least, and \(grouped(rows)) are asked for"
+        )
+      }
+      found = found.limited(toUnits: found.units - 1)
+    }
+    return found
+  }
+}
+
+extension Int {
+  fileprivate func clamped(to range: ClosedRange<Int>) -> Int {
+    Swift.min(Swift.max(self, range.lowerBound), range.upperBound)
+  }
+}
 
 /// What a medium takes, known from the head of its file alone: from the width and height of an image.
 public struct MediumSize: Equatable, Sendable {
@@ -98,6 +177,9 @@ public struct MediumSize: Equatable, Sendable {
   /// How many units it is cut into, each of which is encoded by itself: the tiles of an image.
   public var units: Int { cost.layout.count }
 
+  /// How many frames of a video these show; 0 elsewhere.
+  public var frames: Int { cost.timing?.frames ?? 0 }
+
   /// The rows of the decoder that it takes.
   public var rows: Int { arrangement?.count ?? zip(cost.layout.runs, grids).reduce(0) { $0 + $1.0.count * $1.1.count } }
 
@@ -125,8 +207,8 @@ public struct MediumSize: Equatable, Sendable {
   /// The memory that decoding and cutting it take at most, its units among them, in bytes.
   public var decodingBytes: Int { cost.decodingBytes }
 
-  /// The memory of its units, in bytes.
-  public var unitBytes: Int { cost.layout.byteCount }
+  /// The memory of its units, which are decoded together, in bytes; 0 where they are decoded when they are encoded.
+  public var unitBytes: Int { cost.heldUnitBytes }
 
   /// What a medium of at most `most` units takes instead, where it can be cut into fewer.
   func limited(toUnits most: Int) -> MediumSize {

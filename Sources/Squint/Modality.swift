@@ -55,8 +55,11 @@ struct Modality: Sendable {
       }
       return nil
     }
+    guard kind.isTaken(by: file.metadata) else { return nil }
     self.kind = kind
     let processor = try kind.processor(file.metadata)
+    // The side of images is not that of frames.
+    let side = kind == .video ? nil : side
     self.processor = try side.map { (side) throws(SquintError) in try processor.resizing(toSide: side) } ?? processor
     encoder = try encoderModel(of: file, module: kind.encoderModule, levels: processor.levels)
     let metadata = file.metadata
@@ -113,7 +116,8 @@ struct Modality: Sendable {
     var grids: [FeatureGrid] = []
     for run in cost.layout.runs { grids.append(try rowGrid(of: run.shape)) }
     return MediumSize(
-      kind: kind, cost: cost, grids: grids, arrangement: arrangement(cost.layout, grids), positions: positions,
+      kind: kind, cost: cost, grids: grids, arrangement: arrangement(cost.layout, grids),
+      positions: positions.timed(cost.timing),
       heldBytes: heldBytes)
   }
 
@@ -197,23 +201,23 @@ extension Modality {
       _ units: MediaUnits, while shouldContinue: (_ done: Int) -> Bool,
       visit: (_ unit: Int, _ shape: [Int], _ features: Rows) throws(SquintError) -> Void
     ) throws(SquintError) -> Bool {
-      try units.bytes.withBytes { (bytes) throws(SquintError) in
-        var done = 0
-        var offset = 0
-        for run in units.layout.runs {
-          for first in stride(from: 0, to: run.count, by: encoder.units) {
-            let count = min(encoder.units, run.count - first)
-            let before = done
-            let isFinished = try encoder.encode(
-              bytes.baseAddress! + offset, count: count, shape: run.shape, while: { shouldContinue(before) }
+      let reader = try units.reader()
+      var done = 0
+      for run in units.layout.runs {
+        for first in stride(from: 0, to: run.count, by: encoder.units) {
+          let count = min(encoder.units, run.count - first)
+          let before = done
+          let isFinished = try reader.next(count, of: run, while: { shouldContinue(before) }) {
+            (bytes) throws(SquintError) in
+            try encoder.encode(
+              bytes.baseAddress!, count: count, shape: run.shape, while: { shouldContinue(before) }
             ) { (unit, features) throws(SquintError) in try visit(before + unit, run.shape, features) }
-            guard isFinished else { return false }
-            done += count
-            offset += count * run.unitBytes
           }
+          guard isFinished else { return false }
+          done += count
         }
-        return true
       }
+      return true
     }
 
     /// Projects the features of a unit into `rows`; returns how many of them it becomes.

@@ -27,6 +27,8 @@ public final class Model: Sendable {
   let openingBytes: Int
   /// None for a model that takes text alone.
   let modalities: [Modality]
+  /// What the numbers of places in an image mean; nil where the model names none.
+  let coordinates: ImageCoordinates?
   /// How media of each kind stand in prompts, also of those that the model does not take.
   let markups: [MediaMarkup]
 
@@ -53,6 +55,7 @@ public final class Model: Sendable {
       try file.refuseUnknown()
       decoder = try decoderModel(of: file)
       modalities = try Modality.all(in: file, decoderWidth: decoder.blueprint.width)
+      coordinates = try ImageCoordinates(metadata)
       markups = try Self.markups(metadata)
       let template = try metadata.string("chat.template", default: "")
       let named = Set(try metadata.ints("generation.stop_tokens").compactMap { Int32(exactly: $0) })
@@ -181,29 +184,30 @@ public final class Model: Sendable {
   ///
   /// - Parameter maximumTiles: where the model cuts images into tiles, into no more than these; nil: as the checkpoint does.
   public func image(_ path: String, maximumTiles: Int? = nil) throws(SquintError) -> Image {
-    try medium(.image, path, maximumUnits: maximumTiles)
+    try medium(.image, path, MediaLimits(units: maximumTiles))
   }
 
   /// The medium at `path`, `-` being stdin, for a prompt. The head of its file is read now, the rest when a session encodes it.
   ///
-  /// - Parameter maximumUnits: where the model cuts media of this kind, into no more than these; nil: as the checkpoint does.
   /// - Throws: `noInput` where it cannot be read, `badData` where it is no medium of this kind that can be understood, `usage` where
-  ///   the model does not take those.
-  public func medium(_ kind: MediaKind, _ path: String, maximumUnits: Int? = nil) throws(SquintError) -> Medium {
-    try Medium(path: path, modality(kind), maximumUnits: maximumUnits)
+  ///   the model does not take those, or not within `limits`.
+  public func medium(
+    _ kind: MediaKind, _ path: String, _ limits: MediaLimits = MediaLimits()
+  ) throws(SquintError) -> Medium {
+    try Medium(path: path, modality(kind), limits)
   }
 
   /// The images at `paths`, as `image` opens each.
   public func images(_ paths: [String], maximumTiles: Int? = nil) throws(SquintError) -> [Image] {
-    try media(paths.map { (.image, $0) }, maximumUnits: maximumTiles)
+    try media(paths.map { (.image, $0) }, MediaLimits(units: maximumTiles))
   }
 
   /// The media in these files, as `medium` opens each.
   package func media(
-    _ files: [(kind: MediaKind, path: String)], maximumUnits: Int? = nil
+    _ files: [(kind: MediaKind, path: String)], _ limits: MediaLimits = MediaLimits()
   ) throws(SquintError) -> [Medium] {
     var media: [Medium] = []
-    for file in files { media.append(try medium(file.kind, file.path, maximumUnits: maximumUnits)) }
+    for file in files { media.append(try medium(file.kind, file.path, limits)) }
     return media
   }
 
@@ -211,20 +215,26 @@ public final class Model: Sendable {
   ///
   /// - Throws: as `medium`.
   package func media(
-    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions
+    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions, _ limits: MediaLimits
   ) throws(SquintError) -> [Medium] {
-    var limit = options.maximumTiles
-    var media = try media(files, maximumUnits: limit)
+    var limits = limits
+    var media = try media(files, limits)
     while true {
       var options = options
       options.media = .once(media.map(\.size))
       options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.rows }
       let most = media.map(\.size.units).max() ?? 1
       guard most > 1, (try? SessionPlan(self, options)) == nil else { return media }
-      limit = most - 1
+      limits.units = most - 1
       // What came through a pipe comes only once.
       for index in media.indices {
-        media[index] = try Medium(media[index], modality(media[index].kind), maximumUnits: limit)
+        var limits = limits
+        if media[index].size.units == most, most > 1 {
+          limits.frames = media[index].size.frames * (most - 1) / most
+        } else if media[index].kind == .video {
+          limits.frames = media[index].size.frames
+        }
+        media[index] = try Medium(media[index], modality(media[index].kind), limits)
       }
     }
   }
@@ -235,9 +245,9 @@ public final class Model: Sendable {
     return try modality(kind).sizes()
   }
 
-  /// What a medium takes at most.
-  func largest(_ modality: Modality) throws(SquintError) -> MediumSize {
-    guard let largest = try modality.sizes().last else {
+  /// What a medium within `limits` takes at most.
+  func largest(_ modality: Modality, _ limits: MediaLimits) throws(SquintError) -> MediumSize {
+    guard let largest = try modality.largest(limits) else {
       throw .badData(
         file.path, "there is no bound to the size of its \(modality.kind.rawValue)s; convert the model again")
     }

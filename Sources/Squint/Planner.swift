@@ -23,6 +23,8 @@ struct Planner {
     let rows: Int
     /// The memory of decoding them, and of what came through pipes.
     let decodingBytes: Int
+    /// What each unit that an encoder looks at takes more, in bytes, where they are decoded for it.
+    let streamedUnitBytes: Int
     let heldBytes: Int
 
     /// The units of the medium that has most.
@@ -72,18 +74,29 @@ struct Planner {
       let decoding = sizes.map { $0.decodingBytes - $0.unitBytes }.max() ?? 0
       return MediaDemand(
         uses: uses.filter { !$0.1.isEmpty }, rows: sizes.reduce(0) { $0 + $1.rows }, decodingBytes: waiting + decoding,
+        streamedUnitBytes: sizes.map(\.cost.streamedUnitBytes).max() ?? 0,
         heldBytes: sizes.reduce(0) { $0 + $1.heldBytes })
     case .always:
       guard !model.modalities.isEmpty else { return nil }
       var uses: [(Modality, [MediaLayout])] = []
       var (rows, decodingBytes) = (0, 0)
-      for modality in model.modalities {
-        let size = try model.largest(modality).limited(toUnits: options.maximumTiles ?? Int.max)
+      for modality in model.modalities where modality.kind != .video {
+        let size = try model.largest(modality, options.limits)
         uses.append((modality, [size.cost.layout]))
         rows = max(rows, size.rows)
         decodingBytes = max(decodingBytes, size.decodingBytes)
       }
-      return MediaDemand(uses: uses, rows: rows, decodingBytes: decodingBytes, heldBytes: 0)
+      // A video may be of any length: those that are known count, and others no larger than they.
+      let videos = options.videos
+      if !videos.isEmpty {
+        uses.append((try model.modality(.video), videos.map(\.cost.layout)))
+        rows = max(rows, videos.map(\.rows).max() ?? 0)
+        decodingBytes = max(decodingBytes, videos.map(\.decodingBytes).max() ?? 0)
+      }
+      guard !uses.isEmpty else { return nil }
+      return MediaDemand(
+        uses: uses, rows: rows, decodingBytes: decodingBytes,
+        streamedUnitBytes: videos.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
     }
   }
 
@@ -296,17 +309,35 @@ struct Planner {
       weights.rows = rows
       return Candidate(weights: weights) { _ in (weights, 0) }
     }
-    return whole
+    // What a prompt and an answer read. The experts of a chunk are read for its rows.
+    func cost(_ residency: Residency, rows: Int) -> Int {
+      let passes = (prompt + rows - 1) / rows
+      let chunk = min(rows, options.chunk)
+      let experts = residency.pool.map { $0.table.bytesRead(rows: chunk, slots: $0.slots) } ?? 0
+      return (passes + answer) * residency.streamedBytes + (prompt + chunk - 1) / chunk * experts
+        + answer * (residency.pool?.bytesReadPerToken ?? 0)
+    }
+    // What every row needs stays before experts, of which a row needs few.
+    let experts = rows.compactMap { rows -> Candidate? in
+      guard let least = streamed.keeping(experts: 0), let pool = least.pool else { return nil }
+      var weights = weights
+      weights.rows = rows
+      weights.decoder = least
+      return Candidate(weights: weights) { spare in
+        var kept = weights
+        kept.decoder.pool = ExpertPool(pool.table, slots: pool.slots + spare / pool.table.slotBytes)
+        return (kept, cost(kept.decoder, rows: rows))
+      }
+    }
+    return whole + experts
       + rows.map { rows in
         var weights = weights
         weights.rows = rows
         weights.decoder = streamed.keeping(atMost: 0)
-        let passes = (prompt + rows - 1) / rows + answer
         return Candidate(weights: weights) { spare in
           var kept = weights
-          let residency = streamed.keeping(atMost: spare)
-          kept.decoder = residency
-          return (kept, passes * residency.streamedBytes)
+          kept.decoder = streamed.keeping(atMost: spare)
+          return (kept, cost(kept.decoder, rows: rows))
         }
       }
   }

@@ -131,6 +131,10 @@ struct MediaMarkup: Sendable {
   let rowSuffix: String
   let overviewPrefix: String
   let overviewSuffix: String
+  /// Around and between the units of a medium in time.
+  let unitPrefix: String
+  let unitSuffix: String
+  let separator: String
 
   /// Reads the keys `KIND.*`.
   init(_ kind: MediaKind, _ metadata: Metadata) throws(SquintError) {
@@ -161,12 +165,15 @@ struct MediaMarkup: Sendable {
     rowSuffix = try text("row_suffix")
     overviewPrefix = try text("overview_prefix")
     overviewSuffix = try text("overview_suffix")
+    unitPrefix = try text("unit_prefix")
+    unitSuffix = try text("unit_suffix")
+    separator = try text("separator")
   }
 
   /// All that is written for media.
   var texts: String {
     marker + tokenText + prefix + suffix + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix
-      + overviewSuffix
+      + overviewSuffix + unitPrefix + unitSuffix + separator
   }
 
   enum Piece: Equatable {
@@ -177,6 +184,7 @@ struct MediaMarkup: Sendable {
 
   /// What a medium of `size` becomes.
   func pieces(_ size: MediumSize) -> [Piece] {
+    if let timing = size.cost.timing { return pieces(size, timing) }
     guard let grid = size.cost.layout.grid, size.units > 1, size.arrangement == nil else {
       return [.text(singlePrefix), .rows(0..<size.rows), .text(singleSuffix)]
     }

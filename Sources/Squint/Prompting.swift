@@ -64,8 +64,13 @@ extension Model {
     }
     if !hasPlaces {
       // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
-      let own = modalities.map { markup($0.kind) }.filter {
+      var own = modalities.map { markup($0.kind) }.filter {
         $0.token != nil && $0.tokenText != $0.marker && marked.pieces(around: $0.tokenText).count > 1
+      }
+      // Of kinds with one placeholder it is that of which there are media.
+      own = own.filter { markup in
+        media.contains { $0.kind == markup.kind }
+          || !own.contains { $0.tokenText == markup.tokenText && $0.kind != markup.kind }
       }
       if !own.isEmpty {
         return try prompt(
@@ -226,37 +231,40 @@ extension Model {
     return kinds.count == 1 ? "\(media[0].kind.rawValue)s" : "media"
   }
 
-  /// Puts the rows of `media` where `tokens` has the tokens of their kinds.
+  /// Puts the rows of `media`, which are in the order of their places, where `tokens` has the tokens of their kinds; several kinds may
+  /// have one.
   private func place(_ media: [Medium], in tokens: [Int32]) throws(SquintError) -> Prompt {
-    var kinds: [Int32: MediaKind] = [:]
-    for kind in MediaKind.allCases {
-      let own = media.filter { $0.kind == kind }
-      guard !own.isEmpty, let token = markup(kind).token else { continue }
-      kinds[token] = kind
+    var remaining: [Int32: ArraySlice<Medium>] = [:]
+    for medium in media {
+      guard let token = markup(medium.kind).token else { continue }
+      remaining[token, default: []].append(medium)
+    }
+    for (token, own) in remaining {
       let places = tokens.count { $0 == token }
       let rows = own.reduce(0) { $0 + $1.rows }
       guard places == rows else {
+        let names = Set(own.map(\.kind)).count == 1 ? own[own.startIndex].kind.rawValue : "media"
         throw SquintError(
           .usage,
-          "the prompt has \(grouped(places)) \(kind.rawValue) tokens (\(token)), and the \(own.count) \(kind.rawValue)s take "
+          "the prompt has \(grouped(places)) \(names) tokens (\(token)), and the \(own.count) \(Self.names(Array(own))) take "
             + "\(grouped(rows))")
       }
     }
-    var remaining = Dictionary(grouping: media, by: \.kind).mapValues { $0[...] }
     var prompt = Prompt()
     var position = 0
-    var taken = 0  // of the first that remains of the kind whose places come
+    var taken: [Int32: Int] = [:]  // of the first that remains
     while position < tokens.count {
       let token = tokens[position]
-      let kind = kinds[token]
-      var end = tokens[position...].firstIndex { kind == nil ? kinds[$0] != nil : $0 != token } ?? tokens.count
-      if let kind, let medium = remaining[kind]?.first {
-        end = min(end, position + medium.rows - taken)
-        prompt.append(taken..<taken + end - position, of: medium)
-        taken += end - position
-        if taken == medium.rows {
-          remaining[kind]?.removeFirst()
-          taken = 0
+      let isPlace = remaining[token] != nil
+      var end = tokens[position...].firstIndex { isPlace ? $0 != token : remaining[$0] != nil } ?? tokens.count
+      if isPlace, let medium = remaining[token]?.first {
+        let first = taken[token] ?? 0
+        end = min(end, position + medium.rows - first)
+        prompt.append(first..<first + end - position, of: medium)
+        taken[token] = first + end - position
+        if taken[token] == medium.rows {
+          remaining[token]?.removeFirst()
+          taken[token] = 0
         }
       } else {
         prompt.append(Prompt(tokens: Array(tokens[position..<end])))

@@ -93,6 +93,20 @@ package struct RegionRule: Sendable, Equatable {
   private func y(_ number: Double) -> Double { max(0, min(height, number * scaleY)) }
 }
 
+extension Model {
+  /// The boxes and points that an answer about `image` names, in the image's own pixels; nil where the model is none that names any.
+  ///
+  /// - Parameter tokens: of the answer.
+  public func regions(_ tokens: [Int32], in image: Image) throws(SquintError) -> [ImageRegion]? {
+    guard let coordinates, let source = image.size.cost.source, let run = image.size.cost.layout.runs.first else {
+      return nil
+    }
+    let (height, width) = (run.shape[run.shape.count - 2], run.shape[run.shape.count - 1])
+    let rule = RegionRule(coordinates, original: (source.width, source.height), resized: (width, height))
+    return rule?.regions(in: try text(tokens, skipSpecialTokens: false))
+  }
+}
+
 /// Goes through an answer once, from its start to its end.
 private struct RegionScanner {
   /// A point (2 numbers) or a box (4).

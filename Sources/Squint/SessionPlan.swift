@@ -20,8 +20,12 @@ public struct SessionOptions: Equatable, Sendable {
   public var chunk: Int
   /// The media that the session is to encode.
   public var media: MediaUse
+  /// Videos that a session for media at any time is for, too, and for others that are no larger; without any it takes none.
+  public var videos: [MediumSize] = []
   /// The units, such as tiles, that a medium may have at most; nil: as many as the model takes.
   public var maximumTiles: Int?
+  /// The rows of the decoder that a medium may take at most; nil: as many as the model makes of it.
+  public var maximumMediumRows: Int?
   /// The tokens of the prompt, and those that the answer may have, where they are known: the context is not made shorter.
   public var prompt: Int?
   public var answer: Int?
@@ -41,8 +45,8 @@ public struct SessionOptions: Equatable, Sendable {
 
   public init(
     context: Int? = nil, kvType: KVType = .int8, threads: Int? = nil, beams: Int = 1, memory: Int? = nil,
-    chunk: Int = 256, media: MediaUse = .none, maximumTiles: Int? = nil, prompt: Int? = nil, answer: Int? = nil,
-    fits: Bool = false
+    chunk: Int = 256, media: MediaUse = .none, maximumTiles: Int? = nil, maximumMediumRows: Int? = nil,
+    prompt: Int? = nil, answer: Int? = nil, fits: Bool = false
   ) {
     self.context = context
     self.kvType = kvType
@@ -52,10 +56,14 @@ public struct SessionOptions: Equatable, Sendable {
     self.chunk = chunk
     self.media = media
     self.maximumTiles = maximumTiles
+    self.maximumMediumRows = maximumMediumRows
     self.prompt = prompt
     self.answer = answer
     self.fits = fits
   }
+
+  /// Of each medium.
+  public var limits: MediaLimits { MediaLimits(units: maximumTiles, rows: maximumMediumRows) }
 }
 
 /// A session's memory, worked out before any of it is taken: the buffers of the arena, the weights that stay, and what each
@@ -168,6 +176,9 @@ public struct SessionPlan: Sendable {
     if let tiles = options.maximumTiles, tiles < 1 {
       throw SquintError(.usage, "at most \(tiles) tiles; choose 1 or more")
     }
+    if let rows = options.maximumMediumRows, rows < 1 {
+      throw SquintError(.usage, "at most \(rows) tokens of an image; choose 1 or more")
+    }
     if let memory = options.memory, memory <= 0 { throw SquintError(.usage, "a memory budget of \(memory) bytes") }
     if let context = options.context, !(1...1 << 24).contains(context) {
       throw SquintError(.usage, "a context of \(context) positions; choose 1 to \(grouped(1 << 24))")
@@ -207,8 +218,13 @@ extension SessionPlan {
   /// The rows of a prompt that go through the decoder's layers together.
   public var rows: Int { weights.rows }
 
-  /// The weights that are read from the file for each token of an answer, in bytes.
-  public var bytesReadPerToken: Int { weights.decoder.streamedBytes }
+  /// The weights that are read from the file for each token of an answer, in bytes; of experts as many as if each were chosen as
+  /// often as any, which is more than it will be: those that are chosen most stay.
+  public var bytesReadPerToken: Int { weights.decoder.bytesReadPerToken }
+
+  /// How many experts are in memory at a time, and how many there are; nil where there are none, or all are used in place in the
+  /// file.
+  public var experts: (held: Int, all: Int)? { weights.decoder.pool.map { ($0.slots, $0.table.count) } }
 
   /// The weights that are read from the file to encode the media, beside those that stay, in bytes.
   public var bytesReadToEncode: Int {
@@ -273,7 +289,8 @@ extension SessionPlan {
       ? try BeamSearch.Regions(beams: options.beams, context: context, vocabulary: vocabulary, in: &arena) : nil
     self.arena = arena
 
-    let readers = ([weights.decoder] + weights.encoders.map(\.residency)).count { !$0.streamsNothing }
+    let residencies = [weights.decoder] + weights.encoders.map(\.residency)
+    let readers = residencies.count(where: \.streamsUnits) + residencies.count { $0.pool != nil }
     let process =
       [
         // The process holds the tokenizer already.
@@ -299,7 +316,9 @@ extension SessionPlan {
         Item(
           name: .encoder(kind), byteCount: encoder.residency.byteCount(of: file.range(ofModule: kind.encoderModule))),
         Item(name: .projector(kind), byteCount: file.range(ofModule: kind.projectorModule).count),
-        Item(name: .decodingMedia, byteCount: media?.decodingBytes ?? 0),
+        Item(
+          name: .decodingMedia,
+          byteCount: media.map { $0.decodingBytes + (encoder.units - 1) * $0.streamedUnitBytes } ?? 0),
       ]
       phases.append(
         Phase(

@@ -11,6 +11,7 @@ struct Ask: ParsableCommand {
       squint ask --image photo.jpg "Is there a cat in this picture?"
       squint ask model.squint "What is the capital of France?"
       squint ask model.squint --image photo.jpg "What is in this picture?"
+      squint ask model.squint --video clip.mp4 --max-frames 16 "What happens?"
       squint ask model.squint --image a.jpg --image b.jpg "Is <image> darker than <image>?"
       squint ask model.squint --system "Answer in French." < question.txt
       squint ask model.squint --raw "Once upon a time" --temperature 0.8 --seed 7
@@ -41,7 +42,11 @@ struct Ask: ParsableCommand {
   @Flag(help: "Print what the answer took to stderr.")
   var stats = false
 
-  @Flag(help: "Print one JSON object with text, tokens, finish_reason, timings and memory.")
+  @Flag(
+    help: """
+      Print one JSON object with text, tokens, finish_reason, timings, memory and, where the model names places in an \
+      image, regions: boxes and points in pixels of the first image.
+      """)
   var json = false
 
   struct Output: Encodable {
@@ -50,9 +55,27 @@ struct Ask: ParsableCommand {
     let finishReason: String
     let timings: Statistics.Timings
     let memory: Statistics.Memory
+    let regions: [Region]?
+
+    /// A box or a point, in pixels of the first image.
+    struct Region: Encodable {
+      let label: String?
+      /// Left, top, right, bottom.
+      var box: [Double]?
+      /// From the left, from the top.
+      var point: [Double]?
+
+      init(_ region: ImageRegion) {
+        label = region.label
+        switch region.shape {
+        case .box(let left, let top, let right, let bottom): box = [left, top, right, bottom]
+        case .point(let x, let y): point = [x, y]
+        }
+      }
+    }
 
     enum CodingKeys: String, CodingKey {
-      case text, tokens, timings, memory
+      case text, tokens, timings, memory, regions
       case finishReason = "finish_reason"
     }
   }
@@ -102,10 +125,12 @@ struct Ask: ParsableCommand {
     }
     let statistics = clock.statistics(session)
     if json {
+      let image = media.first { $0.kind == .image }
+      let regions = try image.flatMap { (image) throws(SquintError) in try model.regions(tokens, in: image) }
       try printJSON(
         Output(
           text: text, tokens: tokens, finishReason: (answer.finishReason ?? .stop).rawValue,
-          timings: statistics.timings, memory: statistics.memory))
+          timings: statistics.timings, memory: statistics.memory, regions: regions?.map(Output.Region.init)))
     } else {
       Terminal.write("\n")
     }

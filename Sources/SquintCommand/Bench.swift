@@ -85,7 +85,7 @@ struct Bench: ParsableCommand {
     }
     let model = try Model(model.open(memory: machine.compute.memory))
     var options = machine.session()
-    let image = try image.map { try model.image($0, maximumTiles: machine.maxTiles) }
+    let image = try image.map { try model.medium(.image, $0, machine.limits) }
     options.prompt = promptTokens
     options.context = options.context ?? max(promptTokens + generatedTokens, image?.rows ?? 0)
     options.media = .init(image.map { [$0] } ?? [])

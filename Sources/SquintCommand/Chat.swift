@@ -33,11 +33,13 @@ struct Chat: ParsableCommand {
     let cancellation = Interrupt.cancellation
     if let kind = media.onStandardInput { throw Self.notOnStandardInput(kind) }
     let model = try Model(model.open(memory: machine.compute.memory))
-    let plan = try SessionPlan(
-      model, machine.session(beams: generation.beams, media: model.acceptsMedia ? .always : .none))
+    let videos = try model.media(media.files.filter { $0.kind == .video }, media.limited(machine.limits))
+    var planned = machine.session(beams: generation.beams, media: model.acceptsMedia ? .always : .none)
+    planned.videos = videos.map(\.size)
+    let plan = try SessionPlan(model, planned)
     machine.report(plan, for: model)
-    let tiles = plan.options.maximumTiles
-    let media = try model.media(media.files, maximumUnits: tiles)
+    let limits = media.limited(plan.options.limits)
+    let media = try model.media(media.files.filter { $0.kind != .video }, limits) + videos
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, prompting: prompting, options: options)
@@ -82,7 +84,7 @@ struct Chat: ParsableCommand {
       case "/load" where words.count == 2:
         report { () throws(SquintError) in
           try conversation.load(from: Self.file(words[1])) { (kind, path) throws(SquintError) in
-            try model.medium(kind, path, maximumUnits: tiles)
+            try model.medium(kind, path, limits)
           }
         }
       case "/save", "/load": Terminal.report(Self.needsFile(word))
@@ -94,14 +96,19 @@ struct Chat: ParsableCommand {
         report { () throws(SquintError) in
           guard words.count == 2 else { throw Self.needsFile(word) }
           guard words[1] != "-" else { throw Self.notOnStandardInput(syntax.kind) }
-          try conversation.show(model.medium(syntax.kind, Self.file(words[1]), maximumUnits: tiles))
+          guard syntax.kind != .video || !videos.isEmpty || !model.accepts(.video) else {
+            throw SquintError(
+              .usage,
+              "this conversation has no memory for videos; begin it with --video FILE, and later ones may be as long")
+          }
+          try conversation.show(model.medium(syntax.kind, Self.file(words[1]), limits))
         }
       }
     }
   }
 
   private static func notOnStandardInput(_ kind: MediaKind) -> SquintError {
-    SquintError(.usage, "stdin is the conversation, and cannot be an \(kind.rawValue); give the file of one")
+    SquintError(.usage, "stdin is the conversation, and cannot be \(kind.withArticle); give the file of one")
   }
 
   private static func needsFile(_ command: String) -> SquintError {

@@ -35,14 +35,14 @@ struct Embed: ParsableCommand {
     let files = media.files
     guard files.count == 1 else {
       let syntaxes = MediaSyntax.all.map { "--\($0.option) FILE" }.joined(separator: " or ")
-      throw SquintError(.usage, "give one image: \(syntaxes) (there are \(files.count))")
+      throw SquintError(.usage, "give one medium: \(syntaxes) (there are \(files.count))")
     }
     let embedder = try Embedder(
       model.open(memory: compute.memory), files[0].kind, stage: stage, side: size, threads: compute.threads,
       memory: compute.memory?.bytes)
     let progress = Progress()
     var file: OutputFile?
-    try embedder.embed(files[0].path) { (shape) throws(SquintError) in
+    try embedder.embed(files[0].path, media.limited(MediaLimits())) { (shape) throws(SquintError) in
       // Not before: an image that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))

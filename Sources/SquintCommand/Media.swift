@@ -22,7 +22,12 @@ struct MediaSyntax: Sendable {
     MediaSyntax(
       kind: .image, option: "image", files: \.image, command: "/image",
       help: "show an image with the next question", extensions: ImageFormat.extensions,
-      savedName: "picture", usualQuestion: "What is in this picture?")
+      savedName: "picture", usualQuestion: "What is in this picture?"),
+    MediaSyntax(
+      kind: .video, option: "video", files: \.video, command: "/video",
+      help: "show a video with the next question",
+      extensions: ["mp4", "mkv", "webm", "mov", "avi", "y4m", "gif", "webp"],
+      savedName: "video", usualQuestion: "What happens in this video?"),
   ]
 
   /// The one for media of `kind`.
@@ -41,6 +46,33 @@ struct MediaOptions: ParsableArguments {
       """, valueName: "file"), completion: .file(extensions: ImageFormat.extensions))
   var image: [String] = []
 
+  @Option(
+    help: .init(
+      """
+      A video: a folder of frames, an animated GIF or WebP, Y4M, or what the program ffmpeg understands where it is installed. \
+      Repeatable; it stands where the prompt has <video>, or comes first.
+      """, valueName: "file"), completion: .file())
+  var video: [String] = []
+
+  @Option(
+    help: .init(
+      """
+      Look at this many frames of a second of a video. Default: as the model was trained. Of a folder, whose frames are all looked \
+      at: how many a second has. Default: 2.
+      """, valueName: "n"))
+  var fps: Double?
+
+  @Option(
+    help: .init("Look at this many frames of a video at most. Default: as the model was trained.", valueName: "n"))
+  var maxFrames: Int?
+
+  /// `limits`, and what is asked of each video.
+  func limited(_ limits: MediaLimits) -> MediaLimits {
+    var limits = limits
+    (limits.framesPerSecond, limits.frames) = (fps, maxFrames)
+    return limits
+  }
+
   /// All of them, those of a kind in order.
   var files: [(kind: MediaKind, path: String)] {
     MediaSyntax.all.flatMap { syntax in syntax.files(self).map { (syntax.kind, $0) } }
@@ -48,6 +80,11 @@ struct MediaOptions: ParsableArguments {
 
   /// What is on stdin; nil where that is no medium.
   var onStandardInput: MediaKind? { files.first { MediaFile.isStandardInput($0.path) }?.kind }
+}
+
+extension MediaKind {
+  /// What messages call one.
+  var withArticle: String { self == .image ? "an image" : "a \(rawValue)" }
 }
 
 extension SessionOptions.MediaUse {

@@ -53,6 +53,12 @@ struct MachineOptions: ParsableArguments {
       "Cut an image into this many tiles at most. Default: as the model was trained.", valueName: "n"))
   var maxTiles: Int?
 
+  @Option(
+    help: .init(
+      "Make this many tokens of an image at most: a lower resolution, or fewer tiles. Default: as the model was trained.",
+      valueName: "n"))
+  var imageTokens: Int?
+
   @Flag(help: "Take what fits the memory: a shorter context, a smaller cache, fewer tiles. Says what it chose.")
   var fit = false
 
@@ -61,14 +67,21 @@ struct MachineOptions: ParsableArguments {
   ) -> SessionOptions {
     SessionOptions(
       context: context, kvType: kv, threads: compute.threads, beams: beams, memory: compute.memory?.bytes,
-      media: media, maximumTiles: maxTiles, prompt: prompt, answer: answer, fits: fit)
+      media: media, maximumTiles: maxTiles, maximumMediumRows: imageTokens, prompt: prompt, answer: answer, fits: fit)
+  }
+
+  /// Of each medium.
+  var limits: MediaLimits { MediaLimits(units: maxTiles, rows: imageTokens) }
+
+  func validate() throws {
+    if let imageTokens, imageTokens < 1 { throw ValidationError("--image-tokens \(imageTokens): choose 1 or more") }
   }
 
   /// The media that `options` name.
   func media(_ options: MediaOptions, for model: Model) throws(SquintError) -> [Medium] {
     let files = options.files
-    if fit, !files.isEmpty { return try model.media(files, fitting: session()) }
-    return try model.media(files, maximumUnits: maxTiles)
+    if fit, !files.isEmpty { return try model.media(files, fitting: session(), options.limited(limits)) }
+    return try model.media(files, options.limited(limits))
   }
 
   /// Says what `--fit` chose.

@@ -38,6 +38,12 @@ struct Plan: ParsableCommand {
       let phases: [String]
     }
 
+    /// How many experts are in memory at a time.
+    struct Experts: Encodable {
+      let held: Int
+      let all: Int
+    }
+
     /// What one image of so many tiles takes.
     struct Image: Encodable {
       let tiles: Int
@@ -56,12 +62,14 @@ struct Plan: ParsableCommand {
     /// What of the decoder's weights does not stay in memory, and of the encoder's, times how often it is read.
     let bytesReadPerToken: Int
     let bytesReadToEncode: Int
+    /// Absent where there are none, or all are used in place in the file.
+    let experts: Experts?
     let phases: [Phase]
     let arena: [Buffer]
     let images: [Image]
 
     enum CodingKeys: String, CodingKey {
-      case context, kv, threads, budget, peak, rows, phases, arena
+      case context, kv, threads, budget, peak, rows, experts, phases, arena
       case images = "pictures"
       case bytesReadPerToken = "bytes_read_per_token"
       case bytesReadToEncode = "bytes_read_to_look"
@@ -81,7 +89,10 @@ struct Plan: ParsableCommand {
       machine.session(beams: beams, media: sizes.isEmpty ? .none : .once(sizes))
     }
     var planned = options(shown)
-    if chat, model.acceptsMedia { planned.media = .always }
+    if chat, model.acceptsMedia {
+      planned.media = .always
+      planned.videos = shown.filter { $0.kind == .video }
+    }
     let plan = try SessionPlan(model, planned)
     let images = try sizes.joined().map { size in
       var one = options([size])
@@ -99,6 +110,7 @@ struct Plan: ParsableCommand {
           context: plan.context, kv: plan.options.kvType.rawValue, threads: plan.threads, budget: plan.budget,
           peak: plan.peak, rows: plan.rows, bytesReadPerToken: plan.bytesReadPerToken,
           bytesReadToEncode: plan.bytesReadToEncode,
+          experts: plan.experts.map { Output.Experts(held: $0.held, all: $0.all) },
           phases: plan.phases.map { phase in
             Output.Phase(
               name: phase.name.rawValue, bytes: phase.byteCount,
@@ -177,12 +189,13 @@ extension SessionPlan {
   /// A part of the memory, for people: the items of phases, with the arena divided.
   enum PartName: Hashable {
     case item(Item.Name)
-    case cache, readAhead, working
+    case cache, experts, readAhead, working
 
     var text: String {
       switch self {
       case .item(let name): name.text
       case .cache: "KV cache"
+      case .experts: "experts"
       case .readAhead: "read-ahead"
       case .working: "working"
       }
@@ -220,11 +233,17 @@ extension SessionPlan {
           name: .item(.decoder), meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
         Part(
           name: .cache, meaning: "what the model remembers of each of the \(context) positions", colour: "#2a9d8f"),
+        Part(name: .experts, meaning: expertsMeaning, colour: "#d62828"),
         Part(name: .readAhead, meaning: "weights that do not stay, as they come from the disk", colour: "#f4a261"),
         Part(name: .working, meaning: "the numbers that are being computed", colour: "#457b9d"),
       ]
     let sizes = phases.map { self.sizes(in: $0) }
     return known.filter { part in sizes.contains { ($0[part.name] ?? 0) > 0 } }
+  }
+
+  private var expertsMeaning: String {
+    guard let experts else { return "" }
+    return "\(grouped(experts.held)) of \(grouped(experts.all)) experts: those used most, and those being read"
   }
 
   /// The bytes of each part in `phase`; the arena is divided into the KV cache and the rest.
@@ -246,6 +265,7 @@ extension SessionPlan {
       }
       // While media are encoded, the cache's memory may serve the encoder.
       if !isEncoding || options.media == .always { take(.cache, .cache, in: [.prefill, .decode]) }
+      if !isEncoding { take(.experts, .experts, in: [.prefill, .decode]) }
       take(.readAhead, .readAhead, in: isEncoding ? .encode : [.prefill, .decode])
       sizes[.working] = left
     }
@@ -273,8 +293,17 @@ extension SessionPlan {
     case .none: return ""
     case .always: return ", images at any time"
     case .once(let sizes):
-      let tiles = sizes.reduce(0) { $0 + $1.units }
-      return ", \(sizes.count) image\(sizes.count == 1 ? "" : "s") in \(tiles) tile\(tiles == 1 ? "" : "s")"
+      func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
+      var text = ""
+      let (images, videos) = (sizes.filter { $0.kind == .image }, sizes.filter { $0.kind == .video })
+      if !images.isEmpty {
+        text += ", \(count(images.count, "image")) in \(count(images.reduce(0) { $0 + $1.units }, "tile"))"
+      }
+      if !videos.isEmpty {
+        text += ", \(count(videos.count, "video")) of \(count(videos.reduce(0) { $0 + $1.frames }, "frame")), "
+        text += count(videos.reduce(0) { $0 + $1.rows }, "token")
+      }
+      return text
     }
   }
 }

@@ -28,7 +28,7 @@ struct Question {
   func text() throws(SquintError) -> String {
     if let kind = mediumOnStandardInput {
       guard argument != "-" else {
-        throw SquintError(.usage, "stdin cannot be the question and an \(kind.rawValue); give one as a file")
+        throw SquintError(.usage, "stdin cannot be the question and \(kind.withArticle); give one as a file")
       }
       return try asked("")
     }

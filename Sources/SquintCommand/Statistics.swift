@@ -123,6 +123,7 @@ extension SessionProgress {
   var lines: [String] {
     switch self {
     case .decode(let kind, let medium, let count): ["opening: \(kind.rawValue) \(medium + 1) of \(count)"]
+    case .encode(.video, let unit, let count): ["looking: part \(unit + 1) of \(count)"]
     case .encode(_, let unit, let count): ["looking: tile \(unit + 1) of \(count)"]
     case .prefill(let position, let count):
       ["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"]

@@ -37,6 +37,8 @@ package struct ArenaPlan: Sendable {
     case cache
     /// Weights that do not stay, as they come from the disk.
     case readAhead
+    /// Experts that were used most, and those that are being read.
+    case experts
   }
 
   package struct Buffer: Sendable {

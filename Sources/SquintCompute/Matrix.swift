@@ -68,6 +68,12 @@ package struct Matrix: @unchecked Sendable {  // the file's bytes never change
       data: data + panels.lowerBound * panelBytes + distance, bias: bias.map { $0 + first })
   }
 
+  /// The matrix of `rows` rows that begins with panel `panel`, whose weights are `distance` bytes behind where they were: where
+  /// several are one under the other.
+  package func part(panel: Int, rows: Int, movedBy distance: Int) -> Matrix {
+    Matrix(type: type, rows: rows, columns: columns, data: data + panel * panelBytes + distance)
+  }
+
   /// The same matrix, read together with its bias `distance` bytes behind where they were.
   package func moved(by distance: Int) -> Matrix {
     Matrix(type: type, rows: rows, columns: columns, data: data + distance, bias: bias?.moved(by: distance))

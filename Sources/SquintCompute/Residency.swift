@@ -9,6 +9,8 @@ package struct Residency: Sendable {
   package let units: [Range<Int>]
   /// [units]
   package let isStreamed: [Bool]
+  /// The experts, of which the units have none, where they do not all stay.
+  package var pool: ExpertPool?
 
   /// Everything stays.
   package init(keeping units: [Range<Int>]) {
@@ -38,7 +40,9 @@ package struct Residency: Sendable {
     self.isStreamed = isStreamed
   }
 
-  package var streamsNothing: Bool { !isStreamed.contains(true) }
+  package var streamsNothing: Bool { !streamsUnits && pool == nil }
+
+  package var streamsUnits: Bool { isStreamed.contains(true) }
 
   /// The memory that the units which stay take, in bytes.
   package var keptBytes: Int {
@@ -50,11 +54,14 @@ package struct Residency: Sendable {
     zip(units, isStreamed).reduce(0) { $0 + ($1.1 ? DirectReader.aligned($1.0).count : 0) }
   }
 
-  /// What of `module` lies in none of the units.
+  /// What a token reads, in bytes: of experts, what is likely.
+  package var bytesReadPerToken: Int { streamedBytes + (pool?.bytesReadPerToken ?? 0) }
+
+  /// What of `module` lies in none of the units, and is no expert that may not stay.
   package func others(in module: Range<Int>) -> [Range<Int>] {
     var others: [Range<Int>] = []
     var start = module.lowerBound
-    for unit in units.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+    for unit in (units + (pool?.table.ranges ?? [])).sorted(by: { $0.lowerBound < $1.lowerBound }) {
       if start < unit.lowerBound { others.append(start..<min(unit.lowerBound, module.upperBound)) }
       start = max(start, unit.upperBound)
     }

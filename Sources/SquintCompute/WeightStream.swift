@@ -15,6 +15,8 @@ package final class WeightStream {
     package let residency: Residency
     let slotBytes: Int
     let slots: Region<UInt8>
+    /// nil where there are none, or all stay.
+    let experts: ExpertStream.Regions?
 
     package init(_ residency: Residency, phases: Phases, in plan: inout ArenaPlan) throws(SquintError) {
       self.residency = residency
@@ -23,12 +25,15 @@ package final class WeightStream {
       slots = try plan.reserve(
         "streamed weights", count: Self.slots * slotBytes, purpose: .readAhead, phases: phases,
         alignment: DirectReader.alignment)
+      experts = try residency.pool.map { (pool) throws(SquintError) in
+        try ExpertStream.Regions(pool, phases: phases, in: &plan)
+      }
     }
   }
 
   /// The stacks of the threads that read, in bytes; no system takes smaller ones.
   package static let stackBytes = Regions.readers * readerStackBytes
-  fileprivate static let readerStackBytes = 128 << 10
+  static let readerStackBytes = 128 << 10
 
   private let file: ModelFile
   private let residency: Residency
@@ -36,6 +41,8 @@ package final class WeightStream {
   private let kept: [Range<Int>]
   /// nil where nothing is read.
   private let queue: ReadQueue?
+  /// Hands out experts; nil where there are none, or all stay.
+  package let experts: ExpertStream?
   /// Whether what stays has been read.
   private var isResident = false
 
@@ -47,7 +54,10 @@ package final class WeightStream {
     self.file = file
     residency = regions.residency
     kept = others + zip(regions.residency.units, regions.residency.isStreamed).filter { !$0.1 }.map(\.0)
-    guard !residency.streamsNothing else {
+    experts = try regions.experts.map { (regions) throws(SquintError) in
+      try ExpertStream(regions, reader: reader, file: file, in: arena)
+    }
+    guard residency.streamsUnits else {
       queue = nil
       return
     }
@@ -68,10 +78,14 @@ package final class WeightStream {
       for unit in kept { file.advise(unit, .soon) }
     }
     queue?.begin(units: count)
+    experts?.beginPass()
   }
 
   /// Reads nothing ahead until the next pass: the memory of the slots may serve another phase.
-  package func pause() { queue?.pause() }
+  package func pause() {
+    queue?.pause()
+    experts?.pause()
+  }
 
   /// What stays leaves memory after all, until the next pass; the page cache, too, where `uncached`. Nothing is read ahead either.
   package func evict(uncached: Bool) {
@@ -107,11 +121,11 @@ package final class WeightStream {
   ///
   /// - Throws: `inputOutput` where reading it failed.
   package func check() throws(SquintError) {
-    if let failure = queue?.failure { throw failure }
+    if let failure = queue?.failure ?? experts?.failure { throw failure }
   }
 
   /// What has been read so far, in bytes.
-  package var bytesRead: Int { queue?.bytesRead ?? 0 }
+  package var bytesRead: Int { (queue?.bytesRead ?? 0) + (experts?.bytesRead ?? 0) }
 }
 
 /// The units that are to be read, cut into blocks, and the threads that read them.

@@ -182,11 +182,12 @@ package final class ModelFile: Sendable {
   /// Where the module called `name` is; empty where there is none.
   package func range(ofModule name: String) -> Range<Int> { module(name)?.range ?? 0..<0 }
 
-  /// Of each layer of module `module`, from the first to the last byte of its tensors, `MODULE.LAYER.…`.
-  package func layerRanges(of module: String, count: Int) -> [Range<Int>] {
+  /// Of each layer of module `module`, from the first to the last byte of its tensors, `MODULE.LAYER.…`, those called in `others`
+  /// left out.
+  package func layerRanges(of module: String, count: Int, without others: Set<String> = []) -> [Range<Int>] {
     var ranges = [Range<Int>?](repeating: nil, count: count)
     let prefix = module + "."
-    for tensor in tensors where tensor.name.hasPrefix(prefix) {
+    for tensor in tensors where tensor.name.hasPrefix(prefix) && !others.contains(tensor.name) {
       guard let layer = Int(tensor.name.dropFirst(prefix.count).prefix { $0 != "." }), ranges.indices.contains(layer)
       else { continue }
       let range = ranges[layer] ?? tensor.range

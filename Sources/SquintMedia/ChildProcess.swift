@@ -128,7 +128,7 @@ final class ChildProcess {
   var message: String? {
     let lines = String(decoding: complaint, as: UTF8.self).split(whereSeparator: \.isNewline)
       .map(String.init)
-    return lines.isEmpty ? nil : lines.suffix(2).joined(separator: "; ")
+    return lines.last
   }
 
   /// The program `name` in the folders of PATH; nil where there is none.

@@ -85,7 +85,8 @@ final class FFmpegVideo: VideoReader {
 
   /// What hostile files could name others with, such as playlists, is not read.
   private static let formats = [
-    "mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "live_flv", "ogg", "asf",
+    "mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "live_flv", "ogg",
+    "asf",
     "h264", "hevc", "av1", "obu", "ivf", "m4v", "mjpeg", "dv", "mxf", "rm", "swf", "wtv", "nut", "apng", "gif",
     "yuv4mpegpipe", "vc1", "nsv", "gxf", "dirac", "h263", "h261", "avs", "bink", "roq", "smk", "vivo", "mjpeg_2000",
   ].joined(separator: ",")
@@ -99,7 +100,8 @@ final class FFmpegVideo: VideoReader {
       let probe = try? ChildProcess(
         program, ["-v", "quiet", "-fps_mode", "passthrough", "-version"], input: nil)
       var bytes = [UInt8](repeating: 0, count: bufferBytes)
-      let isNew = bytes.withUnsafeMutableBytes { probe?.read(into: $0, while: { true }) != nil } && probe?.wait() == true
+      let isNew =
+        bytes.withUnsafeMutableBytes { probe?.read(into: $0, while: { true }) != nil } && probe?.wait() == true
       let words = isNew ? ["-fps_mode", "passthrough"] : ["-vsync", "0"]
       known = (program, words)
       return words
@@ -236,7 +238,9 @@ final class FFmpegVideo: VideoReader {
           continue
         }
         if total > 3 { numbers.append(Int(String(decoding: word, as: UTF8.self)) ?? 0) }
-        guard total > 3 || word == Array("P6".utf8) else { throw FFmpegVideo.failure(file, "what it gives is no picture") }
+        guard total > 3 || word == Array("P6".utf8) else {
+          throw FFmpegVideo.failure(file, "what it gives is no picture")
+        }
         word = []
       }
       guard numbers[2] == 255 else { throw FFmpegVideo.failure(file, "what it gives is no picture") }

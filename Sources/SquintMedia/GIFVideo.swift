@@ -121,7 +121,8 @@ final class GIFVideo: VideoReader {
 
     let pixels = canvas.bytes
     try animation.readRows { row, indices in
-      var target = UnsafeMutableRawPointer(pixels + 4 * ((place.rows.lowerBound + row) * width + place.columns.lowerBound))
+      var target = UnsafeMutableRawPointer(
+        pixels + 4 * ((place.rows.lowerBound + row) * width + place.columns.lowerBound))
       for x in 0..<frame.width {
         let index = Int(indices[x])
         // In the first frame the transparent colour is one; in others it is nothing.

@@ -43,8 +43,13 @@ package struct ImageProcessor: Sendable, Equatable {
   }
 
   package let cutting: Cutting
+  /// The colour [3] with which each image of a prompt with several is padded to a square, which becomes one tile; nil where images are
+  /// cut alike however many there are. With `anyres`.
+  package let severalBackground: [UInt8]?
   package let resize: Resize
   package let filter: ResamplingFilter
+  /// Of every resize.
+  package var arithmetic = ResamplingArithmetic.pillow
   package let rescale: Double
   /// Of each channel: [3].
   package let mean: [Double]
@@ -52,9 +57,10 @@ package struct ImageProcessor: Sendable, Equatable {
 
   package init(
     cutting: Cutting, resize: Resize, filter: ResamplingFilter, rescale: Double = 1.0 / 255, mean: [Double],
-    std: [Double]
+    std: [Double], severalBackground: [UInt8]? = nil
   ) throws(SquintError) {
     self.cutting = cutting
+    self.severalBackground = severalBackground
     self.resize = resize
     self.filter = filter
     self.rescale = rescale
@@ -88,6 +94,8 @@ package struct ImageProcessor: Sendable, Equatable {
     case "anyres": cutting = try ImageProcessor.anyres(metadata)
     case let other: throw ImageProcessor.bad("image.layout is \(other), which is none of whole, tiles, grid and anyres")
     }
+
+    severalBackground = try ImageProcessor.isSquare(metadata) ? ImageProcessor.background(metadata) : nil
 
     let kind = try metadata.string("image.resize")
     let size = try ImageProcessor.sides(metadata, "image.size", count: kind == "exact" ? 2 : 1)
@@ -164,6 +172,14 @@ package struct ImageProcessor: Sendable, Equatable {
       })
   }
 
+  /// Whether each of several images becomes a square.
+  private static func isSquare(_ metadata: Metadata) throws(SquintError) -> Bool {
+    guard metadata["image.several"] != nil else { return false }
+    let word = try metadata.string("image.several")
+    guard word == "square" else { throw bad("image.several is \(word), which is not square") }
+    return true
+  }
+
   private static func background(_ metadata: Metadata) throws(SquintError) -> [UInt8] {
     let levels = try metadata.ints("image.background")
     guard levels.count == 3, levels.allSatisfy({ (0...255).contains($0) }) else {
@@ -209,6 +225,11 @@ package struct ImageProcessor: Sendable, Equatable {
     switch (cutting, resize) {
     case (.whole, _), (_, .none), (.tiles, .longestEdge): break
     default: throw ImageProcessor.bad("image.resize does not go with image.layout")
+    }
+    if severalBackground != nil {
+      guard case .anyres = cutting, severalBackground?.count == 3 else {
+        throw ImageProcessor.bad("image.several does not go with image.layout")
+      }
     }
     guard mean.count == 3, std.count == 3 else {
       throw ImageProcessor.bad("image.mean or image.std has not 3 numbers")

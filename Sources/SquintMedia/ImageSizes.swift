@@ -150,6 +150,17 @@ extension ImageProcessor {
 
   private func cut(_ cutting: Cutting, _ resize: Resize) throws(SquintError) -> ImageProcessor {
     try ImageProcessor(
-      cutting: cutting, resize: resize, filter: filter, rescale: rescale, mean: mean, std: std)
+      cutting: cutting, resize: resize, filter: filter, rescale: rescale, mean: mean, std: std,
+      severalBackground: severalBackground)
+  }
+
+  /// The processor of an image that stands in a prompt with others; the same where that changes nothing.
+  package func amongSeveral() -> ImageProcessor {
+    guard let severalBackground, case .anyres(let side, _) = cutting,
+      let square = try? ImageProcessor(
+        cutting: .whole(background: severalBackground, crop: nil), resize: .exact(Size(height: side, width: side)),
+        filter: filter, rescale: rescale, mean: mean, std: std)
+    else { return self }
+    return square
   }
 }

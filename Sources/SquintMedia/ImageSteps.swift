@@ -32,10 +32,10 @@ struct ImageSteps {
       let isLast = index == geometry.resizes.count - 1
       let horizontal = ResamplingAxis(
         inputs: size.width, outputs: resized.width, window: isLast ? geometry.columns : 0..<resized.width,
-        isFlipped: orientation.flipsX, filter: processor.filter)
+        isFlipped: orientation.flipsX, filter: processor.filter, arithmetic: processor.arithmetic)
       let vertical = ResamplingAxis(
         inputs: size.height, outputs: resized.height, window: isLast ? geometry.rows : 0..<resized.height,
-        isFlipped: orientation.flipsY, filter: processor.filter)
+        isFlipped: orientation.flipsY, filter: processor.filter, arithmetic: processor.arithmetic)
       let changes = resized != size || horizontal.window.count < resized.width || vertical.window.count < resized.height
       size = resized
       guard changes else { continue }
@@ -51,10 +51,10 @@ struct ImageSteps {
       overview = ResizeStep(
         horizontal: ResamplingAxis(
           inputs: source.width, outputs: layout.width, window: 0..<layout.width, isFlipped: turned.flipsX,
-          filter: processor.filter),
+          filter: processor.filter, arithmetic: processor.arithmetic),
         vertical: ResamplingAxis(
           inputs: source.height, outputs: layout.height, window: 0..<layout.height, isFlipped: turned.flipsY,
-          filter: processor.filter),
+          filter: processor.filter, arithmetic: processor.arithmetic),
         swapsAxes: turned.swapsAxes)
     }
   }

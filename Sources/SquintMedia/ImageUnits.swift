@@ -15,8 +15,9 @@ extension ImageProcessor: MediaProcessor {
   package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let header = try ImageHeader.read(file)
     return MediaCost(
-      layout: MediaLayout(try layout(width: header.width, height: header.height)), decodingBytes: peakBytes(for: header)
-    )
+      layout: MediaLayout(try layout(width: header.width, height: header.height)),
+      decodingBytes: peakBytes(for: header),
+      source: .init(width: header.width, height: header.height))
   }
 
   package func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> ImageProcessor {

@@ -25,6 +25,9 @@ package protocol MediaProcessor: Sendable {
   /// - Throws: `usage` where it does not.
   func limited(toPixels most: Int) throws(SquintError) -> Self
 
+  /// The processor of a medium that stands in a prompt with others of its kind; the same where that changes nothing.
+  func amongSeveral() -> Self
+
   /// What images' sides are multiples of, where their size follows from the medium's: a square of so many pixels becomes one row
   /// of the decoder. nil elsewhere.
   var multiple: Int? { get }
@@ -51,7 +54,11 @@ extension MediaProcessor {
     throw SquintError(.usage, "the number of pixels of these media cannot be limited")
   }
 
+  package func amongSeveral() -> Self { self }
+
   package var multiple: Int? { nil }
+
+  package func amongSeveral() -> Self { self }
 }
 
 /// How a medium is cut into units: what an encoder takes by itself, such as a tile of an image.
@@ -137,14 +144,20 @@ package struct MediaCost: Sendable, Equatable {
   package var layout: MediaLayout
   /// The memory that decoding and cutting take at most, in bytes: with all units, or with one of a medium that is streamed.
   package var decodingBytes: Int
+  /// The size of an image as it is displayed, before any resize; nil where no medium is looked at.
+  package let source: MediaLayout.Size?
   /// When what units show happens; nil where that has no time.
   package var timing: MediaTiming?
   /// Whether units are decoded when the encoder asks for them, and then forgotten.
   package var isStreamed: Bool
 
-  package init(layout: MediaLayout, decodingBytes: Int, timing: MediaTiming? = nil, isStreamed: Bool = false) {
+  package init(
+    layout: MediaLayout, decodingBytes: Int, source: MediaLayout.Size? = nil, timing: MediaTiming? = nil,
+    isStreamed: Bool = false
+  ) {
     self.layout = layout
     self.decodingBytes = decodingBytes
+    self.source = source
     self.timing = timing
     self.isStreamed = isStreamed
   }

@@ -29,14 +29,14 @@ struct ResizeStep: Equatable {
   let across: ResamplingAxis
   let acrossFirst: Bool
 
-  /// The resize with these axes of the image as displayed; `swapsAxes` where a displayed row is a stored column.
+  /// The resize with these axes, of one arithmetic, of the image as displayed; `swapsAxes` where a displayed row is a stored column.
   ///
   /// Between the passes is a rounding to 8 bits, so that their order matters: levels at hard edges differ by up to 40.
   /// Pillow resizes the rows first, unless the height shrinks by more than twice as many pixels as the width
   /// (`ImagingResampleInner` in Resample.c, since Pillow 13; before, it took the rows of almost every image first).
   init(horizontal: ResamplingAxis, vertical: ResamplingAxis, swapsAxes: Bool) {
     let lost = (width: horizontal.inputs - horizontal.outputs, height: vertical.inputs - vertical.outputs)
-    let verticalFirst = lost.height > 0 && lost.height > 2 * lost.width
+    let verticalFirst = horizontal.arithmetic == .pillow && lost.height > 0 && lost.height > 2 * lost.width
     (along, across) = swapsAxes ? (vertical, horizontal) : (horizontal, vertical)
     acrossFirst = verticalFirst != swapsAxes
   }
@@ -115,7 +115,8 @@ final class Resampler: RowReceiver {
   }
 
   private func passAlong(_ row: UnsafePointer<UInt8>, to out: UnsafeMutablePointer<UInt8>) {
-    let half = SIMD4<Int32>(repeating: 1 << (ResamplingWeights.fractionBits - 1))
+    let bits = along.fractionBits
+    let half = SIMD4<Int32>(repeating: (1 << bits) >> 1)
     along.weights.withUnsafeBufferPointer { weights in
       for x in 0..<along.starts.count {
         var pixel = UnsafeRawPointer(row + 4 * Int(along.starts[x]))
@@ -126,7 +127,7 @@ final class Resampler: RowReceiver {
           sum &+= SIMD4<Int32>(truncatingIfNeeded: levels) &* first[k]
           pixel += 4
         }
-        let level = (sum &>> ResamplingWeights.fractionBits).clamped(
+        let level = (sum &>> bits).clamped(
           lowerBound: .zero, upperBound: .init(repeating: 255))
         UnsafeMutableRawPointer(out + 4 * x).storeBytes(
           of: SIMD4<UInt8>(truncatingIfNeeded: level), as: SIMD4<UInt8>.self)
@@ -137,7 +138,8 @@ final class Resampler: RowReceiver {
   private func passAcross(to out: UnsafeMutablePointer<UInt8>) {
     let start = Int(across.starts[outputRow])
     let count = Int(across.counts[outputRow])
-    if count == 1, across.weights[Int(across.offsets[outputRow])] == 1 << ResamplingWeights.fractionBits {
+    let bits = across.fractionBits
+    if count == 1, across.weights[Int(across.offsets[outputRow])] == 1 << bits {
       memcpy(out, ring + (start % ringRows) * ringRowBytes, ringRowBytes)
       return
     }
@@ -147,13 +149,13 @@ final class Resampler: RowReceiver {
       var from = 0
       while from < ringRowBytes {
         let width = min(Resampler.sumCount, ringRowBytes - from)
-        sums.update(repeating: 1 << (ResamplingWeights.fractionBits - 1), count: width)
+        sums.update(repeating: (1 << bits) >> 1, count: width)
         for k in 0..<count {
           let row = ring + ((start + k) % ringRows) * ringRowBytes + from
           let weight = first[k]
           for x in 0..<width { sums[x] &+= Int32(row[x]) &* weight }
         }
-        for x in 0..<width { out[from + x] = UInt8(clamping: sums[x] &>> ResamplingWeights.fractionBits) }
+        for x in 0..<width { out[from + x] = UInt8(clamping: sums[x] &>> bits) }
         from += width
       }
     }

@@ -43,6 +43,14 @@ package enum ResamplingFilter: String, Sendable, Equatable, CaseIterable {
   }
 }
 
+/// Whose numbers a resize has.
+package enum ResamplingArithmetic: Sendable, Equatable {
+  /// Pillow's, which transformers resizes images with: weights of 22 bits behind the point, and the pass that shrinks more first.
+  case pillow
+  /// torchvision's of 8-bit tensors, which transformers resizes videos with: weights of 16 bits, and the rows first.
+  case torchvision
+}
+
 /// One axis of a resize: `inputs` pixels become `outputs`, of which those in `window` are wanted.
 ///
 /// It is given in the image as displayed; `isFlipped` where the stored pixels run the other way. Then the outputs come in
@@ -53,6 +61,7 @@ struct ResamplingAxis: Equatable {
   var window: Range<Int>
   var isFlipped = false
   var filter: ResamplingFilter
+  var arithmetic = ResamplingArithmetic.pillow
 
   /// An axis that keeps its pixels, or those in `window`.
   static func unchanged(_ count: Int, window: Range<Int>? = nil, isFlipped: Bool = false) -> ResamplingAxis {
@@ -70,7 +79,7 @@ struct ResamplingAxis: Equatable {
   }
 
   /// What `ResamplingWeights` of this axis take, in bytes.
-  var weightBytes: Int { window.count * (12 + 4 * largestCount) }
+  var weightBytes: Int { window.count * (12 + 12 * largestCount) }
 }
 
 /// The weights of an axis: output i is Σ_k weights[offsets[i] + k] · input[starts[i] + k] over k < counts[i], in fixed point.
@@ -78,7 +87,10 @@ struct ResamplingAxis: Equatable {
 /// Inputs and outputs are in stored order. Starts ascend, and so do the ends.
 struct ResamplingWeights {
   /// Pillow's precision: 32 bits less 8 of a pixel and 2 for weights whose sum is beyond 0 to 1 on the way.
-  static let fractionBits: Int32 = 22
+  private static let pillowBits: Int32 = 22
+
+  /// The bits of a weight behind the point.
+  private(set) var fractionBits = pillowBits
 
   private(set) var starts: [Int32] = []
   private(set) var counts: [Int32] = []
@@ -97,7 +109,7 @@ struct ResamplingWeights {
         starts.append(Int32(position))
         counts.append(1)
         offsets.append(Int32(weights.count))
-        weights.append(1 << ResamplingWeights.fractionBits)
+        weights.append(1 << fractionBits)
       }
     } else {
       resample(axis)
@@ -126,6 +138,8 @@ struct ResamplingWeights {
     let support = axis.filter.support * filterScale
     let inverse = 1 / filterScale
     var row = [Double](repeating: 0, count: axis.largestCount)
+    var shares: [Double] = []
+    shares.reserveCapacity(axis.window.count * axis.largestCount)
     for output in axis.window {
       let center = (Double(output) + 0.5) * scale
       let start = max(0, Int(center - support + 0.5))
@@ -137,11 +151,21 @@ struct ResamplingWeights {
       }
       starts.append(Int32(start))
       counts.append(Int32(count))
-      offsets.append(Int32(weights.count))
-      for k in 0..<count {
-        let share = (sum == 0 ? row[k] : row[k] / sum) * Double(1 << ResamplingWeights.fractionBits)
-        weights.append(Int32(share < 0 ? share - 0.5 : share + 0.5))
+      offsets.append(Int32(shares.count))
+      for k in 0..<count { shares.append(sum == 0 ? row[k] : row[k] / sum) }
+    }
+    if axis.arithmetic == .torchvision {
+      // As many as the largest weight has room for in 16 bits (aten/src/ATen/native/cpu/UpSampleKernel.cpp).
+      let largest = max(shares.max() ?? 1, 0)
+      fractionBits = 0
+      while fractionBits < Self.pillowBits, Int(0.5 + largest * Double(1 << (fractionBits + 1))) < 1 << 15 {
+        fractionBits += 1
       }
+    }
+    let unit = Double(1 << fractionBits)
+    for share in shares {
+      let scaled = share * unit
+      weights.append(Int32(scaled < 0 ? scaled - 0.5 : scaled + 0.5))
     }
   }
 

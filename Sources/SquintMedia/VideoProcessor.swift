@@ -116,14 +116,17 @@ package struct VideoProcessor: Sendable, Equatable {
 
   /// What is done to each frame, which becomes of `size` in the end.
   private func frameProcessor(size: ImageProcessor.Size) throws(SquintError) -> ImageProcessor {
+    let cutting: ImageProcessor.Cutting
+    let resize: ImageProcessor.Resize
     if case .longestEdge(let longest, let side) = sizing {
-      return try ImageProcessor(
-        cutting: .tiles(side: side, split: false), resize: .longestEdge(longest), filter: filter, rescale: rescale,
-        mean: mean, std: std)
+      (cutting, resize) = (.tiles(side: side, split: false), .longestEdge(longest))
+    } else {
+      (cutting, resize) = (.whole(background: nil, crop: nil), .exact(size))
     }
-    return try ImageProcessor(
-      cutting: .whole(background: nil, crop: nil), resize: .exact(size), filter: filter, rescale: rescale, mean: mean,
-      std: std)
+    var processor = try ImageProcessor(
+      cutting: cutting, resize: resize, filter: filter, rescale: rescale, mean: mean, std: std)
+    processor.arithmetic = .torchvision
+    return processor
   }
 }
 

@@ -99,10 +99,10 @@ package struct VideoSampling: Sendable, Equatable {
     }
   }
 
-  /// `torch.arange(first, end, step).int()`: numbers of single precision.
+  /// `torch.arange(first, end, step).int()`: numbers of single precision, of which rounding may make one more, behind the last frame.
   private static func range(from first: Double, to end: Int, step: Double) -> [Int] {
     let count = Int(((Double(end) - first) / step).rounded(.up))
-    return (0..<count).map { min(Int(Float(first + step * Double($0))), end - 1) }
+    return (0..<count).map { Int(Float(first + step * Double($0))) }.filter { $0 < end }
   }
 
   /// `numpy.linspace(first, last, count)`, rounded; each number once.

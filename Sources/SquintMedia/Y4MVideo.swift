@@ -68,7 +68,9 @@ final class Y4MVideo: VideoReader {
     while place < file.byteCount {
       place = try Self.frame(of: file, at: place) + layout.frameBytes
       frames += 1
-      guard place <= file.byteCount else { throw file.error("the video is truncated in frame \(grouped(frames)); copy it again") }
+      guard place <= file.byteCount else {
+        throw file.error("the video is truncated in frame \(grouped(frames)); copy it again")
+      }
       guard frames <= VideoHeader.mostFrames else {
         throw file.error("the video has more than \(grouped(VideoHeader.mostFrames)) frames; cut it")
       }

@@ -75,3 +75,30 @@ package struct FeatureGrid: Equatable, Sendable {
 
   package var count: Int { rows * columns }
 }
+
+extension FeatureGrid {
+  /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
+  ///
+  /// - Parameter table: the side of the only grid that there are positions for; nil where any will do.
+  /// - Throws: `badData` where the tile has no patch, or another grid.
+  package init(patchesOf shape: [Int], side: Int, table: Int?, module: String) throws(SquintError) {
+    guard shape.count == 2 else {
+      throw SquintError(
+        .badData, "\(module): it takes single images, not \(shape.count == 3 ? "pairs of frames" : "these")")
+    }
+    let (height, width) = (shape[0], shape[1])
+    self.init(rows: height / side, columns: width / side)
+    guard rows > 0, columns > 0 else {
+      throw SquintError(
+        .badData,
+        "\(module): a tile of \(height) × \(width) pixels is smaller than a patch; it needs \(side) × \(side) at least")
+    }
+    if let table, self != FeatureGrid(rows: table, columns: table) {
+      let side = table * side
+      throw SquintError(
+        .badData,
+        "\(module): a tile of \(height) × \(width) pixels has \(rows) × \(columns) patches, and the positions "
+          + "are for \(table) × \(table); it needs \(side) × \(side) pixels")
+    }
+  }
+}

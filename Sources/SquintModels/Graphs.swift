@@ -8,6 +8,7 @@ package func decoderModel(of file: ModelFile) throws(SquintError) -> any Decoder
   case .llama: try LayeredDecoderModel<Llama>(file)
   case .gemma3: try LayeredDecoderModel<Gemma3>(file)
   case .lfm2: try LayeredDecoderModel<LFM2>(file)
+  case .qwen3moe: try LayeredDecoderModel<Qwen3MoE>(file)
   }
 }
 
@@ -24,7 +25,7 @@ package func encoderModel(
   of file: ModelFile, module: String, levels: [Float]
 ) throws(SquintError) -> any EncoderModel {
   switch try EncoderGraph(file.metadata, module: module) {
-  case .vit: try ViT.Graph(file, name: module, levels: levels)
+  case .vit: try LayeredEncoderModel<ViT>(file, ViTBlueprint(file, module: module), levels: levels)
   case .internvit:
     try LayeredEncoderModel<InternViT>(file, InternViTBlueprint(file, module: module), levels: levels)
   case .qwen2vl: try LayeredEncoderModel<Qwen2ViT>(file, Qwen2ViTBlueprint(file, module: module), levels: levels)

@@ -62,13 +62,18 @@ package struct SharedRows: Sendable {
   package let h: Rows
   /// The int8 form of rows that are multiplied.
   package let quantized: QuantizedRows
+  /// Hands out experts; nil where there are none, or they are in place in the file.
+  package let experts: ExpertStream?
 }
 
 // MARK: Weights
 
-/// What a pass over a decoder uses, in order, as ranges of the file: its layers, and slices of the head no larger than those.
+/// What a pass over a decoder uses, in order, as ranges of the file: its layers without their experts, and slices of the head no
+/// larger than those.
 package struct DecoderUnits: Sendable {
   package let ranges: [Range<Int>]
+  /// nil where no layer has experts.
+  package let experts: ExpertTable?
   /// The panels of each slice of the head.
   let headSlices: [Range<Int>]
   /// The size of a panel of the embedding, in bytes.
@@ -85,13 +90,35 @@ package struct DecoderUnits: Sendable {
   /// How many of `ranges` are layers.
   package var layers: Int { ranges.count - headSlices.count }
 
-  /// Keeps as many of them as `bytes` hold.
+  /// Keeps as many of them as `bytes` hold; of experts as few as can be, and more where all of them stay.
   package func keeping(atMost bytes: Int) -> Residency {
-    Residency(units: ranges, tail: layers, keepingAtMost: bytes)
+    var residency = Residency(units: ranges, tail: layers, keepingAtMost: bytes)
+    residency.pool = experts.map { experts in
+      let left = residency.streamsUnits ? 0 : bytes - residency.keptBytes
+      return ExpertPool(experts, slots: ExpertPool.leastSlots + left / experts.slotBytes)
+    }
+    return residency
   }
 
-  init(_ file: ModelFile, layers count: Int, embedding: Matrix, head: Matrix) {
-    let layers = file.layerRanges(of: "decoder", count: count)
+  /// Keeps all of them, and as many experts as there are slots; nil where there are none.
+  package func keeping(experts slots: Int) -> Residency? {
+    guard let experts else { return nil }
+    var residency = Residency(keeping: ranges)
+    residency.pool = ExpertPool(experts, slots: slots)
+    return residency
+  }
+
+  init(
+    _ file: ModelFile, layers count: Int, experts tensors: [ExpertsTensors], embedding: Matrix, head: Matrix
+  ) {
+    let expertNames = Set(tensors.flatMap { [$0.gateUp.name, $0.down.name] })
+    let layers = file.layerRanges(of: "decoder", count: count, without: expertNames)
+    experts = tensors.first.map { first in
+      ExpertTable(
+        tensors.map {
+          ExpertTable.Layer(gateUp: file.tensor($0.gateUp.name)!.range, down: file.tensor($0.down.name)!.range)
+        }, experts: first.experts.count, chosen: first.experts.chosen)
+    }
     isTied = file.tensor("decoder.head") == nil
     let tensor = file.tensor(isTied ? "decoder.embedding" : "decoder.head")!
     let perSlice = max((layers.map(\.count).max() ?? 0) / head.panelBytes, 1)
@@ -137,7 +164,8 @@ package struct LayeredDecoderModel<Graph: LayerGraph>: DecoderModel {
     memories = Graph.memories(graph, layers)
     // That may have read biases, and the system maps the pages around them, but no weight is to be in memory yet.
     file.advise(file.range(ofModule: "decoder"), .done)
-    units = DecoderUnits(file, layers: graph.layers, embedding: embedding, head: head)
+    units = DecoderUnits(
+      file, layers: graph.layers, experts: graph.expertTensors, embedding: embedding, head: head)
   }
 
   package func reserve(
@@ -238,7 +266,10 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
     self.model = model
     self.compute = compute
     self.reader = reader
-    stream = try WeightStream(regions.stream, reader: reader, file: model.file, in: arena)
+    let keepsExperts = regions.stream.residency.pool == nil
+    stream = try WeightStream(
+      regions.stream, others: keepsExperts ? model.units.experts?.ranges ?? [] : [], reader: reader, file: model.file,
+      in: arena)
     headSlices = stream.keeps(c.layers) ? [0..<model.head.panels] : model.units.headSlices
     embeddingPanel = regions.embeddingPanel.map { UnsafeMutableRawPointer(arena[$0].baseAddress!) }
     states = LayerStates(regions.states, in: arena)
@@ -249,7 +280,8 @@ package final class LayeredDecoder<Graph: LayerGraph>: Decoder {
     chunk = regions.size.chunk
     x = Rows(regions.x, width: c.width, in: arena)
     shared = SharedRows(
-      h: Rows(regions.h, width: c.width, in: arena), quantized: QuantizedRows(regions.quantized, in: arena))
+      h: Rows(regions.h, width: c.width, in: arena), quantized: QuantizedRows(regions.quantized, in: arena),
+      experts: stream.experts)
     graph = Graph(c, regions.graph, shared, in: arena, compute)
     logits = Rows(regions.logits, width: c.vocabulary, in: arena)
   }
@@ -268,6 +300,7 @@ extension LayeredDecoder {
   @_specialize(where Graph == Llama)
   @_specialize(where Graph == Gemma3)
   @_specialize(where Graph == LFM2)
+  @_specialize(where Graph == Qwen3MoE)
   package func embed(_ token: Int, row: Int) throws(SquintError) {
     let output = UnsafeMutableBufferPointer(start: x[row], count: x.width)
     defer { graph.prepareEmbedding(x[row]) }
@@ -295,6 +328,7 @@ extension LayeredDecoder {
   @_specialize(where Graph == Llama)
   @_specialize(where Graph == Gemma3)
   @_specialize(where Graph == LFM2)
+  @_specialize(where Graph == Qwen3MoE)
   @discardableResult package func forward(
     count: Int, _ placement: Placement, projects: Bool, while shouldContinue: (_ layer: Int) -> Bool
   ) -> Bool {
@@ -327,6 +361,7 @@ extension LayeredDecoder {
   @_specialize(where Graph == Llama)
   @_specialize(where Graph == Gemma3)
   @_specialize(where Graph == LFM2)
+  @_specialize(where Graph == Qwen3MoE)
   package func project(first: Int, count: Int) {
     trace?.place = "decoder"
     compute.rmsNorm(x.from(first), model.norm, epsilon: graph.normEpsilon, into: shared.h, count: count)

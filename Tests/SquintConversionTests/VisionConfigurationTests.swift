@@ -96,6 +96,9 @@ import Testing
       } else {
         let pinpoints = item["pinpoints"]?.array?.compactMap { $0.array?.compactMap(\.int) }
         #expect(config.layout == .anyres, "\(name)")
+        let isOneVision = name.hasPrefix("LLaVA-OneVision")
+        #expect((metadata["image.several"] == .string("square")) == isOneVision, "\(name)")
+        #expect((metadata["image.background"] != nil) == isOneVision, "\(name)")
         #expect(config.pinpoints.map { [$0.height, $0.width] } == pinpoints, "\(name)")
         #expect(metadata["image.pinpoints"] == .ints((pinpoints ?? []).joined().map { Int64($0) }), "\(name)")
       }

@@ -26,9 +26,13 @@ struct ImageCase: Decodable, Sendable, CustomTestStringConvertible {
     let pinpoints: [Int64]?
     let multiple: Int64?
     let pixels: [Int64]?
+    let several: String?
+    /// Not of the metadata: whether it is one of several images.
+    let among: Bool?
 
     enum CodingKeys: String, CodingKey {
-      case layout, resize, filter, size, crop, background, tile, split, tiles, overview, pinpoints, multiple, pixels
+      case layout, resize, filter, size, crop, background, tile, split, tiles, overview, pinpoints, multiple, pixels,
+        several, among
       case padToSquare = "pad_to_square"
     }
   }
@@ -73,7 +77,9 @@ struct ImageCase: Decodable, Sendable, CustomTestStringConvertible {
       values["image.rescale"] = .float(1.0 / 255)
       values["image.mean"] = .floats([0.5, 0.5, 0.5])
       values["image.std"] = .floats([0.5, 0.5, 0.5])
-      return try ImageProcessor(values)
+      values["image.several"] = metadata.several.map { .string($0) }
+      let processor = try ImageProcessor(values)
+      return metadata.among == true ? processor.amongSeveral() : processor
     }
   }
 

@@ -174,7 +174,9 @@ private func shapes(_ count: Int) -> [(width: Int, height: Int)] {
       ("grid", "crop", .ints([8, 8])), ("anyres", "pinpoints", nil), ("anyres", "pinpoints", .ints([])),
       ("anyres", "pinpoints", .ints([8, 8, 8])), ("anyres", "pinpoints", .ints([8, 12])),
       ("anyres", "pinpoints", .ints([0, 8])), ("anyres", "pinpoints", .ints([.max, 8])), ("anyres", "tile", .int(3)),
-      ("anyres", "pad_to_square", .bool(true)), ("whole", "pixels", nil), ("whole", "pixels", .ints([5, 4])),
+      ("anyres", "pad_to_square", .bool(true)), ("anyres", "several", .string("round")),
+      ("anyres", "several", .string("square")), ("grid", "several", .string("square")), ("whole", "pixels", nil),
+      ("whole", "pixels", .ints([5, 4])),
       ("whole", "pixels", .ints([0, 4])), ("whole", "pixels", .ints([1, .max])), ("whole", "multiple", nil),
       ("whole", "multiple", .int(0)), ("whole", "multiple", .int(5000)), ("whole", "crop", .ints([8, 8])),
     ] as [(String, String, MetadataValue?)])

@@ -12,7 +12,7 @@ struct VisionSettings {
   var heads = 3
   var patch = 4
   var grid = 3
-  var positions = ViT.Positions.fixed
+  var positions = PositionRule.fixed
   var normEpsilon = 1e-5
   var activation = Activation.gelu
   var featureLayers: [Int]?
@@ -169,10 +169,12 @@ struct Tile {
   let width: Int
   let pixels: [UInt8]
   let levels: [Float]
+  let shape: [Int]
 
   init(height: Int, width: Int, seed: UInt64 = 7) {
     self.height = height
     self.width = width
+    shape = [height, width]
     var random = Random(seed)
     pixels = (0..<height * width * 3).map { _ in UInt8(truncatingIfNeeded: random.next()) }
     // Another mean and deviation for each channel.
@@ -185,39 +187,39 @@ struct Tile {
 
 /// An encoder and a projector in an arena of their own.
 struct VisionRun {
-  let encoder: ViT
+  let encoder: any Encoder
+  private let model: LayeredEncoderModel<ViT>
   let projector: MLP
   let features: Rows
   let rows: Rows
   let featureRows: Int
   let tokens: Int
   let tile: Tile
-  private let grid: ViT.Grid
+  private let grid: FeatureGrid
   private let arena: Arena
 
   init(_ file: ModelFile, _ settings: VisionSettings, _ tile: Tile, threads: Int = 1) throws {
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
-    let configuration = try ViT.Configuration(file, name: "encoder.image")
+    model = try LayeredEncoderModel<ViT>(
+      file, ViTBlueprint(file, module: "encoder.image"), levels: tile.levels)
     let projection = try MLP.Configuration(
-      file, name: "projector.image", encoderWidth: configuration.featureWidth, hasClassRow: configuration.hasClassRow,
+      file, name: "projector.image", encoderWidth: model.featureWidth, hasClassRow: model.hasClassRow,
       decoderWidth: settings.decoderWidth)
-    grid = try configuration.grid(height: tile.height, width: tile.width)
-    featureRows = try configuration.rows(height: tile.height, width: tile.width)
+    let shape = [tile.height, tile.width]
+    grid = try model.grid(of: shape)
+    featureRows = try model.rows(of: shape)
     tokens = try projection.rows(gridRows: grid.rows, gridColumns: grid.columns)
     var plan = ArenaPlan()
-    let weights = try ViT.Weights(file, configuration)
-    let encoderRegions = try ViT.Regions(
-      configuration, Residency(keeping: weights.streamUnits), patches: grid.count, tiles: 1, threads: threads, in: &plan
-    )
+    let makeEncoder = try model.reserve(
+      Residency(keeping: model.streamUnits), shapes: [shape], units: 1, threads: threads, in: &plan)
     let projectorRegions = try MLP.Regions(projection, rows: tokens, in: &plan)
     let features = try plan.reserve(
-      "features", Float.self, count: featureRows * configuration.featureWidth, phases: .encode)
+      "features", Float.self, count: featureRows * model.featureWidth, phases: .encode)
     let rows = try plan.reserve("rows", Float.self, count: tokens * settings.decoderWidth, phases: .encode)
     arena = try Arena(plan)
-    encoder = try ViT(
-      configuration, weights, levels: tile.levels, encoderRegions, reader: DirectReader(file), in: arena, compute)
+    encoder = try makeEncoder(DirectReader(file), arena, compute)
     projector = MLP(projection, try MLP.Weights(file, projection), projectorRegions, in: arena, compute)
-    self.features = Rows(features, width: configuration.featureWidth, in: arena)
+    self.features = Rows(features, width: model.featureWidth, in: arena)
     self.rows = Rows(rows, width: settings.decoderWidth, in: arena)
     self.tile = tile
   }
@@ -231,9 +233,9 @@ struct VisionRun {
   func encode(_ tile: Tile) throws {
     try tile.pixels.withElements { (pixels) throws(SquintError) in
       _ = try encoder.encode(
-        pixels: pixels.baseAddress!, count: 1, height: tile.height, width: tile.width
+        pixels.baseAddress!, count: 1, shape: tile.shape, while: { true }
       ) { (_, found) throws(SquintError) in
-        let rows = try encoder.configuration.rows(height: tile.height, width: tile.width)
+        let rows = try model.rows(of: tile.shape)
         features.data.update(from: found.data, count: rows * features.width)
       }
     }

@@ -37,7 +37,7 @@ import Testing
         x.withUnsafeMutableBufferPointer { x in
           compute.addPositions(
             PositionTable(rows: table.baseAddress!, width: 2, side: part.side, use: .bicubic),
-            ViT.Grid(rows: part.rows, columns: part.columns), to: Rows(data: x.baseAddress!, width: 2))
+            FeatureGrid(rows: part.rows, columns: part.columns), to: Rows(data: x.baseAddress!, width: 2))
         }
       }
       let worst = zip(x, part.resized).map { abs($0 - $1) }.max()!

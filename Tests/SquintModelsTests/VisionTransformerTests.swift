@@ -180,10 +180,10 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
   @Test func gridsAreChecked() throws {
     var settings = VisionSettings()
     settings.hasClass = true
-    var c = try ViT.Configuration(TinyVision(settings).open(), name: "encoder.image")
-    #expect(try c.grid(height: 12, width: 15) == ViT.Grid(rows: 3, columns: 3))
-    #expect(try c.rows(height: 12, width: 12) == 10)
-    let other = caught { _ = try c.grid(height: 12, width: 16) }
+    var c = try model(TinyVision(settings).open())
+    #expect(try c.grid(of: [12, 15]) == FeatureGrid(rows: 3, columns: 3))
+    #expect(try c.rows(of: [12, 12]) == 10)
+    let other = caught { _ = try c.grid(of: [12, 16]) }
     #expect(
       other
         == SquintError(
@@ -192,9 +192,9 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
             + "pixels"))
     settings.positions = .buckets
     settings.dropsClass = true
-    c = try ViT.Configuration(TinyVision(settings).open(), name: "encoder.image")
-    #expect(try c.rows(height: 12, width: 16) == 12)
-    let small = caught { _ = try c.grid(height: 12, width: 3) }
+    c = try model(TinyVision(settings).open())
+    #expect(try c.rows(of: [12, 16]) == 12)
+    let small = caught { _ = try c.grid(of: [12, 3]) }
     #expect(
       small
         == SquintError(
@@ -215,7 +215,7 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
     var model = TinyVision(VisionSettings())
     model.metadata["encoder.image.\(key)"] = value
     let file = try model.open()
-    let error = caught { _ = try ViT.Configuration(file, name: "encoder.image") }
+    let error = caught { _ = try ViTBlueprint(file, module: "encoder.image") }
     #expect(error?.kind == .badData)
     #expect(error?.message.contains("encoder.image.\(key)") == true, "\(error?.message ?? "accepted")")
   }
@@ -228,7 +228,7 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
       var model = TinyVision(VisionSettings())
       model.metadata["encoder.image.\(key)"] = nil
       let file = try model.open()
-      let error = caught { _ = try ViT.Configuration(file, name: "encoder.image") }
+      let error = caught { _ = try ViTBlueprint(file, module: "encoder.image") }
       #expect(error?.message.contains("encoder.image.\(key)") == true, "\(key)")
     }
   }
@@ -266,10 +266,11 @@ private let settings: [(name: String, settings: VisionSettings, height: Int, wid
 
   private func load(_ model: TinyVision) throws -> SquintError? {
     let file = try model.open()
-    return caught {
-      let configuration = try ViT.Configuration(file, name: "encoder.image")
-      _ = try ViT.Weights(file, configuration)
-    }
+    return caught { _ = try self.model(file) }
+  }
+
+  private func model(_ file: ModelFile) throws(SquintError) -> LayeredEncoderModel<ViT> {
+    try LayeredEncoderModel<ViT>(file, ViTBlueprint(file, module: "encoder.image"), levels: [])
   }
 }
 

@@ -14,7 +14,7 @@ import Testing
   }.sorted()
 
   @Test func allFamiliesAreThere() {
-    for family in ["llama", "mistral", "qwen2", "qwen3", "gemma3", "lfm2"] {
+    for family in ["llama", "mistral", "qwen2", "qwen3", "qwen3moe", "gemma3", "lfm2"] {
       #expect(Self.checkpoints.contains { $0.hasPrefix(family) })
     }
   }
@@ -36,7 +36,7 @@ import Testing
   }
 
   /// The same weights in GGUF, as llama.cpp's converter stores them (tools/fixtures/models_gguf.py).
-  @Test(arguments: ["gguf-gemma3-f16", "gguf-gemma3-q8_0", "gguf-lfm2-f32", "gguf-lfm2-q8_0"])
+  @Test(arguments: ["gguf-gemma3-f16", "gguf-gemma3-q8_0", "gguf-lfm2-f32", "gguf-lfm2-q8_0", "gguf-qwen3moe-q8_0"])
   func ggufOfNewerGraphs(_ name: String) throws {
     let folder = try TemporaryFolder()
     let source = fixtures.appendingPathComponent("models/\(name)").path

@@ -60,6 +60,24 @@ def save(image, path, chance):
     return f"{mode} {options}, orientation {orientation}"
 
 
+def tiles(processor, image):
+    """What transformers gives the encoder, [tile, 3, height, width], the overview last."""
+    kind = type(processor).__name__.removesuffix("Pil")
+    # InternVLProcessor asks for tiles whatever the image processor's file says.
+    options = {"crop_to_patches": True} if kind == "GotOcr2ImageProcessor" else {}
+    output = processor(image, return_tensors="np", **options)
+    pixels = numpy.asarray(output["pixel_values"], dtype=numpy.float32)
+    if kind == "Qwen2VLImageProcessor":
+        _, rows, columns = (int(count) for count in output["image_grid_thw"][0])
+        merge, patch = processor.merge_size, processor.patch_size
+        patches = pixels.reshape(rows // merge, columns // merge, merge, merge, 3, -1, patch, patch)[:, :, :, :, :, 0]
+        return patches.transpose(4, 0, 2, 5, 1, 3, 6).reshape(1, 3, rows * patch, columns * patch)
+    pixels = pixels.reshape(-1, *pixels.shape[-3:])
+    if kind in ("LlavaNextImageProcessor", "LlavaOnevisionImageProcessor"):
+        pixels = numpy.roll(pixels, -1, axis=0)
+    return pixels
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -91,9 +109,7 @@ def main():
             if run.returncode != 0:
                 sys.exit(f"{width} × {height} {settings}: {run.stderr.strip()}")
             ours = numpy.load(output)
-            theirs = processor(ImageOps.exif_transpose(Image.open(path)), return_tensors="np")["pixel_values"]
-            theirs = numpy.asarray(theirs, dtype=numpy.float32)
-            theirs = theirs.reshape(-1, *theirs.shape[-3:])
+            theirs = tiles(processor, ImageOps.exif_transpose(Image.open(path)))
             if ours.shape != theirs.shape:
                 sys.exit(f"{width} × {height} {settings}: tiles {ours.shape}, not {theirs.shape}")
             difference = float((numpy.abs(ours.astype(numpy.float64) - theirs) / level[:, None, None]).max())

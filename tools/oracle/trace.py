@@ -22,11 +22,12 @@ CHECKPOINT is the Hugging Face folder that the model was converted from, with --
     convolution.gated         C · convolution(B · x)
     convolution               the residual stream behind the block
     ffn.norm, ffn.post_norm   as above
+    ffn.router                Qwen3-MoE's layers with experts: what the router gives, before the softmax
     ffn                       the residual stream behind the layer
 
 Prints each step's largest absolute difference, and the same as a part of the reference's root mean square. The last line names
-the first step beyond --tolerance, or that is not there; then the exit code is 1. Families: llama, mistral, qwen2, qwen3, gemma3,
-lfm2. Transformers runs in float32 with eager attention.
+the first step beyond --tolerance, or that is not there; then the exit code is 1. Families: llama, mistral, qwen2, qwen3,
+qwen3_moe, gemma3, lfm2. Transformers runs in float32 with eager attention.
 """
 
 import argparse
@@ -70,12 +71,17 @@ LFM2_CONVOLUTION = [
 ]
 
 
+QWEN3MOE = [*LLAMA[:-1], ("ffn.router", "mlp.gate", OUTPUT), LLAMA[-1]]
+
+
 def layer_steps(kind, layer):
+    if kind == "qwen3_moe":
+        return QWEN3MOE if hasattr(layer.mlp, "experts") else LLAMA
     if kind == "lfm2":
         return LFM2_ATTENTION if hasattr(layer, "self_attn") else LFM2_CONVOLUTION
     steps = {"llama": LLAMA, "mistral": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA, "gemma3_text": GEMMA3}.get(kind)
     if steps is None:
-        raise SystemExit(f"the model is a {kind}; known are llama, mistral, qwen2, qwen3, gemma3 and lfm2")
+        raise SystemExit(f"the model is a {kind}; known are llama, mistral, qwen2, qwen3, qwen3_moe, gemma3 and lfm2")
     return steps
 
 
@@ -100,7 +106,7 @@ def trace(model, ids):
             value = output if side == OUTPUT else positional[0] if positional else named["hidden_states"]
             value = value[0] if isinstance(value, tuple) else value
             # A copy: what comes behind may write into it. Heads may lie in axes of their own.
-            arrays[name] = value.detach()[0].reshape(len(ids), -1).float().numpy().copy()
+            arrays[name] = value.detach().reshape(len(ids), -1).float().numpy().copy()
 
         return hook
 

@@ -38,6 +38,7 @@ extension PlannedModule {
     for tensor in expected {
       names.insert(tensor.name)
       if let fused = tensor.fused { names.insert(fused.name) }
+      if let stack = tensor.stack { names.formUnion(stack.names) }
       if let rowScale = tensor.rowScale { names.insert(rowScale) }
       if let frames = tensor.frames { names.formUnion([frames.both, frames.first, frames.second]) }
     }
@@ -61,7 +62,8 @@ extension PlannedModule {
     for wanted in expected where wanted.presence != .unused {
       guard var origin = try Self.origin(of: wanted, found: found, source: source) else {
         guard wanted.presence == .required else { continue }
-        let sourceName = mapped.maps.first?.source(of: wanted.name) ?? wanted.name
+        let name = wanted.stack?.missing(of: found) ?? wanted.name
+        let sourceName = mapped.maps.first?.source(of: name) ?? name
         // Named as another program names it, or fused with others, it may be there all the same.
         let stranger = source.tensors.first { mapped.target(of: $0.name) == nil }?.name
         throw .badData(
@@ -74,10 +76,10 @@ extension PlannedModule {
       if wanted.role == .weight || wanted.role == .head, let update = updates.removeValue(forKey: wanted.name) {
         origin = try update.applied(to: origin, shape: wanted.shape)
       }
-      guard origin.tensor.type.isReadable else {
+      if let unreadable = origin.tensors.first(where: { !$0.type.isReadable }) {
         throw SquintError(
           .badData,
-          "\(origin.place): numbers of type \(origin.tensor.type.name) cannot be converted; use a checkpoint in F32, F16 "
+          "\(source.path(of: unreadable)): tensor \(printable(unreadable.name)): numbers of type \(unreadable.type.name) cannot be converted; use a checkpoint in F32, F16 "
             + "or BF16, or a GGUF file in Q2_K to Q8_0")
       }
       let (type, isKept) = types.type(role: wanted.role, origin: origin)
@@ -116,6 +118,12 @@ extension PlannedModule {
           "tensor \(printable(tensor.name)): \(tensor.type.name) blocks do not fit the shape \(shape)")
       }
       return reshaped
+    }
+    if let stack = wanted.stack {
+      guard let parts = try StackOrigin(stack, columns: wanted.shape[1], found: found, source: source) else { return nil }
+      var origin = TensorOrigin(source: source, tensor: parts.pieces[0].tensor)
+      origin.stack = parts
+      return origin
     }
     var origin: TensorOrigin
     if let frames = wanted.frames {

@@ -90,11 +90,7 @@ struct TensorEncoder {
     let rowBytes = tensor.columns / block.columns * block.bytes
     let blocks = UnsafeMutableRawBufferPointer.allocate(byteCount: rows.count * rowBytes, alignment: 16)
     defer { blocks.deallocate() }
-    try tensor.origin.forEachRun(of: rows) { (run, first) throws(SquintError) in
-      let part = blocks[first * rowBytes..<(first + run.count) * rowBytes]
-      try tensor.origin.source.readRaw(
-        tensor.origin.tensor, rows: run, into: UnsafeMutableRawBufferPointer(rebasing: part))
-    }
+    try tensor.origin.readRaw(rows: rows, into: blocks)
     let read = nanoseconds()
     try forEachPanel(of: tensor, rows: rows, output: output) { (layout, range, panel) throws(SquintError) in
       let result = try repackPanel(

@@ -18,6 +18,11 @@ package struct TensorOrigin: Sendable {
   package var fold = Fold()
   /// What an adapter adds before that, its rows in the order of the output.
   package var update: LowRankUpdate?
+  /// Where the rows come from, if `tensor` is but the first of several.
+  package var stack: StackOrigin?
+
+  /// All that the numbers come from.
+  package var tensors: [SourceTensor] { stack?.pieces.map(\.tensor) ?? [tensor] }
 
   /// The file and the tensor, for messages.
   package var place: String { "\(source.path(of: tensor)): tensor \(printable(tensor.name))" }
@@ -29,6 +34,8 @@ package struct TensorOrigin: Sendable {
   package func read(rows: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(SquintError) {
     if let frames {
       try read(frames, rows: rows, into: buffer)
+    } else if let stack {
+      try stack.read(rows: rows, from: source, into: buffer)
     } else {
       try readRows(rows, of: tensor, into: buffer)
     }
@@ -110,6 +117,18 @@ package struct TensorOrigin: Sendable {
     try source.read(rowScale, rows: rows, into: factors)
     for row in 0..<rows.count {
       for place in row * columns..<(row + 1) * columns { buffer[place] *= factors[row] }
+    }
+  }
+
+  /// Reads the blocks of `rows` of the output as they are stored, all of them if no number is changed.
+  ///
+  /// - Throws: as `TensorSource.readRaw`.
+  package func readRaw(rows: Range<Int>, into buffer: UnsafeMutableRawBufferPointer) throws(SquintError) {
+    if let stack { return try stack.readRaw(rows: rows, from: source, into: buffer) }
+    let rowBytes = buffer.count / max(rows.count, 1)
+    try forEachRun(of: rows) { (run, first) throws(SquintError) in
+      let part = buffer[first * rowBytes..<(first + run.count) * rowBytes]
+      try source.readRaw(tensor, rows: run, into: UnsafeMutableRawBufferPointer(rebasing: part))
     }
   }
 

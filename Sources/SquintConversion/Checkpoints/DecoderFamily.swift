@@ -66,6 +66,8 @@ extension DecoderFamily {
     var hasHeadNorm = false
     /// Whether some layers have no attention, so that their entries in lists of heads are 0.
     var hasLayersWithoutAttention = false
+    /// Whether layers may have experts.
+    var hasExperts = false
     let names: NameMap
     /// Stems that lead elsewhere in a certain decoder, where that depends on the kind of a layer.
     var layerStems: @Sendable (DecoderConfiguration) -> [(source: String, target: String)] = { _ in [] }

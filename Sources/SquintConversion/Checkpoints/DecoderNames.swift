@@ -3,13 +3,17 @@ extension NameMap {
   ///
   /// - Parameters:
   ///   - layer: what the stems inside `model.layers.N` lead to, inside the module's layer.
+  ///   - names: the same of names that end in neither `.weight` nor `.bias`.
   ///   - norm: the norm before the head, inside `model`.
-  static func huggingFaceDecoder(layer: [(source: String, target: String)], norm: String) -> NameMap {
+  static func huggingFaceDecoder(
+    layer: [(source: String, target: String)], names: [(source: String, target: String)] = [], norm: String
+  ) -> NameMap {
     NameMap(
       module: "decoder",
       stems: [("model.embed_tokens", "embedding")]
         + layer.map { ("model.layers.*.\($0.source)", "*.\($0.target)") }
         + [("model.\(norm)", "norm"), ("lm_head", "head")],
+      names: names.map { ("model.layers.*.\($0.source)", "*.\($0.target)") },
       // Old checkpoints carry the rotary embedding's table and the causal mask.
       ignored: [
         "model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",

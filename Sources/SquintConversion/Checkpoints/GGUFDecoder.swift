@@ -24,7 +24,8 @@ extension DecoderConfiguration {
     }
     let largest = Self.largestDimension
 
-    guard try metadata.count(key("expert_count")) ?? 0 == 0 else {
+    let experts = try metadata.count(key("expert_count")) ?? 0
+    guard experts == 0 || facts.hasExperts else {
       throw .badData(place, "a mixture of experts is not supported")
     }
     layers = try size("block_count", atMost: Self.mostLayers)
@@ -36,7 +37,10 @@ extension DecoderConfiguration {
       }
       return value
     }
-    ffnWidth = try uniformSize("feed_forward_length")
+    // Where all layers have experts, it may be missing.
+    ffnWidth =
+      facts.hasExperts
+      ? try metadata.uniformSize(key("feed_forward_length")) ?? 0 : try uniformSize("feed_forward_length")
     heads = try uniformSize("attention.head_count")
     keyValueHeads =
       try metadata.uniformSize(

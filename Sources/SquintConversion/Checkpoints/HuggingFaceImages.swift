@@ -84,9 +84,9 @@ extension ImageConfiguration {
   }
 
   /// Pads images to a square with the mean colour, as LLaVA does it.
-  mutating func padToSquare() {
-    squareBackground = mean.map { max(0, min(255, Int(max(0, min($0, 1)) * 255))) }
-  }
+  mutating func padToSquare() { squareBackground = meanColor }
+
+  var meanColor: [Int] { mean.map { max(0, min(255, Int(max(0, min($0, 1)) * 255))) } }
 
   private static func resize(
     _ reader: ConfigurationReader, family: ImageFamily
@@ -217,6 +217,7 @@ extension ImageConfiguration {
     guard pinpoints.allSatisfy({ $0.height % side == 0 && $0.width % side == 0 }) else {
       throw .badData(reader.place, "image_grid_pinpoints has sides that are no multiples of the tile's, \(side)")
     }
+    severalBackground = family.squaresSeveral ? meanColor : nil
     let count = pinpoints.map { $0.height / side * ($0.width / side) }.max() ?? 0
     guard count <= Self.mostTiles else {
       throw .badData(

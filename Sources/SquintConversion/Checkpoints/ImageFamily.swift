@@ -18,6 +18,8 @@ package struct ImageFamily: Sendable {
   var tiles: ClosedRange<Int>?
   /// The sizes that an image is brought to, heights and widths in tiles, where it is padded to one of them.
   var pinpoints: [ImageConfiguration.Size] = []
+  /// Whether each image of a prompt with several is padded to a square with the mean colour, and is one tile.
+  var squaresSeveral = false
   /// Whether do_pad means a square with the mean colour; otherwise it is for batches of images of several sizes.
   var padsToSquare = false
 
@@ -49,6 +51,7 @@ package struct ImageFamily: Sendable {
       images.resize = .none
       images.crop = nil
       images.pinpoints = pinpoints(side: side)
+      images.severalBackground = squaresSeveral ? images.meanColor : nil
     }
     return images
   }

@@ -1,6 +1,7 @@
 import SquintFile
 
-/// How a family of checkpoints calls the tensors of a module: a table of stems, in which `*` stands for a layer's number.
+/// How a family of checkpoints calls the tensors of a module: a table of stems, in which `*` stands for the number of a layer, and a
+/// second one for that of an expert.
 ///
 /// A stem is a name without `.weight`; `STEM.bias` maps to `TARGET.bias`.
 package struct NameMap: Sendable {
@@ -108,23 +109,33 @@ package struct NameMap: Sendable {
     return name
   }
 
-  /// The number that `*` stands for in `name`, an empty one for a pattern without `*`; nil where it does not match.
-  private static func match(_ name: String, _ pattern: String) -> Substring? {
-    guard let star = pattern.utf8.firstIndex(of: UInt8(ascii: "*")) else { return name == pattern ? "" : nil }
-    let head = pattern[..<star]
-    let tail = pattern[pattern.index(after: star)...]
-    guard name.hasPrefix(head) else { return nil }
-    let rest = name.dropFirst(head.count)
-    let digits = rest.prefix { $0.isASCII && $0.isWholeNumber }
-    // A leading zero would give one layer two names.
-    guard !digits.isEmpty, digits == "0" || !digits.hasPrefix("0"), rest.dropFirst(digits.count) == tail else {
-      return nil
+  /// The numbers that the `*`s of `pattern` stand for in `name`; nil where it does not match.
+  private static func match(_ name: String, _ pattern: String) -> [Substring]? {
+    var (rest, pattern) = (name[...], pattern[...])
+    var numbers: [Substring] = []
+    while let star = pattern.utf8.firstIndex(of: UInt8(ascii: "*")) {
+      let head = pattern[..<star]
+      guard rest.hasPrefix(head) else { return nil }
+      rest = rest.dropFirst(head.count)
+      let digits = rest.prefix { $0.isASCII && $0.isWholeNumber }
+      // A leading zero would give one layer two names.
+      guard !digits.isEmpty, digits == "0" || !digits.hasPrefix("0") else { return nil }
+      numbers.append(digits)
+      rest = rest.dropFirst(digits.count)
+      pattern = pattern[pattern.index(after: star)...]
     }
-    return digits
+    return rest == pattern ? numbers : nil
   }
 
-  private static func fill(_ pattern: String, _ layer: Substring) -> String {
-    guard let star = pattern.firstIndex(of: "*") else { return pattern }
-    return String(pattern[..<star] + layer + pattern[pattern.index(after: star)...])
+  /// `pattern` with `numbers` in the place of its `*`s.
+  private static func fill(_ pattern: String, _ numbers: [Substring]) -> String {
+    var filled = ""
+    var rest = pattern[...]
+    for number in numbers {
+      guard let star = rest.firstIndex(of: "*") else { break }
+      filled += rest[..<star] + number
+      rest = rest[rest.index(after: star)...]
+    }
+    return filled + rest
   }
 }

@@ -101,7 +101,7 @@ extension VisionFamily {
     let names = config["architectures"]?.array?.compactMap(\.string) ?? []
     let families = Families.decoders.map(\.name) + Families.vision.flatMap(\.classes)
     let endings = ["forcausallm", "model", "forconditionalgeneration"]
-    let known = Set(families.flatMap { family in endings.map { family.lowercased() + $0 } })
+    let known = Set(families.flatMap { family in endings.map { family.lowercased().filter { $0 != "_" } + $0 } })
     return names.contains { known.contains($0.lowercased()) } ? nil : names.first
   }
 

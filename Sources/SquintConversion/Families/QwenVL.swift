@@ -158,7 +158,25 @@ extension EncoderConfiguration {
   }
 }
 
+extension VideoConfiguration.Resize {
+  /// The same areas with sides that are multiples of `side`.
+  fileprivate mutating func setFactor(_ side: Int) {
+    guard case .area(_, let least, let most, let isTotal) = self else { return }
+    self = .area(factor: side, least: least, most: most, isTotal: isTotal)
+  }
+}
+
 // MARK: Hugging Face
+
+extension CheckpointFolder {
+  /// Whether there is a file that says what is done with videos.
+  fileprivate var speaksOfVideos: Bool {
+    get throws(SquintError) {
+      if try json("processor_config.json")?["video_processor"] != nil { return true }
+      return has("video_preprocessor_config.json") || has("preprocessor_config.json")
+    }
+  }
+}
 
 extension HuggingFaceVision {
   /// The parts of a folder of this family.
@@ -185,9 +203,11 @@ extension HuggingFaceVision {
     parts.features = FeatureSelection()
     parts.prompt = family.prompt(token: try reader.count("image_token_id") ?? 151_655)
     var videos = try folder.videos(family.videoFamily)
+    let side = encoder.configuration.patch * merge
+    // Where the folder does not speak of videos, the class is not one for other patches.
+    if try !folder.speaksOfVideos { videos.resize.setFactor(side) }
     try family.setVideos(
-      &videos, token: reader.count("video_token_id") ?? 151_656, side: encoder.configuration.patch * merge,
-      place: folder.path)
+      &videos, token: reader.count("video_token_id") ?? 151_656, side: side, place: folder.path)
     if let usual = family.positionsPerSecond {
       let vision = ConfigurationReader(json: config["vision_config"] ?? .null, place: "\(place): vision_config")
       videos.positionsPerSecond = try vision.number("tokens_per_second") ?? usual
@@ -436,9 +456,7 @@ extension VisionFamily.GGUFFacts {
         // The file does not speak of videos: sizes as the class has them, for this patch.
         let side = encoder.configuration.patch * graph.merge
         var videos = try VideoConfiguration(huggingFace: .null, family.videoFamily, place: parts.place)
-        if case .area(_, let least, let most, let isTotal) = videos.resize {
-          videos.resize = .area(factor: side, least: least, most: most, isTotal: isTotal)
-        }
+        videos.resize.setFactor(side)
         if let images = encoder.images { (videos.mean, videos.std) = (images.mean, images.std) }
         try family.setVideos(&videos, token: nil, side: side, place: parts.place)
         // As the published models have it, which llama.cpp's converter leaves out.

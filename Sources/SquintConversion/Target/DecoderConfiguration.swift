@@ -85,7 +85,8 @@ package struct DecoderConfiguration: Sendable {
 
   /// All tensors that this decoder has or may have (formats/decoder.md, "Tensors").
   package var tensors: [ExpectedTensor] {
-    blueprint.tensors.compactMap { tensor in
+    let stacks = graph.stacks(of: self)
+    return blueprint.tensors.compactMap { tensor in
       let presence = presence(of: tensor)
       guard presence != .absent else { return nil }
       var expected = ExpectedTensor(tensor, presence)
@@ -93,6 +94,7 @@ package struct DecoderConfiguration: Sendable {
         expected.fused = ExpectedTensor.FusedRows(
           name: part.name, firstRow: 0, rows: (heads + 2 * keyValueHeads) * headWidth)
       }
+      expected.stack = stacks[tensor.name]
       return expected
     }
   }
@@ -144,6 +146,13 @@ package struct DecoderConfiguration: Sendable {
 package protocol GraphSettings: Sendable {
   /// The blueprint of `configuration`, whose graph this is.
   func blueprint(of configuration: DecoderConfiguration) -> any DecoderBlueprint
+
+  /// By their names the tensors that are made of several matrices of the checkpoint.
+  func stacks(of configuration: DecoderConfiguration) -> [String: MatrixStack]
+}
+
+extension GraphSettings {
+  package func stacks(of configuration: DecoderConfiguration) -> [String: MatrixStack] { [:] }
 }
 
 extension DecoderBlueprint {

@@ -13,6 +13,8 @@ package struct ExpectedTensor: Equatable, Sendable {
   package var channelsLastShape: [Int]?
   /// The larger tensor that some checkpoints have it in.
   package var fused: FusedRows?
+  /// The matrices that it is made of, where checkpoints have those.
+  package var stack: MatrixStack?
   /// What name maps call the vector whose numbers multiply the rows, where the source has one.
   package var rowScale: String?
   /// The kernels of two frames that it is made of.

@@ -59,6 +59,9 @@ package struct ImageConfiguration: Equatable, Sendable {
   package var hasOverview = false
   /// The sizes that images are brought to, multiples of the tile, with `anyres`.
   package var pinpoints: [Size] = []
+  /// The colour, 0 to 255, with which each image of a prompt with several is padded to a square that becomes one tile, with
+  /// `anyres`; nil: they are cut alike.
+  package var severalBackground: [Int]?
   /// nil: the model names no places.
   package var coordinates: Coordinates?
   package var rescale = 1.0 / 255
@@ -179,6 +182,10 @@ package struct ImageConfiguration: Equatable, Sendable {
       metadata["\(name).overview"] = .bool(hasOverview)
     case .anyres:
       metadata["\(name).pinpoints"] = .ints(pinpoints.flatMap { [Int64($0.height), Int64($0.width)] })
+      if let severalBackground {
+        metadata["\(name).several"] = .string("square")
+        metadata["\(name).background"] = .ints(severalBackground.map { Int64($0) })
+      }
     }
     if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
     metadata["\(name).rescale"] = .float(rescale)

@@ -17,11 +17,20 @@ package struct TypeChoice: Sendable {
     let source = origin.tensor
     let isEmbedding = role != .weight
     let wanted = isEmbedding ? embedding : matrices
-    guard isEmbedding ? keepsEmbedding : keepsMatrices, let bits = origin.source.bitsPerWeight(of: source) else {
-      return (wanted, false)
+    var bits = 0.0
+    for tensor in origin.tensors {
+      guard isEmbedding ? keepsEmbedding : keepsMatrices, let own = origin.source.bitsPerWeight(of: tensor) else {
+        return (wanted, false)
+      }
+      bits = max(bits, own)
     }
     let isChanged = origin.rowScale != nil || origin.frames != nil || origin.update != nil || origin.fold != Fold()
-    if !isChanged, let exact = source.type.exactType(columns: source.columns) { return (exact, true) }
+    let columns = origin.stack?.columns ?? source.columns
+    if !isChanged, origin.tensors.allSatisfy({ $0.type == source.type }),
+      let exact = source.type.exactType(columns: columns)
+    {
+      return (exact, true)
+    }
     // A file of several types has the wider ones where they matter (Q6_K among Q4_K), so they must not lose bits.
     let isExplicit = isEmbedding ? isEmbeddingTypeExplicit : isMatrixTypeExplicit
     return (!isExplicit && bits > ElementType.bitsOfInt4F16 ? .int8 : wanted, false)

@@ -6,6 +6,8 @@ package enum DecoderGraph: String, GraphName {
   case gemma3
   /// LFM2.
   case lfm2
+  /// Qwen3-MoE.
+  case qwen3moe
 
   package static var usual: DecoderGraph { .llama }
 
@@ -20,6 +22,7 @@ package enum DecoderGraph: String, GraphName {
     case .llama: LlamaBlueprint.self
     case .gemma3: Gemma3Blueprint.self
     case .lfm2: LFM2Blueprint.self
+    case .qwen3moe: Qwen3MoEBlueprint.self
     }
   }
 }
@@ -38,6 +41,8 @@ package protocol DecoderBlueprint: ModuleBlueprint {
   var attention: AttentionBlueprint { get set }
   /// How the rotary frequencies were made; for people.
   var ropeScaling: String { get set }
+  /// The experts of the layers that have some; of which there are as many in each.
+  var expertTensors: [ExpertsTensors] { get }
 
   /// All sizes are zero.
   init()
@@ -96,6 +101,8 @@ extension DecoderBlueprint {
 
   /// The norm before the head.
   package var norm: TensorSpecification { .vector("decoder.norm", width) }
+
+  package var expertTensors: [ExpertsTensors] { [] }
 }
 
 /// The widest head that attention takes.

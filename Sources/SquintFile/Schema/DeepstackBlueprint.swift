@@ -1,6 +1,6 @@
 /// The graph `deepstack`: an `mlp`, and one more for each of the encoder's earlier features, whose rows are added behind the decoder's
 /// first layers (Qwen3-VL; formats/vision.md).
-package struct DeepstackBlueprint: ModuleBlueprint {
+package struct DeepstackBlueprint: NamedBlueprint {
   package static var graph: ProjectorGraph { .deepstack }
   /// What its keys and tensors begin with: `projector.image`.
   package let module: String
@@ -17,26 +17,6 @@ package struct DeepstackBlueprint: ModuleBlueprint {
 
   /// All sizes are zero.
   package init(module: String) { self.module = module }
-
-  /// Reads the keys of `module`.
-  ///
-  /// - Throws: `badData` where one is missing or impossible.
-  package init(_ file: ModelFile, module: String) throws(SquintError) {
-    self.init(module: module)
-    var reader = KeyReader(file.metadata)
-    try code(&reader)
-    try check()
-  }
-
-  /// Writes the keys of the module.
-  package func write(to metadata: inout Metadata) {
-    metadata["\(module).graph"] = .string(Self.graph.rawValue)
-    var writer = KeyWriter(metadata)
-    var copy = self
-    // Writing throws nothing.
-    try? copy.code(&writer)
-    metadata = writer.metadata
-  }
 
   package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {
     var all: [Int]? = widths

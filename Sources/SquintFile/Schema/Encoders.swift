@@ -38,7 +38,7 @@ public enum PositionRule: String, CaseIterable, Sendable {
 }
 
 /// The graph `vit`: a vision transformer whose rows see all rows (formats/vision.md).
-package struct ViTBlueprint: ModuleBlueprint {
+package struct ViTBlueprint: NamedBlueprint {
   package static var graph: EncoderGraph { .vit }
   /// What its keys and tensors begin with: `encoder.image`.
   package let module: String
@@ -65,26 +65,7 @@ package struct ViTBlueprint: ModuleBlueprint {
   /// All sizes are zero.
   package init(module: String) { self.module = module }
 
-  /// Reads the keys of `module`.
-  ///
-  /// - Throws: `badData` where one is missing or impossible.
-  package init(_ file: ModelFile, module: String) throws(SquintError) {
-    self.init(module: module)
-    hasClass = file.tensor("\(module).class") != nil
-    var reader = KeyReader(file.metadata)
-    try code(&reader)
-    try check()
-  }
-
-  /// Writes the keys of the module.
-  package func write(to metadata: inout Metadata) {
-    metadata["\(module).graph"] = .string(Self.graph.rawValue)
-    var writer = KeyWriter(metadata)
-    var copy = self
-    // Writing throws nothing.
-    try? copy.code(&writer)
-    metadata = writer.metadata
-  }
+  package mutating func note(_ file: ModelFile) { hasClass = file.tensor("\(module).class") != nil }
 
   package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {
     try coder.text("\(module).architecture", &architecture)
@@ -119,13 +100,12 @@ package struct ViTBlueprint: ModuleBlueprint {
 
   package struct Layer: Sendable {
     package let attentionNorm: NormSpecification
-    package let q, k, v, o: MatrixSpecification
+    package let attention: EncoderAttentionTensors
     package let ffnNorm: NormSpecification
     package let up, down: MatrixSpecification
 
     package var tensors: [TensorSpecification] {
-      attentionNorm.tensors + q.tensors + k.tensors + v.tensors + o.tensors + ffnNorm.tensors + up.tensors
-        + down.tensors
+      attentionNorm.tensors + attention.tensors + ffnNorm.tensors + up.tensors + down.tensors
     }
   }
 
@@ -143,12 +123,10 @@ package struct ViTBlueprint: ModuleBlueprint {
   package var preNorm: NormSpecification { NormSpecification("\(module).pre_norm", width, isOptional: true) }
 
   package func layer(_ index: Int) -> Layer {
-    func square(_ name: String) -> MatrixSpecification {
-      MatrixSpecification("\(module).\(index).attention.\(name)", rows: width, columns: width)
-    }
-    return Layer(
-      attentionNorm: NormSpecification("\(module).\(index).attention.norm", width), q: square("q"), k: square("k"),
-      v: square("v"), o: square("o"), ffnNorm: NormSpecification("\(module).\(index).ffn.norm", width),
+    Layer(
+      attentionNorm: NormSpecification("\(module).\(index).attention.norm", width),
+      attention: EncoderAttentionTensors("\(module).\(index).attention", width: width),
+      ffnNorm: NormSpecification("\(module).\(index).ffn.norm", width),
       up: MatrixSpecification("\(module).\(index).ffn.up", rows: ffnWidth, columns: width),
       down: MatrixSpecification("\(module).\(index).ffn.down", rows: width, columns: ffnWidth))
   }

@@ -1,6 +1,6 @@
 /// The graph `internvit`: InternViT-6B, a vision transformer with RMSNorm, whose queries and keys are normalized over all heads together
 /// (formats/vision.md).
-package struct InternViTBlueprint: ModuleBlueprint {
+package struct InternViTBlueprint: NamedBlueprint {
   package static var graph: EncoderGraph { .internvit }
   /// What its keys and tensors begin with: `encoder.image`.
   package let module: String
@@ -22,26 +22,6 @@ package struct InternViTBlueprint: ModuleBlueprint {
 
   /// All sizes are zero.
   package init(module: String) { self.module = module }
-
-  /// Reads the keys of `module`.
-  ///
-  /// - Throws: `badData` where one is missing or impossible.
-  package init(_ file: ModelFile, module: String) throws(SquintError) {
-    self.init(module: module)
-    var reader = KeyReader(file.metadata)
-    try code(&reader)
-    try check()
-  }
-
-  /// Writes the keys of the module.
-  package func write(to metadata: inout Metadata) {
-    metadata["\(module).graph"] = .string(Self.graph.rawValue)
-    var writer = KeyWriter(metadata)
-    var copy = self
-    // Writing throws nothing.
-    try? copy.code(&writer)
-    metadata = writer.metadata
-  }
 
   package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {
     try coder.text("\(module).architecture", &architecture)

@@ -44,3 +44,42 @@ extension ModuleBlueprint {
     return lister.keys
   }
 }
+
+/// The blueprint of an encoder or a projector, of which a file may have several.
+package protocol NamedBlueprint: ModuleBlueprint {
+  associatedtype Graph: GraphName
+  static var graph: Graph { get }
+  /// What its keys and tensors begin with: `encoder.image`.
+  var module: String { get }
+
+  /// All sizes are zero.
+  init(module: String)
+
+  /// Notes what only the tensors of `file` say.
+  mutating func note(_ file: ModelFile)
+}
+
+extension NamedBlueprint {
+  package mutating func note(_ file: ModelFile) {}
+
+  /// Reads the keys of `module`.
+  ///
+  /// - Throws: `badData` where one is missing or impossible.
+  package init(_ file: ModelFile, module: String) throws(SquintError) {
+    self.init(module: module)
+    note(file)
+    var reader = KeyReader(file.metadata)
+    try code(&reader)
+    try check()
+  }
+
+  /// Writes the keys of the module.
+  package func write(to metadata: inout Metadata) {
+    metadata["\(module).graph"] = .string(Self.graph.rawValue)
+    var writer = KeyWriter(metadata)
+    var copy = self
+    // Writing throws nothing.
+    try? copy.code(&writer)
+    metadata = writer.metadata
+  }
+}

@@ -19,7 +19,7 @@ package enum ProjectorGraph: String, GraphName {
 }
 
 /// The graph `mlp`: linear layers, an activation between two, behind squares of patches side by side (formats/vision.md).
-package struct MLPBlueprint: ModuleBlueprint {
+package struct MLPBlueprint: NamedBlueprint {
   package static var graph: ProjectorGraph { .mlp }
   /// What its keys and tensors begin with: `projector.image`.
   package let module: String
@@ -41,26 +41,9 @@ package struct MLPBlueprint: ModuleBlueprint {
   /// All sizes are zero.
   package init(module: String) { self.module = module }
 
-  /// Reads the keys of `module`.
-  ///
-  /// - Throws: `badData` where one is missing or impossible.
-  package init(_ file: ModelFile, module: String) throws(SquintError) {
-    self.init(module: module)
+  package mutating func note(_ file: ModelFile) {
     hasNorm = file.tensor("\(module).norm") != nil
     hasNewline = file.tensor("\(module).newline") != nil
-    var reader = KeyReader(file.metadata)
-    try code(&reader)
-    try check()
-  }
-
-  /// Writes the keys of the module.
-  package func write(to metadata: inout Metadata) {
-    metadata["\(module).graph"] = .string(Self.graph.rawValue)
-    var writer = KeyWriter(metadata)
-    var copy = self
-    // Writing throws nothing.
-    try? copy.code(&writer)
-    metadata = writer.metadata
   }
 
   package mutating func code(_ coder: inout some KeyCoder) throws(SquintError) {

@@ -1,9 +1,6 @@
 /// What the towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL have in common: images of any size, patches that turn with their row and their
 /// column (formats/vision.md).
-package protocol QwenViTBlueprint: ModuleBlueprint {
-  static var graph: EncoderGraph { get }
-  /// What its keys and tensors begin with: `encoder.image`.
-  var module: String { get }
+package protocol QwenViTBlueprint: NamedBlueprint where Graph == EncoderGraph {
   /// The family in the checkpoint's words; for people.
   var architecture: String { get set }
   var layers: Int { get set }
@@ -17,32 +14,9 @@ package protocol QwenViTBlueprint: ModuleBlueprint {
   var normEpsilon: Double { get set }
   /// [head_width / 4], radians per row for the first half of a head's pairs, and per column for the second.
   var ropeFrequencies: [Float] { get set }
-
-  /// All sizes are zero.
-  init(module: String)
 }
 
 extension QwenViTBlueprint {
-  /// Reads the keys of `module`.
-  ///
-  /// - Throws: `badData` where one is missing or impossible.
-  package init(_ file: ModelFile, module: String) throws(SquintError) {
-    self.init(module: module)
-    var reader = KeyReader(file.metadata)
-    try code(&reader)
-    try check()
-  }
-
-  /// Writes the keys of the module.
-  package func write(to metadata: inout Metadata) {
-    metadata["\(module).graph"] = .string(Self.graph.rawValue)
-    var writer = KeyWriter(metadata)
-    var copy = self
-    // Writing throws nothing.
-    try? copy.code(&writer)
-    metadata = writer.metadata
-  }
-
   /// The keys that all of them have.
   package mutating func codeSizes(_ coder: inout some KeyCoder) throws(SquintError) {
     try coder.text("\(module).architecture", &architecture)

@@ -17,21 +17,27 @@ struct PixelFrames {
 }
 
 extension Compute {
-  /// patches[patch, channel · frame · row · column] = the pixels of the `count` patches at `place(first)` and behind: what a
-  /// convolution whose stride is its size multiplies with its weights.
+  /// patches[patch, channel · frame · row · column] = the pixels of `count` patches from patch `first` on: what a convolution whose
+  /// stride is its size multiplies with its weights.
+  ///
+  /// - Parameters:
+  ///   - columns: of the grid of patches.
+  ///   - places: of all patches; nil: they come row after row.
   func gatherPatches(
-    _ image: PixelFrames, side: Int, first: Int, count: Int, into patches: Rows,
-    place: (_ patch: Int) -> PatchPlace
+    _ image: PixelFrames, side: Int, columns: Int, places: UnsafePointer<PatchPlace>? = nil, first: Int, count: Int,
+    into patches: Rows
   ) {
     struct Job {
       let image: PixelFrames
       let side: Int
+      let columns: Int
+      let places: UnsafePointer<PatchPlace>?
       let first: Int
       let patches: Rows
-      let place: (Int) -> PatchPlace
 
       func run(_ row: Int) {
-        let place = place(first + row)
+        let patch = first + row
+        let place = places?[patch] ?? PatchPlace(row: Int32(patch / columns), column: Int32(patch % columns))
         let (top, left) = (Int(place.row) * side, Int(place.column) * side)
         let output = patches[row]
         for frame in 0..<image.frames {
@@ -47,9 +53,7 @@ extension Compute {
         }
       }
     }
-    withoutActuallyEscaping(place) { place in
-      var job = Job(image: image, side: side, first: first, patches: patches, place: place)
-      workers.run(&job, pieces: count) { job, row, _ in job.assumingMemoryBound(to: Job.self).pointee.run(row) }
-    }
+    var job = Job(image: image, side: side, columns: columns, places: places, first: first, patches: patches)
+    workers.run(&job, pieces: count) { job, row, _ in job.assumingMemoryBound(to: Job.self).pointee.run(row) }
   }
 }

@@ -88,9 +88,8 @@ extension InternViT {
         pixels: numbers.assumingMemoryBound(to: UInt8.self), frames: 1, height: shape[0], width: shape[1],
         levels: levels.baseAddress!)
       buffers.forEachChunk(of: grid.count) { first, rows in
-        compute.gatherPatches(image, side: blueprint.patch, first: first, count: rows, into: buffers.pixels) {
-          PatchPlace(row: Int32($0 / grid.columns), column: Int32($0 % grid.columns))
-        }
+        compute.gatherPatches(
+          image, side: blueprint.patch, columns: grid.columns, first: first, count: rows, into: buffers.pixels)
         compute.multiply(
           buffers.pixels, count: rows, scratch: buffers.quantized, .init(weights.patches, into: patchRows.from(first)))
       }
@@ -158,31 +157,4 @@ extension InternViT {
   }
 
   package static func reserve(_ c: InternViTBlueprint, patches: Int, in plan: inout ArenaPlan) {}
-}
-
-extension FeatureGrid {
-  /// The patches of a tile of [height, width] pixels; what is left at the right and the bottom is not seen.
-  ///
-  /// - Parameter table: the side of the only grid that there are positions for; nil where any will do.
-  /// - Throws: `badData` where the tile has no patch, or another grid.
-  package init(patchesOf shape: [Int], side: Int, table: Int?, module: String) throws(SquintError) {
-    guard shape.count == 2 else {
-      throw SquintError(
-        .badData, "\(module): it takes single images, not \(shape.count == 3 ? "pairs of frames" : "these")")
-    }
-    let (height, width) = (shape[0], shape[1])
-    self.init(rows: height / side, columns: width / side)
-    guard rows > 0, columns > 0 else {
-      throw SquintError(
-        .badData,
-        "\(module): a tile of \(height) × \(width) pixels is smaller than a patch; it needs \(side) × \(side) at least")
-    }
-    if let table, self != FeatureGrid(rows: table, columns: table) {
-      let side = table * side
-      throw SquintError(
-        .badData,
-        "\(module): a tile of \(height) × \(width) pixels has \(rows) × \(columns) patches, and the positions "
-          + "are for \(table) × \(table); it needs \(side) × \(side) pixels")
-    }
-  }
 }

@@ -7,9 +7,9 @@ package struct PositionTable: @unchecked Sendable {  // a view of the file
   let rows: UnsafePointer<Float>
   let width: Int
   let side: Int
-  let use: ViT.Positions
+  let use: PositionRule
 
-  package init(rows: UnsafePointer<Float>, width: Int, side: Int, use: ViT.Positions) {
+  package init(rows: UnsafePointer<Float>, width: Int, side: Int, use: PositionRule) {
     self.rows = rows
     self.width = width
     self.side = side
@@ -50,7 +50,7 @@ package struct PositionTable: @unchecked Sendable {  // a view of the file
 
   /// x[width] += the position of patch (row, column) of `grid`.
   func add(
-    row: Int, column: Int, of grid: ViT.Grid, to x: UnsafeMutablePointer<Float>, _ kernels: Kernels
+    row: Int, column: Int, of grid: FeatureGrid, to x: UnsafeMutablePointer<Float>, _ kernels: Kernels
   ) {
     if use == .bicubic, grid.rows != side || grid.columns != side {
       let (vertical, horizontal) = (
@@ -74,10 +74,10 @@ package struct PositionTable: @unchecked Sendable {  // a view of the file
 
 extension Compute {
   /// x[patch, width] += the position of each patch of `grid`.
-  package func addPositions(_ table: PositionTable, _ grid: ViT.Grid, to x: Rows) {
+  package func addPositions(_ table: PositionTable, _ grid: FeatureGrid, to x: Rows) {
     struct Job {
       let table: PositionTable
-      let grid: ViT.Grid
+      let grid: FeatureGrid
       let x: Rows
       let kernels: Kernels
     }

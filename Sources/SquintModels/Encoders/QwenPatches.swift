@@ -116,7 +116,8 @@ struct QwenPatches: @unchecked Sendable {  // views of the arena
         levels: levels.baseAddress!)
       let pixels = Rows(data: buffers.pixels.data, width: matrix.columns)
       buffers.forEachChunk(of: grid.count) { first, rows in
-        compute.gatherPatches(image, side: side, first: first, count: rows, into: pixels) { places[$0] }
+        compute.gatherPatches(
+          image, side: side, columns: grid.columns, places: places, first: first, count: rows, into: pixels)
         compute.multiply(pixels, count: rows, scratch: buffers.quantized, .init(matrix, into: x.from(first)))
       }
     }
