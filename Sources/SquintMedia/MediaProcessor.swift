@@ -57,8 +57,6 @@ extension MediaProcessor {
   package func amongSeveral() -> Self { self }
 
   package var multiple: Int? { nil }
-
-  package func amongSeveral() -> Self { self }
 }
 
 /// How a medium is cut into units: what an encoder takes by itself, such as a tile of an image.
