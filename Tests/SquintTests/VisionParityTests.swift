@@ -4,11 +4,15 @@ import SquintConversion
 import SquintFile
 import Testing
 
-/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py, from the image
-/// files.
+/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py and vision_families.py, from
+/// the image files.
 @Suite struct VisionParityTests {
   @Test func allArchitecturesAreThere() {
-    for family in ["llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts"] {
+    for family in [
+      "llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts", "internvl",
+      "internvl-6b",
+      "llava-next", "llava-onevision", "granite-docling",
+    ] {
       #expect(VisionFixture.all.contains { $0.name.hasPrefix(family) })
     }
   }
@@ -69,7 +73,7 @@ import Testing
   /// in f32 within the rounding of sums, in f16 within that of the weights (2⁻¹² of each, half the step of f16). LLaVA's
   /// converter writes patches and projector in f16 always. (The tiles of the fixture smolvlm are not of the size of its table of
   /// positions, which a mmproj file cannot say.)
-  @Test(arguments: ["idefics3", "llava-clip", "llava-siglip"], ["f32", "f16"])
+  @Test(arguments: ["idefics3", "internvl", "llava-clip", "llava-siglip"], ["f32", "f16"])
   func gguf(_ name: String, _ type: String) throws {
     let files = fixtures.appendingPathComponent("vision-gguf/\(name)")
     let mmproj = files.appendingPathComponent("mmproj-\(type).gguf")
