@@ -4,13 +4,13 @@ import SquintConversion
 import SquintFile
 import Testing
 
-/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py, from the image
-/// files.
+/// Our pixels, features and logits beside transformers' on the tiny models of tools/fixtures/vision_models.py and vision_families.py, from
+/// the image files.
 @Suite struct VisionParityTests {
   @Test func allArchitecturesAreThere() {
     for family in [
       "llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts", "qwen2-vl", "qwen25-vl",
-      "qwen3-vl",
+      "qwen3-vl", "internvl", "internvl-6b", "llava-next", "llava-onevision", "granite-docling",
     ] {
       #expect(VisionFixture.all.contains { $0.name.hasPrefix(family) })
     }
@@ -73,7 +73,8 @@ import Testing
   /// converter writes patches and projector in f16 always. (The tiles of the fixture smolvlm are not of the size of its table of
   /// positions, which a mmproj file cannot say.)
   @Test(
-    arguments: ["idefics3", "llava-clip", "llava-siglip", "qwen2-vl", "qwen25-vl", "qwen3-vl"], ["f32", "f16"])
+    arguments: ["idefics3", "internvl", "llava-clip", "llava-siglip", "qwen2-vl", "qwen25-vl", "qwen3-vl"],
+    ["f32", "f16"])
   func gguf(_ name: String, _ type: String) throws {
     let files = fixtures.appendingPathComponent("vision-gguf/\(name)")
     let mmproj = files.appendingPathComponent("mmproj-\(type).gguf")
