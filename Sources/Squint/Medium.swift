@@ -211,6 +211,12 @@ public struct MediumSize: Equatable, Sendable {
     return (unit, rest, FeatureGrid(rows: 1, columns: 1))
   }
 
+  /// The width and height of an image's largest tile, in pixels.
+  package var unitSize: (width: Int, height: Int) {
+    let shape = cost.layout.runs.first?.shape ?? []
+    return shape.count >= 2 ? (shape[shape.count - 1], shape[shape.count - 2]) : (0, 0)
+  }
+
   /// The memory that decoding and cutting it take at most, its units among them, in bytes.
   public var decodingBytes: Int { cost.decodingBytes }
 
