@@ -315,7 +315,10 @@ extension SessionPlan {
   private var images: String {
     switch options.media {
     case .none: return ""
-    case .always: return ", images at any time"
+    case .always:
+      return ", images at any time"
+        + (options.videos.isEmpty
+          ? "" : ", videos of at most \(options.videos.map(\.rows).max() ?? 0) tokens")
     case .once(let sizes):
       func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
       var text = ""
