@@ -57,7 +57,8 @@ import Testing
       var all = query
       for part in ["k_proj", "v_proj"] {
         let key = name.replacingOccurrences(of: "q_proj", with: part)
-        all.bytes += try #require(variant.tensors.removeValue(forKey: key)).bytes
+        let found = variant.tensors.removeValue(forKey: key)
+        all.bytes += try #require(found).bytes
       }
       all.shape[0] *= 3
       variant.tensors[name] = all
@@ -176,7 +177,8 @@ import Testing
   private static func pack(_ variant: inout CheckpointVariant, groups: Int) throws {
     for (name, query) in variant.tensors where name.contains("q_proj") {
       func rest(_ part: String) throws -> StoredTensor {
-        try #require(variant.tensors.removeValue(forKey: name.replacingOccurrences(of: "q_proj", with: part)))
+        let found = variant.tensors.removeValue(forKey: name.replacingOccurrences(of: "q_proj", with: part))
+        return try #require(found)
       }
       let (key, value) = (try rest("k_proj"), try rest("v_proj"))
       var all = query
