@@ -219,9 +219,9 @@ public final class Model: Sendable {
   ///
   /// - Throws: as `medium`.
   package func media(
-    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions, _ limits: MediaLimits
+    _ files: [(kind: MediaKind, path: String)], fitting options: SessionOptions, _ limits: MediaLimits? = nil
   ) throws(SquintError) -> [Medium] {
-    var limits = limits
+    var limits = limits ?? options.limits
     var media = try media(files, limits)
     while true {
       var options = options
