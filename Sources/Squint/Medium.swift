@@ -184,9 +184,6 @@ public struct MediumSize: Equatable, Sendable {
   /// How many units it is cut into, each of which is encoded by itself: the tiles of an image.
   public var units: Int { cost.layout.count }
 
-  /// The pixels, or what else the numbers are of, of its largest unit.
-  var unitElements: Int { cost.layout.runs.map { $0.shape.reduce(1, *) }.max() ?? 0 }
-
   /// How many frames of a video these show; 0 elsewhere.
   public var frames: Int { cost.timing?.frames ?? 0 }
 
