@@ -75,7 +75,8 @@ import Testing
   // MARK: Ways to store experts
 
   /// The experts of a layer in two tensors, as transformers 5 has them in memory, or with rows and columns the other way round.
-  private func fused(_ variant: CheckpointVariant, isTransposed: Bool, suffix: String = "") throws -> CheckpointVariant {
+  private func fused(_ variant: CheckpointVariant, isTransposed: Bool, suffix: String = "") throws -> CheckpointVariant
+  {
     var variant = variant
     for layer in [0, 2] {
       let prefix = "model.layers.\(layer).mlp.experts"
@@ -151,7 +152,8 @@ import Testing
     var variant = try CheckpointVariant("qwen3moe")
     variant.tensors["model.layers.2.mlp.experts.3.up_proj.weight"] = nil
     let missing = try planError { try variant.write(to: $0) }
-    #expect(missing?.message.contains("model.layers.2.mlp.experts.3.up_proj.weight") == true, "\(missing?.message ?? "")")
+    #expect(
+      missing?.message.contains("model.layers.2.mlp.experts.3.up_proj.weight") == true, "\(missing?.message ?? "")")
     var wide = try CheckpointVariant("qwen3moe")
     wide.set("moe_intermediate_size", 32)
     let shape = try planError { try wide.write(to: $0) }
@@ -177,7 +179,8 @@ import Testing
     return SyntheticGGUF(
       metadata: [
         "general.architecture": .text("qwen3moe"), "qwen3moe.context_length": .int(64),
-        "qwen3moe.embedding_length": .int(32), "qwen3moe.block_count": .int(2), "qwen3moe.feed_forward_length": .int(48),
+        "qwen3moe.embedding_length": .int(32), "qwen3moe.block_count": .int(2),
+        "qwen3moe.feed_forward_length": .int(48),
         "qwen3moe.attention.head_count": .int(4), "qwen3moe.attention.head_count_kv": .int(2),
         "qwen3moe.attention.key_length": .int(8), "qwen3moe.attention.value_length": .int(8),
         "qwen3moe.attention.layer_norm_rms_epsilon": .float(1e-6), "qwen3moe.rope.freq_base": .float(1e6),

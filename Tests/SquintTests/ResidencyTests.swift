@@ -268,8 +268,8 @@ import Testing
     }
     #expect(caught { _ = try model.image(wide, maximumTiles: 0) }?.kind == .usage)
     var options = SessionOptions(memory: 1 << 40)
-    #expect(try model.media([(.image, wide)], fitting: options)[0].size.units == most)
+    #expect(try model.media([(.image, wide)], fitting: options, MediaLimits())[0].size.units == most)
     options.memory = 1 << 20
-    #expect(try model.media([(.image, wide)], fitting: options)[0].size.units == 1)
+    #expect(try model.media([(.image, wide)], fitting: options, MediaLimits())[0].size.units == 1)
   }
 }

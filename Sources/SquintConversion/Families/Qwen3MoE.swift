@@ -35,8 +35,6 @@ package struct Qwen3MoEGraph: GraphSettings {
   package var denseLayers: [Int]
   /// [rope_width / 2]: the axis that each pair turns by; nil: all by the first.
   package var ropeAxes: [Int]?
-  /// Whether tensors of all experts have rows and columns the other way round, where their shape does not tell.
-  package var isTransposed = false
 
   package init(experts: ExpertsBlueprint, denseLayers: [Int]) {
     self.experts = experts
@@ -60,7 +58,7 @@ package struct Qwen3MoEGraph: GraphSettings {
   }
 
   /// The experts of each layer, as a tensor for each matrix, as one for the gates and ups of all experts and one for their downs
-  /// (transformers 5), or as one for each of the three (GGUF).
+  /// (transformers 5; Qwen3-VL-MoE with rows and columns the other way round), or as one for each of the three (GGUF).
   package func stacks(of configuration: DecoderConfiguration) -> [String: MatrixStack] {
     let (width, inner, count) = (configuration.width, experts.width, experts.count)
     let (innerRows, outerRows) = (ExpertsTensors.rows(inner), ExpertsTensors.rows(width))
@@ -93,7 +91,7 @@ package struct Qwen3MoEGraph: GraphSettings {
               .init("\(prefix).all.up", rows: up(expert), matrix: expert, shape: [count, inner, width]),
             ]
           },
-        ], isTransposed: isTransposed)
+        ])
       stacks[tensors.down.name] = MatrixStack(
         [
           all.map { expert in
@@ -104,7 +102,7 @@ package struct Qwen3MoEGraph: GraphSettings {
               "\(prefix).all.down", rows: rows(expert * outerRows, width), matrix: expert,
               shape: [count, width, inner])
           },
-        ], isTransposed: isTransposed)
+        ])
     }
     return stacks
   }
@@ -116,25 +114,24 @@ extension DecoderConfiguration {
   /// - Parameters:
   ///   - usual: what the configuration's class assumes where it is silent.
   ///   - axes: by which each pair turns; nil: all by the first.
-  ///   - isTransposed: whether the family keeps the experts of a layer in two tensors with rows and columns the other way round
-  ///     (Qwen3-VL-MoE, whose weights are always normalized).
+  ///   - normalizes: whether the weights are divided by their sum, whatever the configuration says.
   mutating func setExperts(
-    _ reader: ConfigurationReader, usual: ExpertsBlueprint, axes: [Int]? = nil, isTransposed: Bool = false
+    _ reader: ConfigurationReader, usual: ExpertsBlueprint, axes: [Int]? = nil, normalizes: Bool = false
   ) throws(SquintError) {
     var experts = usual
     // transformers 5 calls them by another name, too.
     experts.count = try either(reader.count("num_experts"), reader.count("num_local_experts")) ?? usual.count
     experts.chosen = try reader.size("num_experts_per_tok") ?? usual.chosen
     experts.width = try reader.size("moe_intermediate_size") ?? usual.width
-    let normalizes = try reader.flag("norm_topk_prob") ?? usual.areNormalized
-    experts.areNormalized = isTransposed || normalizes
+    let isSaid = try reader.flag("norm_topk_prob") ?? usual.areNormalized
+    experts.areNormalized = normalizes || isSaid
     let step = try reader.size("decoder_sparse_step") ?? 1
     let chosen = Set(try reader.integers("mlp_only_layers") ?? [])
     let isSparse = experts.count > 0
     try setExperts(
       experts,
       denseLayers: (0..<layers).filter { !isSparse || chosen.contains($0) || ($0 + 1) % step != 0 },
-      axes: axes, isTransposed: isTransposed, place: reader.place)
+      axes: axes, place: reader.place)
   }
 
   /// The same of a GGUF file, whose tensors say which layers have experts.
@@ -153,15 +150,16 @@ extension DecoderConfiguration {
     experts.areNormalized = try reader.metadata.flag(reader.key("expert_weights_norm")) ?? true
     let scale = try reader.metadata.number(reader.key("expert_weights_scale")) ?? 1
     guard scale == 0 || scale == 1 else {
-      throw .badData(reader.metadata.place, "metadata \(reader.key("expert_weights_scale")) is \(scale); only 1 is supported")
+      throw .badData(
+        reader.metadata.place, "metadata \(reader.key("expert_weights_scale")) is \(scale); only 1 is supported")
     }
     try setExperts(
       experts, denseLayers: (0..<layers).filter { reader.source.tensor(named: "blk.\($0).ffn_gate.weight") != nil },
-      axes: axes, isTransposed: false, place: reader.metadata.place)
+      axes: axes, place: reader.metadata.place)
   }
 
   private mutating func setExperts(
-    _ experts: ExpertsBlueprint, denseLayers: [Int], axes: [Int]?, isTransposed: Bool, place: String
+    _ experts: ExpertsBlueprint, denseLayers: [Int], axes: [Int]?, place: String
   ) throws(SquintError) {
     var experts = experts
     // Then the other numbers are of no use, and nothing has that many.
@@ -169,14 +167,14 @@ extension DecoderConfiguration {
     guard (1...4096).contains(experts.count), (1...experts.count).contains(experts.chosen) else {
       throw .badData(
         place,
-        "\(grouped(experts.chosen)) of \(grouped(experts.count)) experts for a token are not supported; 1 to all of up to 4,096 are")
+        "\(grouped(experts.chosen)) of \(grouped(experts.count)) experts for a token are not supported; 1 to all of up to 4,096 are"
+      )
     }
     guard experts.width <= 1 << 24 else {
       throw .badData(place, "experts \(grouped(experts.width)) wide are not supported")
     }
     var graph = Qwen3MoEGraph(experts: experts, denseLayers: denseLayers)
     graph.ropeAxes = axes
-    graph.isTransposed = isTransposed
     self.graph = graph
   }
 }

@@ -73,7 +73,7 @@ extension DecoderFamily {
       let axes = (decoder.graph as? LlamaGraph)?.ropeAxes
       var usual = ExpertsBlueprint()
       (usual.count, usual.chosen, usual.width) = (60, 4, 1408)
-      try decoder.setExperts(reader, usual: usual, axes: axes, isTransposed: true)
+      try decoder.setExperts(reader, usual: usual, axes: axes, normalizes: true)
     },
     gguf: GGUFFacts(architecture: "qwen3vlmoe", hasHeadNorm: true, hasExperts: true, names: .ggufQwen3MoE) {
       (decoder, reader) throws(SquintError) in

@@ -12,7 +12,8 @@ package struct MatrixStack: Equatable, Sendable {
     /// The matrix of the tensor, and its row that is the first of these.
     package let matrix: Int
     package let firstRow: Int
-    /// The shape of the tensor: [rows, columns], or [matrices, rows, columns].
+    /// The shape of the tensor: [rows, columns], or [matrices, rows, columns]. Of one with several matrices rows and columns may be
+    /// the other way round; where the shape does not tell, they are not.
     package let shape: [Int]
 
     package init(_ name: String, rows: Range<Int>, matrix: Int = 0, firstRow: Int = 0, shape: [Int]) {
@@ -26,13 +27,8 @@ package struct MatrixStack: Equatable, Sendable {
 
   /// All parts, ascending, in each of the ways; the first of which all tensors are there counts.
   package let ways: [[Part]]
-  /// Whether tensors of several matrices have rows and columns the other way round, where their shape does not tell.
-  package let isTransposed: Bool
 
-  package init(_ ways: [[Part]], isTransposed: Bool = false) {
-    self.ways = ways
-    self.isTransposed = isTransposed
-  }
+  package init(_ ways: [[Part]]) { self.ways = ways }
 
   /// What name maps call the tensors.
   var names: Set<String> { Set(ways.flatMap { $0.map(\.name) }) }
@@ -71,13 +67,11 @@ package struct StackOrigin: Sendable {
       guard let tensor = found[part.name] else { return nil }
       var turned = part.shape
       turned.swapAt(turned.count - 1, turned.count - 2)
-      let canTurn = part.shape.count == 3
-      let isTurned = canTurn && tensor.shape == turned && (stack.isTransposed || tensor.shape != part.shape)
+      let isTurned = part.shape.count == 3 && tensor.shape == turned && tensor.shape != part.shape
       guard isTurned || tensor.shape == part.shape else {
         throw .badData(
           source.path(of: tensor),
-          "tensor \(printable(tensor.name)) has shape \(tensor.shape), but the configuration makes it "
-            + "\(canTurn && stack.isTransposed ? turned : part.shape)")
+          "tensor \(printable(tensor.name)) has shape \(tensor.shape), but the configuration makes it \(part.shape)")
       }
       let rows = part.shape[part.shape.count - 2]
       guard !isTurned || tensor.type.elementsPerBlock == 1 else {
