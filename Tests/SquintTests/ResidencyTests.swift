@@ -31,7 +31,9 @@ import Testing
 
   /// The logits are equal to the last bit, however much stays, and however many rows share a reading.
   @Test(
-    arguments: ["llama-gqa", "llama-biases", "qwen2-tied", "qwen3", "mistral-sliding", "gemma3", "lfm2", "qwen3moe-fused"],
+    arguments: [
+      "llama-gqa", "llama-biases", "qwen2-tied", "qwen3", "mistral-sliding", "gemma3", "lfm2", "qwen3moe-fused",
+    ],
     [ElementType.f32, .int8, .int4])
   func answersAreTheSame(_ name: String, _ type: ElementType) throws {
     let model = try model(name, type)
@@ -73,7 +75,9 @@ import Testing
 
   /// Neither do they depend on how a prompt is cut, in multiples of the rows whose attention is computed together.
   @Test(
-    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen2-tied", "qwen3", "gemma3", "lfm2", "qwen3moe"],
+    arguments: [
+      "llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen2-tied", "qwen3", "gemma3", "lfm2", "qwen3moe",
+    ],
     [ElementType.f32, .int8, .int4])
   func chunksGiveTheSame(_ name: String, _ type: ElementType) throws {
     let model = try model(name, type)
@@ -268,8 +272,8 @@ import Testing
     }
     #expect(caught { _ = try model.image(wide, maximumTiles: 0) }?.kind == .usage)
     var options = SessionOptions(memory: 1 << 40)
-    #expect(try model.media([(.image, wide)], fitting: options)[0].size.units == most)
+    #expect(try model.media([(.image, wide)], fitting: options, MediaLimits())[0].size.units == most)
     options.memory = 1 << 20
-    #expect(try model.media([(.image, wide)], fitting: options)[0].size.units == 1)
+    #expect(try model.media([(.image, wide)], fitting: options, MediaLimits())[0].size.units == 1)
   }
 }

@@ -120,7 +120,9 @@ extension PlannedModule {
       return reshaped
     }
     if let stack = wanted.stack {
-      guard let parts = try StackOrigin(stack, columns: wanted.shape[1], found: found, source: source) else { return nil }
+      guard let parts = try StackOrigin(stack, columns: wanted.shape[1], found: found, source: source) else {
+        return nil
+      }
       var origin = TensorOrigin(source: source, tensor: parts.pieces[0].tensor)
       origin.stack = parts
       return origin
