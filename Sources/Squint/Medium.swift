@@ -184,6 +184,9 @@ public struct MediumSize: Equatable, Sendable {
   /// How many units it is cut into, each of which is encoded by itself: the tiles of an image.
   public var units: Int { cost.layout.count }
 
+  /// The pixels, or what else the numbers are of, of its largest unit.
+  var unitElements: Int { cost.layout.runs.map { $0.shape.reduce(1, *) }.max() ?? 0 }
+
   /// How many frames of a video these show; 0 elsewhere.
   public var frames: Int { cost.timing?.frames ?? 0 }
 
@@ -209,6 +212,12 @@ public struct MediumSize: Equatable, Sendable {
       rest -= run.count * grid.count
     }
     return (unit, rest, FeatureGrid(rows: 1, columns: 1))
+  }
+
+  /// The width and height of an image's largest tile, in pixels.
+  package var unitSize: (width: Int, height: Int) {
+    let shape = cost.layout.runs.first?.shape ?? []
+    return shape.count >= 2 ? (shape[shape.count - 1], shape[shape.count - 2]) : (0, 0)
   }
 
   /// The memory that decoding and cutting it take at most, its units among them, in bytes.

@@ -41,6 +41,19 @@ package struct ProjectorPart: Sendable {
     self.infersShuffle = infersShuffle
   }
 
+  /// The same with the row that its source calls `name` behind each row of a grid of tiles.
+  func withNewline(_ name: String) -> ProjectorPart {
+    var configuration = configuration
+    configuration.hasNewline = true
+    let module = tensors.maps.first?.module ?? ""
+    let newline = NameMap(module: module, stems: [], names: [(name, "newline")])
+    return ProjectorPart(
+      configuration: configuration,
+      tensors: MappedTensors(
+        source: tensors.source, maps: tensors.maps + [newline], place: tensors.place, rowOrder: tensors.rowOrder,
+        fold: tensors.fold), features: features, infersShuffle: infersShuffle)
+  }
+
   /// Its tensors, the rows that it gives multiplied with `factor`.
   func tensors(scaledBy factor: Float, name: String) -> MappedTensors {
     guard factor != 1 else { return tensors }
@@ -70,6 +83,8 @@ package struct ModalityParts: Sendable {
   package var features: FeatureSelection?
   /// What the model, not its encoder, says of images.
   package var images: ImageConfiguration?
+  /// The sizes that images are brought to to be cut into tiles, whoever says what else is done to them; empty: they are not.
+  package var pinpoints: [ImageConfiguration.Size] = []
   /// Whether images are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
   package var prompt: ImagePrompt
@@ -152,6 +167,7 @@ struct Modality: Sendable {
           + encoder.configuration.architecture)
     }
     if parts.padsToSquare { images.padToSquare() }
+    if !parts.pinpoints.isEmpty { try images.cut(to: parts.pinpoints, place: parts.place) }
     if let side { try images.resize(toSide: side) }
     if let fit { try images.fit(fit) }
     let rows = try Self.rows(of: images, encoder: encoder, projector: projector)

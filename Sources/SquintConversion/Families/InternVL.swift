@@ -202,7 +202,13 @@ extension HuggingFaceVision {
       throw .badData(place, "vision_feature_select_strategy \"\(printable(strategy))\" is not supported; default is")
     }
     parts.features = try internVLFeatures(reader.integers("vision_feature_layer") ?? [-1])
-    parts.prompt.marker = try word("context_image_token") ?? "<IMG_CONTEXT>"
+    let row = try word("context_image_token") ?? "<IMG_CONTEXT>"
+    parts.prompt.marker = row
+    // The first folders have a template with another word, which their processor replaces.
+    if let fake = try word("fake_image_token"), try !templateHas(row) {
+      parts.prompt.marker = fake
+      parts.prompt.tokenText = row
+    }
     parts.prompt.token = try reader.count("image_token_id") ?? 151_667
     parts.prompt.setInternVL(
       start: try word("start_image_token") ?? "<img>", end: try word("end_image_token") ?? "</img>")
@@ -221,6 +227,18 @@ extension HuggingFaceVision {
       }
     }
     return parts
+  }
+
+  /// Whether a chat template of the folder has `word` in it.
+  private func templateHas(_ word: String) throws(SquintError) -> Bool {
+    for file in ["chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json"]
+    where folder.has(file) {
+      let template =
+        file.hasSuffix(".jinja")
+        ? try folder.text(file, limit: JSONValue.maximumByteCount) : try folder.json(file)?["chat_template"]?.string
+      if let template { return template.contains(word) }
+    }
+    return false
   }
 
   private func internVLFeatures(_ layers: [Int]) throws(SquintError) -> FeatureSelection {

@@ -119,12 +119,9 @@ extension HuggingFaceVision {
       throw .badData(place, "projector_hidden_act \"\(printable(activation))\" is not supported")
     }
     projector.activation = known
-    projector.hasNewline = usual.hasNewline
-    let map =
-      usual.hasNewline
-      ? NameMap(module: found.map.module, stems: found.map.stems, names: [("image_newline", "newline")]) : found.map
-    parts.projector = ProjectorPart(
-      configuration: projector, tensors: MappedTensors(source: source, maps: [map], place: folder.path))
+    let part = ProjectorPart(
+      configuration: projector, tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))
+    parts.projector = usual.hasNewline ? part.withNewline("image_newline") : part
 
     let strategy = try reader.text("vision_feature_select_strategy") ?? usual.strategy
     guard ["default", "full"].contains(strategy) else {
@@ -168,11 +165,20 @@ extension HuggingFaceVision {
     switch try reader.text("image_aspect_ratio") ?? "square" {
     case "square": break
     case "pad": parts.padsToSquare = true
+    case "anyres":
+      let merge = try reader.text("mm_patch_merge_type") ?? "flat"
+      guard merge == "spatial_unpad" else {
+        throw .badData(
+          place, "mm_patch_merge_type \"\(printable(merge))\" is not supported with anyres; spatial_unpad is")
+      }
+      parts.pinpoints = try originalPinpoints()
+      parts.prompt.packing = .anyres
     case let other:
       throw .badData(
-        place, "image_aspect_ratio \"\(printable(other))\" is not supported; pad is, and images that are cut (none)")
+        place, "image_aspect_ratio \"\(printable(other))\" is not supported; pad and anyres are, and square (none)")
     }
     parts.projector = try originalProjector(notes: &notes)
+    if parts.prompt.packing != nil { parts.projector = parts.projector?.withNewline("image_newline") }
     if parts.projector == nil, folder.has("mm_projector.bin") {
       parts.missingProjector =
         "the projector is a pickle (mm_projector.bin), which runs code when it is read; convert it with "
@@ -192,6 +198,21 @@ extension HuggingFaceVision {
       parts.prompt.singleSuffix = "<im_end>"
     }
     return parts
+  }
+
+  /// The sizes that LLaVA 1.6 brings images to, widths and heights.
+  private func originalPinpoints() throws(SquintError) -> [ImageConfiguration.Size] {
+    guard let list = config["image_grid_pinpoints"]?.array, (1...256).contains(list.count) else {
+      throw .badData(place, "image_grid_pinpoints is not a list of sizes, which anyres needs")
+    }
+    var sizes: [ImageConfiguration.Size] = []
+    for pair in list {
+      guard let pair = pair.array, pair.count == 2, let width = pair[0].int, let height = pair[1].int,
+        (1...ImageConfiguration.largestSide).contains(width), (1...ImageConfiguration.largestSide).contains(height)
+      else { throw .badData(place, "image_grid_pinpoints is not a list of sizes") }
+      sizes.append(ImageConfiguration.Size(height: height, width: width))
+    }
+    return sizes
   }
 
   private func originalProjector(notes: inout [String]) throws(SquintError) -> ProjectorPart? {

@@ -33,21 +33,37 @@ extension ImageConfiguration {
       throw .badData(
         metadata.place, "clip.vision.mm_patch_merge_type \"\(printable(merge))\" is not supported; spatial_unpad is")
     }
-    guard let side = try metadata.size("clip.vision.image_size", atMost: Self.largestSide) else {
-      throw .badData(metadata.place, "metadata clip.vision.image_size is missing")
-    }
-    guard flat.count % 2 == 0, flat.count <= 512,
-      flat.allSatisfy({ $0 > 0 && $0 <= Int64(Self.largestSide) && $0 % Int64(side) == 0 })
+    guard flat.count % 2 == 0, (2...512).contains(flat.count),
+      flat.allSatisfy({ $0 > 0 && $0 <= Int64(Self.largestSide) })
     else {
-      throw .badData(
-        metadata.place,
-        "metadata clip.vision.image_grid_pinpoints is not pairs of multiples of the tile's side, \(side)")
+      throw .badData(metadata.place, "metadata clip.vision.image_grid_pinpoints is not a list of widths and heights")
+    }
+    try cut(
+      to: stride(from: 0, to: flat.count, by: 2).map { Size(height: Int(flat[$0 + 1]), width: Int(flat[$0])) },
+      place: metadata.place)
+  }
+
+  /// Brings images to one of `sizes` and cuts them into the squares that they were so far.
+  mutating func cut(to sizes: [Size], place: String) throws(SquintError) {
+    guard layout == .whole, let size = tileSize ?? squareSide.map({ Size(height: $0, width: $0) }),
+      size.height == size.width,
+      sizes.allSatisfy({ $0.height % size.height == 0 && $0.width % size.width == 0 })
+    else {
+      throw .badData(place, "image_grid_pinpoints are not multiples of the side of the square that the encoder sees")
     }
     layout = .anyres
-    tile = side
-    pinpoints = stride(from: 0, to: flat.count, by: 2).map { Size(height: Int(flat[$0 + 1]), width: Int(flat[$0])) }
+    tile = size.height
+    pinpoints = sizes
     resize = .none
     crop = nil
     squareBackground = nil
+  }
+
+  /// The side of the shortest or longest edge.
+  private var squareSide: Int? {
+    switch resize {
+    case .shortestEdge(let side), .longestEdge(let side): side
+    case .none, .exact, .smart: nil
+    }
   }
 }

@@ -414,10 +414,10 @@ extension VisionFamily.GGUFFacts {
   /// How llama.cpp keeps one of Qwen's models that see (tools/mtmd/clip.cpp, `PROJECTOR_TYPE_QWEN2VL` and its siblings).
   ///
   /// - Parameters:
-  ///   - text: the architecture of the text model.
+  ///   - text: the architectures of text models that it may belong to.
   ///   - kind: what only this tower has.
   static func qwenVL(
-    _ family: QwenVL, projectorType: String, text architecture: String, images: ImageFamily,
+    _ family: QwenVL, projectorType: String, text architectures: [String], images: ImageFamily,
     kind:
       @escaping @Sendable (inout EncoderConfiguration, GGUFSource, GGUFMetadata, _ merge: Int) throws(SquintError)
       -> QwenViTGraph.Kind
@@ -463,10 +463,10 @@ extension VisionFamily.GGUFFacts {
       finish: { (parts, text) throws(SquintError) in
         let metadata = GGUFMetadata(values: text.metadata, place: parts.place)
         let found = try metadata.text("general.architecture") ?? ""
-        guard found == architecture else {
+        guard architectures.contains(found) else {
           throw .badData(
             parts.place,
-            "this belongs to a text model of the architecture \(architecture), but that of the text model is "
+            "this belongs to a text model of the architecture \(architectures.joined(separator: " or ")), but that of the text model is "
               + "\"\(printable(found))\"; give the text model that it was published with")
         }
         let words = [QwenVL.words.start, QwenVL.words.image, QwenVL.words.end]

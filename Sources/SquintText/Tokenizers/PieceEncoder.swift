@@ -198,7 +198,10 @@ struct PieceEncoder: Sendable {
   private static let space = UInt8(ascii: " ")
 
   init(_ model: TokenizerDefinition.PieceModel) {
-    self.model = model
+    var settings = model
+    settings.pieceBytes = []
+    settings.characterMap = []
+    self.model = settings
     table = PieceTable(model)
     isUnused = model.pieceKinds.map { $0 == Kind.unused.rawValue }
     scores = model.pieceScores.map(Float.init(bitPattern:))
