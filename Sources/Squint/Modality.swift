@@ -185,6 +185,13 @@ extension Modality {
       unitRows = regions.unitRows.map { Rows($0, width: modality.width, in: arena) }
     }
 
+    /// Whether there is room for the units of a medium of `size`.
+    func holds(_ size: MediumSize) -> Bool {
+      size.cost.layout.runs.allSatisfy { run in
+        ((try? modality.encoder.grid(of: run.shape).count) ?? Int.max) <= encoder.patches
+      }
+    }
+
     /// What has been read of the encoder's weights beside those that stay in memory, in bytes.
     var bytesRead: Int { encoder.stream.bytesRead }
 

@@ -114,7 +114,7 @@ public final class Session {
   ///   than the budget.
   public func check(_ medium: Medium) throws(SquintError) {
     guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity,
-      medium.kind != .video || medium.size.unitElements <= plan.videoUnitElements
+      engine.holds(medium.size), medium.kind != .video || medium.size.unitElements <= plan.videoUnitElements
     else {
       throw SquintError(
         .usage,

@@ -46,6 +46,8 @@ package typealias EncoderMaker =
 package protocol Encoder {
   /// The units of the largest pass.
   var units: Int { get }
+  /// The patches of the largest unit.
+  var patches: Int { get }
   /// Hands out the weights.
   var stream: WeightStream { get }
 

@@ -91,7 +91,7 @@ package struct EncoderSizes: Sendable {
   func chunk(_ rows: Int) -> Int {
     let chunks = max((rows + 128) / 256, 1)
     let group = PanelLayout.columnsPerGroup
-    return max(((rows + chunks - 1) / chunks + group - 1) / group * group, blockRows)
+    return (max((rows + chunks - 1) / chunks, blockRows) + group - 1) / group * group
   }
 }
 
@@ -271,6 +271,7 @@ package final class LayeredEncoder<Graph: EncoderLayers>: Encoder {
   private let compute: Compute
   private var graph: Graph
   private let rows: Int
+  package var patches: Int { rows - (model.sizes.hasClass ? 1 : 0) }
   package let units: Int
   package let stream: WeightStream
   /// [units · rows, width]

@@ -197,7 +197,7 @@ import Testing
   @Test(.timeLimit(.minutes(1)))
   func hostileTexts() throws {
     let tokenizer = try Self.tokenizer()
-    let size = 1 << 15
+    let size = 1 << 14
     func filled(_ unit: String) -> String { String(repeating: unit, count: size / unit.utf8.count) }
     let texts = [
       filled("["), filled("[") + "]" + filled(":"), filled("CCCCC::"), "CCCCCCCCC" + filled(":"), filled("C(="),
