@@ -31,7 +31,9 @@ import Testing
 
   /// The logits are equal to the last bit, however much stays, and however many rows share a reading.
   @Test(
-    arguments: ["llama-gqa", "llama-biases", "qwen2-tied", "qwen3", "mistral-sliding", "gemma3", "lfm2", "qwen3moe-fused"],
+    arguments: [
+      "llama-gqa", "llama-biases", "qwen2-tied", "qwen3", "mistral-sliding", "gemma3", "lfm2", "qwen3moe-fused",
+    ],
     [ElementType.f32, .int8, .int4])
   func answersAreTheSame(_ name: String, _ type: ElementType) throws {
     let model = try model(name, type)
@@ -73,7 +75,9 @@ import Testing
 
   /// Neither do they depend on how a prompt is cut, in multiples of the rows whose attention is computed together.
   @Test(
-    arguments: ["llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen2-tied", "qwen3", "gemma3", "lfm2", "qwen3moe"],
+    arguments: [
+      "llama-gqa", "llama-one-kv-head", "mistral-sliding", "qwen2-tied", "qwen3", "gemma3", "lfm2", "qwen3moe",
+    ],
     [ElementType.f32, .int8, .int4])
   func chunksGiveTheSame(_ name: String, _ type: ElementType) throws {
     let model = try model(name, type)

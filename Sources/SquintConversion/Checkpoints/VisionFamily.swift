@@ -101,8 +101,9 @@ extension VisionFamily {
     let names = config["architectures"]?.array?.compactMap(\.string) ?? []
     let families = Families.decoders.map(\.name) + Families.vision.flatMap(\.classes)
     let endings = ["forcausallm", "model", "forconditionalgeneration"]
-    let known = Set(families.flatMap { family in endings.map { family.lowercased().filter { $0 != "_" } + $0 } })
-    return names.contains { known.contains($0.lowercased()) } ? nil : names.first
+    func plain(_ name: String) -> String { name.lowercased().filter { $0 != "_" } }
+    let known = Set(families.flatMap { family in endings.map { plain(family) + $0 } })
+    return names.contains { known.contains(plain($0)) } ? nil : names.first
   }
 
   /// Refuses parts beside a decoder that is converted where it is alone.

@@ -342,12 +342,14 @@ extension DecoderConfiguration {
     _ sections: [Int], key: String, isInterleaved: Bool, place: String
   ) throws(SquintError) {
     let pairs = rotary.frequencies.count
-    // A fourth one is for what no model has.
+    // A fourth one is for what no model has. Interleaved ones may say more than there are, as the class's defaults do for small heads.
     guard sections.count == 3 || sections.count == 4 && sections[3] == 0,
-      sections.allSatisfy({ (0...pairs).contains($0) }), sections.reduce(0, +) == pairs
+      sections.allSatisfy({ (0...DecoderConfiguration.largestDimension).contains($0) }),
+      isInterleaved || sections.reduce(0, +) == pairs
     else {
       throw .badData(
-        place, "\(key) is \(sections); it must be three numbers whose sum is that of the \(pairs) pairs of a head")
+        place,
+        "\(key) is \(sections.prefix(8)); it must be three numbers whose sum is that of the \(pairs) pairs of a head")
     }
     let axes: [Int]
     if isInterleaved {
