@@ -116,22 +116,71 @@ extension Model {
     }
   }
 
-  /// The multiplications and additions of encoding and projecting `medium`.
-  package func operations(for medium: Medium) throws(SquintError) -> Int {
-    let modality = try modality(medium.kind)
+  /// The multiplications and additions of encoding and projecting a medium of `size`.
+  package func operations(for size: MediumSize) throws(SquintError) -> Int {
+    let modality = try modality(size.kind)
     func matrices(of module: String) -> Int {
       file.tensors.filter {
         file.modules[$0.module].name == module && $0.shape.count == 2 && !$0.name.hasSuffix(".positions")
       }
       .reduce(0) { $0 + 2 * $1.elementCount }
     }
-    let encoder = matrices(of: medium.kind.encoderModule)
-    let projector = matrices(of: medium.kind.projectorModule)
+    let encoder = matrices(of: size.kind.encoderModule)
+    let projector = matrices(of: size.kind.projectorModule)
     var sum = 0
-    for (run, grid) in zip(medium.size.cost.layout.runs, medium.size.grids) {
+    for (run, grid) in zip(size.cost.layout.runs, size.grids) {
       let rows = try modality.encoder.rows(of: run.shape)
       sum += run.count * (rows * encoder + modality.encoder.attentionOperations(rows: rows) + grid.count * projector)
     }
     return sum
+  }
+
+  /// How long a medium of `size` takes until the answer begins, in seconds: encoding it, and reading its rows; nil where the encoder
+  /// is not quantized, so that the rate says nothing.
+  ///
+  /// - Parameter rate: the int8 operations of a second that the machine does at most, of which encoders and prompts reach about 45 %.
+  package func seconds(for size: MediumSize, at rate: Double) throws(SquintError) -> Double? {
+    let isQuantized = file.tensors.contains {
+      file.modules[$0.module].name == size.kind.encoderModule && $0.type.isQuantized
+    }
+    guard isQuantized, rate > 0 else { return nil }
+    return Double(try operations(for: size) + size.rows * operationsPerToken) / (0.45 * rate)
+  }
+
+  /// What `medium` could take instead within what the model allows, rising: in fewer units, or at lower resolutions. The last is the
+  /// medium itself.
+  package func choices(for medium: Medium) throws(SquintError) -> [MediumSize] {
+    let modality = try modality(medium.kind)
+    return try Self.choices(from: medium.size, modality) { (limits) throws(SquintError) in
+      try Medium(medium, modality, limits).size
+    }
+  }
+
+  /// The same for the largest medium of `kind`; none where there is no bound, or the model does not take them.
+  package func choices(of kind: MediaKind, _ limits: MediaLimits = MediaLimits()) throws(SquintError) -> [MediumSize] {
+    guard accepts(kind) else { return [] }
+    let modality = try modality(kind)
+    guard let largest = try modality.largest(limits) else { return [] }
+    guard modality.processor.multiple == nil else {
+      return try Self.choices(from: largest, modality) { (limits) throws(SquintError) in
+        try modality.largest(limits) ?? largest
+      }
+    }
+    return try modality.sizes().filter { $0.units <= limits.units ?? Int.max && $0.rows <= largest.rows }
+  }
+
+  private static func choices(
+    from largest: MediumSize, _ modality: Modality,
+    _ limited: (MediaLimits) throws(SquintError) -> MediumSize
+  ) throws(SquintError) -> [MediumSize] {
+    var choices = [largest]
+    while let last = choices.last {
+      // Tile by tile, or half as many rows each time.
+      guard last.units > 1 || last.rows >= 32 && modality.processor.multiple != nil else { break }
+      let next = try limited(last.units > 1 ? MediaLimits(units: last.units - 1) : MediaLimits(rows: last.rows / 2))
+      guard next.rows < last.rows else { break }
+      choices.append(next)
+    }
+    return choices.reversed()
   }
 }

@@ -71,6 +71,8 @@ public struct MediaLimits: Equatable, Sendable {
   public var units: Int?
   /// The rows of the decoder that it takes at most: a lower resolution, or fewer units; not of a video.
   public var rows: Int?
+  /// Whether it stands in a prompt with others of its kind: some models cut images only where there is one.
+  public var isOneOfSeveral = false
   /// The frames of a second of a video that are looked at; of a folder of frames, all of which are, how many a second has: two where this
   /// is nil.
   public var framesPerSecond: Double?
@@ -97,7 +99,7 @@ extension Modality {
       let chosen = try videos.choosing(rate: limits.framesPerSecond, mostFrames: limits.frames)
       return (chosen, try size(chosen))
     }
-    var processor = processor
+    var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
     if let rows = limits.rows, let multiple = processor.multiple {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }
@@ -127,8 +129,13 @@ extension Modality {
     if let rows = limits.rows, let multiple = processor.multiple {
       costs = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple).costs()
     }
-    guard let most = costs.last else { return nil }
-    var found = try size(most).limited(toUnits: limits.units ?? Int.max)
+    // Features of many tiles may become fewer rows than those of a few.
+    var most: MediumSize?
+    for cost in costs {
+      let size = try size(cost).limited(toUnits: limits.units ?? Int.max)
+      if most.map({ size.rows > $0.rows }) ?? true { most = size }
+    }
+    guard var found = most else { return nil }
     while let rows = limits.rows, found.rows > rows {
       guard found.units > 1 else {
         throw SquintError(
@@ -177,6 +184,9 @@ public struct MediumSize: Equatable, Sendable {
   /// How many units it is cut into, each of which is encoded by itself: the tiles of an image.
   public var units: Int { cost.layout.count }
 
+  /// The pixels, or what else the numbers are of, of its largest unit.
+  var unitElements: Int { cost.layout.runs.map { $0.shape.reduce(1, *) }.max() ?? 0 }
+
   /// How many frames of a video these show; 0 elsewhere.
   public var frames: Int { cost.timing?.frames ?? 0 }
 
@@ -202,6 +212,12 @@ public struct MediumSize: Equatable, Sendable {
       rest -= run.count * grid.count
     }
     return (unit, rest, FeatureGrid(rows: 1, columns: 1))
+  }
+
+  /// The width and height of an image's largest tile, in pixels.
+  package var unitSize: (width: Int, height: Int) {
+    let shape = cost.layout.runs.first?.shape ?? []
+    return shape.count >= 2 ? (shape[shape.count - 1], shape[shape.count - 2]) : (0, 0)
   }
 
   /// The memory that decoding and cutting it take at most, its units among them, in bytes.

@@ -207,7 +207,11 @@ public final class Model: Sendable {
     _ files: [(kind: MediaKind, path: String)], _ limits: MediaLimits = MediaLimits()
   ) throws(SquintError) -> [Medium] {
     var media: [Medium] = []
-    for file in files { media.append(try medium(file.kind, file.path, limits)) }
+    for file in files {
+      var limits = limits
+      limits.isOneOfSeveral = files.count { $0.kind == file.kind } > 1
+      media.append(try medium(file.kind, file.path, limits))
+    }
     return media
   }
 
@@ -229,6 +233,7 @@ public final class Model: Sendable {
       // What came through a pipe comes only once.
       for index in media.indices {
         var limits = limits
+        limits.isOneOfSeveral = files.count { $0.kind == media[index].kind } > 1
         if media[index].size.units == most, most > 1 {
           limits.frames = media[index].size.frames * (most - 1) / most
         } else if media[index].kind == .video {

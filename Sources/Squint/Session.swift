@@ -113,7 +113,9 @@ public final class Session {
   /// - Throws: `usage` where it was planned for none, or for smaller ones; `doesNotFit` where decoding it would take more
   ///   than the budget.
   public func check(_ medium: Medium) throws(SquintError) {
-    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity else {
+    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity,
+      medium.kind != .video || medium.size.unitElements <= plan.videoUnitElements
+    else {
       throw SquintError(
         .usage,
         "\(medium.path): the session was not planned for this \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens; give it "

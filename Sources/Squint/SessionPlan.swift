@@ -146,6 +146,13 @@ public struct SessionPlan: Sendable {
     return encode.byteCount + max(size.decodingBytes - planned, 0) + held
   }
 
+  /// The pixels of the largest unit of a video that it is for.
+  var videoUnitElements: Int {
+    var sizes = options.videos
+    if case .once(let once) = options.media { sizes = once.filter { $0.kind == .video } }
+    return sizes.map(\.unitElements).max() ?? 0
+  }
+
   /// Whether the KV cache has memory of its own while media are encoded.
   var keepsCacheWhileEncoding: Bool { options.media == .always }
 

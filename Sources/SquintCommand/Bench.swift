@@ -126,7 +126,8 @@ struct Bench: ParsableCommand {
         return Output.Image(
           tiles: image.size.units, tokens: image.rows,
           decodeMilliseconds: 1000 * median(looking.map(\.decodingSeconds)), encodeMilliseconds: 1000 * encode,
-          encodeShareOfInt8Rate: Double(try model.operations(for: image)) / encode / roofline.int8OperationsPerSecond)
+          encodeShareOfInt8Rate: Double(try model.operations(for: image.size)) / encode
+            / roofline.int8OperationsPerSecond)
       })
     if json {
       try printJSON(output)

@@ -66,6 +66,11 @@ struct MediaOptions: ParsableArguments {
     help: .init("Look at this many frames of a video at most. Default: as the model was trained.", valueName: "n"))
   var maxFrames: Int?
 
+  func validate() throws {
+    if let fps, !(fps > 0 && fps <= 1000) { throw ValidationError("--fps \(fps): choose more than 0, at most 1000") }
+    if let maxFrames, maxFrames < 1 { throw ValidationError("--max-frames \(maxFrames): choose 1 or more") }
+  }
+
   /// `limits`, and what is asked of each video.
   func limited(_ limits: MediaLimits) -> MediaLimits {
     var limits = limits

@@ -44,12 +44,17 @@ struct Plan: ParsableCommand {
       let all: Int
     }
 
-    /// What one image of so many tiles takes.
+    /// What an image takes that is looked at in one of the ways that the model allows.
     struct Image: Encodable {
+      /// The size of a tile, in pixels.
+      let width: Int
+      let height: Int
       let tiles: Int
       let tokens: Int
       let bytes: Int
       let peak: Int
+      /// About how long it takes until the answer begins; left out where nothing says so.
+      let seconds: Double?
     }
 
     let context: Int
@@ -78,13 +83,12 @@ struct Plan: ParsableCommand {
 
   func run() throws {
     let model = try Model(model.open(memory: machine.compute.memory))
-    let sizes = try MediaKind.allCases.map { try model.sizes(of: $0) }
+    let given = try machine.media(media, for: model)
     // Without a medium, the largest that the model takes.
-    let most = machine.maxTiles ?? Int.max
-    let shown =
-      media.files.isEmpty
-      ? sizes.flatMap { $0.filter { $0.units <= most }.suffix(1) }
-      : try machine.media(media, for: model).map(\.size)
+    var shown = given.map(\.size)
+    if given.isEmpty {
+      for kind in MediaKind.allCases { shown += try model.choices(of: kind, machine.limits).suffix(1) }
+    }
     func options(_ sizes: [MediumSize]) -> SessionOptions {
       machine.session(beams: beams, media: sizes.isEmpty ? .none : .once(sizes))
     }
@@ -94,12 +98,11 @@ struct Plan: ParsableCommand {
       planned.videos = shown.filter { $0.kind == .video }
     }
     let plan = try SessionPlan(model, planned)
-    let images = try sizes.joined().map { size in
+    let images = try images(of: model, like: given.first { $0.kind == .image }, threads: plan.threads) { size in
       var one = options([size])
       one.context = plan.context
       one.memory = Int.max  // what it takes, whether that fits or not
-      return Output.Image(
-        tiles: size.units, tokens: size.rows, bytes: size.decodingBytes, peak: try SessionPlan(model, one).peak)
+      return try SessionPlan(model, one).peak
     }
     if let svg {
       try writeFile(svg, PlanDrawing.svg(plan, title: printable(model.name, limit: 60)))
@@ -132,11 +135,11 @@ struct Plan: ParsableCommand {
     for phase in plan.phases { happenings.add([phase.name.rawValue, phase.name.meaning]) }
     var legend = TextTable(["part", "what it is"])
     for part in parts { legend.add([part.name.text, part.meaning]) }
-    var costs = TextTable(["an image of", "takes of the context", "decoded", "and at most in all"])
+    var costs = TextTable(["an image of", "takes of the context", "decoded", "at most in all", "and until the answer"])
     for image in images {
       costs.add([
-        "\(image.tiles) tile\(image.tiles == 1 ? "" : "s")", "\(image.tokens) tokens",
-        readableSize(image.bytes), readableSize(image.peak),
+        (image.tiles == 1 ? "" : "\(image.tiles) × ") + "\(image.width) × \(image.height)", "\(image.tokens) tokens",
+        readableSize(image.bytes), readableSize(image.peak), image.seconds.map { "about \(fixed($0, 1)) s" } ?? "",
       ])
     }
     Terminal.write(
@@ -152,6 +155,27 @@ struct Plan: ParsableCommand {
       \(plan.options.memory == nil ? "free" : "allowed")
 
       """)
+  }
+}
+
+extension Plan {
+  /// The ways in which the model can look at `image`, or where there is none at an image of any size, fewest tokens first.
+  private func images(
+    of model: Model, like image: Image?, threads: Int, peak: (MediumSize) throws -> Int
+  ) throws -> [Output.Image] {
+    let sizes =
+      try image.map { (image) throws(SquintError) in try model.choices(for: image) } ?? model.choices(of: .image)
+    guard !sizes.isEmpty else { return [] }
+    let rate = try Roofline.int8OperationsPerSecond(threads: threads)
+    var images: [Output.Image] = []
+    for size in sizes {
+      let unit = size.unitSize
+      images.append(
+        Output.Image(
+          width: unit.width, height: unit.height, tiles: size.units, tokens: size.rows, bytes: size.decodingBytes,
+          peak: try peak(size), seconds: try model.seconds(for: size, at: rate)))
+    }
+    return images
   }
 }
 
@@ -291,7 +315,10 @@ extension SessionPlan {
   private var images: String {
     switch options.media {
     case .none: return ""
-    case .always: return ", images at any time"
+    case .always:
+      return ", images at any time"
+        + (options.videos.isEmpty
+          ? "" : ", videos of at most \(options.videos.map(\.rows).max() ?? 0) tokens")
     case .once(let sizes):
       func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
       var text = ""

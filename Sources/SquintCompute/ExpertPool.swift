@@ -279,7 +279,9 @@ private final class ExpertSlots: @unchecked Sendable {  // every variable is use
     precondition(index < announcedCount, "an expert that was not announced")
     current = -1
     let key = Int(announced[index])
-    if places[key] < 0 { load(index, into: slotToFill() ?? lastWanted()) }
+    if places[key] < 0 {
+      if let slot = slotToFill() { load(index, into: slot) } else { load(index, into: lastWanted()) }
+    }
     let slot = Int(places[key])
     if slots[slot].isFresh { fresh -= 1 }
     slots[slot].isFresh = false
@@ -370,7 +372,9 @@ private final class ExpertSlots: @unchecked Sendable {  // every variable is use
 
   /// Where all slots hold announced experts that were there before: that of the one which is taken last.
   private func lastWanted() -> Int {
-    slots.indices.max { slots[$0].wanted < slots[$1].wanted } ?? 0
+    var last = 0
+    for slot in slots.indices where slots[slot].wanted > slots[last].wanted { last = slot }
+    return last
   }
 
   private func load(_ index: Int, into slot: Int) {

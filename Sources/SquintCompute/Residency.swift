@@ -33,9 +33,10 @@ package struct Residency: Sendable {
       for unit in tail..<units.count { isStreamed[unit] = false }
       left -= tailBytes
     }
-    // Layers have about the same size; the largest stands for all.
+    // Layers have about the same size; the largest stands for all, where not all fit.
     let largest = sizes[..<tail].max() ?? 0
-    let kept = largest > 0 ? min(left / largest, tail) : 0
+    let fitsAll = sizes[..<tail].reduce(0, +) <= left
+    let kept = fitsAll ? tail : largest > 0 ? min(left / largest, tail) : 0
     for unit in 0..<tail where (unit + 1) * kept / tail > unit * kept / tail { isStreamed[unit] = false }
     self.isStreamed = isStreamed
   }

@@ -43,6 +43,11 @@ package struct Roofline: Sendable {
     }
   }
 
+  /// How many int8 operations of a second `threads` threads do together; measures for some hundredths of a second.
+  package static func int8OperationsPerSecond(threads: Int) throws(SquintError) -> Double {
+    try int8Rate(Compute(kernels: try Kernels.best(), workers: try Workers(count: threads)))
+  }
+
   private static func int8Rate(_ compute: Compute) throws(SquintError) -> Double {
     struct Job {
       let weights: UnsafePointer<UInt8>

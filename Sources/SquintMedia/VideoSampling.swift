@@ -78,6 +78,7 @@ package struct VideoSampling: Sendable, Equatable {
     case (.even, nil):
       guard let frames else { return min(count, most) }
       wanted = Int((Double(min(frames, most)) / Double(patch)).rounded(.toNearestOrEven)) * patch
+      if wanted > most { wanted -= patch }
     case (.ends, let framesPerSecond?) where frames == nil:
       wanted = min(max(Int(atRate(framesPerSecond)), least), most)
     case (.ends, _): wanted = frames.map { min($0, most) } ?? min(max(count, least), most)

@@ -82,7 +82,7 @@ import Testing
 
   @Test func planSaysWhatAImageCosts() throws {
     let plan = try squint("plan", model, "--json").json()
-    let images = try #require(plan["pictures"] as? [[String: Int]])
+    let images = try #require(plan["pictures"] as? [[String: Double]])
     #expect(images.count > 1 && images.map { $0["tiles"]! } == images.map { $0["tiles"]! }.sorted())
     #expect(images.allSatisfy { $0["tokens"]! > 0 && $0["bytes"]! > 0 && $0["peak"]! > 0 })
     #expect((plan["phases"] as? [[String: Any]])?.contains { $0["name"] as? String == "encode" } == true)

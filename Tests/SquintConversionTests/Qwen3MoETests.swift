@@ -80,7 +80,8 @@ import Testing
     for layer in [0, 2] {
       let prefix = "model.layers.\(layer).mlp.experts"
       func take(_ expert: Int, _ name: String) throws -> Data {
-        let tensor = try #require(variant.tensors.removeValue(forKey: "\(prefix).\(expert).\(name)_proj.weight"))
+        let stored = variant.tensors.removeValue(forKey: "\(prefix).\(expert).\(name)_proj.weight")
+        let tensor = try #require(stored)
         #expect(tensor.type == "F16")
         return tensor.bytes
       }

@@ -9,9 +9,8 @@ import Testing
 @Suite struct VisionParityTests {
   @Test func allArchitecturesAreThere() {
     for family in [
-      "llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts", "internvl",
-      "internvl-6b",
-      "llava-next", "llava-onevision", "granite-docling",
+      "llava-clip", "llava-siglip", "llava-dinov2", "idefics3", "smolvlm", "original", "parts", "qwen2-vl", "qwen25-vl",
+      "qwen3-vl", "internvl", "internvl-6b", "llava-next", "llava-onevision", "granite-docling",
     ] {
       #expect(VisionFixture.all.contains { $0.name.hasPrefix(family) })
     }
@@ -69,11 +68,32 @@ import Testing
     }
   }
 
+  /// From the files of a video, and of images beside it, to the logits of every position, however the prompt is cut.
+  @Test(arguments: VisionFixture.all.filter { $0.videos != nil }) func videos(_ fixture: VisionFixture) throws {
+    let model = try fixture.model(.f32)
+    for video in fixture.videos ?? [] {
+      let test = VisionFixture.Case(name: video.name, images: video.images)
+      let clip = try model.medium(.video, VisionFixture.image(video.video))
+      let media = try [clip] + video.images.map { try model.image(VisionFixture.image($0)) }
+      let prompt = try model.prompt(tokens: fixture.ids(test), media: media)
+      let expected = try numpyRows(fixture.file(test, "logits.npy").path).flatMap { $0 }
+      for chunk in [128, 7] {
+        var options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, media: .once(media.map(\.size)))
+        #expect(largestDifference(try logits(model, prompt, options).flatMap { $0 }, expected) < 1e-4, "\(video.name)")
+        options.media = .always
+        options.videos = [clip.size]
+        #expect(largestDifference(try logits(model, prompt, options).flatMap { $0 }, expected) < 1e-4, "\(video.name)")
+      }
+    }
+  }
+
   /// A GGUF text model and its mmproj file, as llama.cpp's converter writes them, give the logits of the folder that they are from:
   /// in f32 within the rounding of sums, in f16 within that of the weights (2⁻¹² of each, half the step of f16). LLaVA's
   /// converter writes patches and projector in f16 always. (The tiles of the fixture smolvlm are not of the size of its table of
   /// positions, which a mmproj file cannot say.)
-  @Test(arguments: ["idefics3", "internvl", "llava-clip", "llava-siglip"], ["f32", "f16"])
+  @Test(
+    arguments: ["idefics3", "internvl", "llava-clip", "llava-siglip", "qwen2-vl", "qwen25-vl", "qwen3-vl"],
+    ["f32", "f16"])
   func gguf(_ name: String, _ type: String) throws {
     let files = fixtures.appendingPathComponent("vision-gguf/\(name)")
     let mmproj = files.appendingPathComponent("mmproj-\(type).gguf")
@@ -89,7 +109,9 @@ import Testing
     let model = try Model(path: path)
     let reference = try VisionFixture.named(name).model(.f32)
     // LLaVA's mmproj does not say whether images are padded or cut to a square; this one is a square.
-    let images = name.hasPrefix("llava") ? ["square.png"] : ["wide.png", "square.png"]
+    // A Qwen's does not say how large images become; this one becomes the smallest there is.
+    let images =
+      name.hasPrefix("llava") ? ["square.png"] : name.hasPrefix("qwen") ? ["tiny.png"] : ["wide.png", "square.png"]
     func logits(_ model: Model) throws -> [[Float]] {
       let images = try images.map { try model.image(VisionFixture.image($0)) }
       let prompt = try model.prompt(text: "The quick brown fox is", media: images)
@@ -153,11 +175,19 @@ struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
     let images: [String]
   }
 
+  /// A prompt with a video and perhaps images.
+  struct Video: Decodable, Sendable {
+    let name: String
+    let video: String
+    let images: [String]
+  }
+
   let convert: Conversion
   let cases: [Case]
+  let videos: [Video]?
   var name = ""
 
-  enum CodingKeys: CodingKey { case convert, cases }
+  enum CodingKeys: CodingKey { case convert, cases, videos }
 
   var testDescription: String { name }
 

@@ -1,6 +1,14 @@
 import SquintFile
 
 extension CheckpointFolder {
+  /// Whether the folder has a file that is for videos alone.
+  var hasVideoProcessor: Bool {
+    get throws(SquintError) {
+      if try json("processor_config.json")?["video_processor"] != nil { return true }
+      return has("video_preprocessor_config.json")
+    }
+  }
+
   /// What the folder says of videos, in transformers' order: `video_processor` of processor_config.json,
   /// video_preprocessor_config.json, preprocessor_config.json; what none says is as `family` has it.
   ///
@@ -150,6 +158,7 @@ extension VideoConfiguration {
     marker = start + pad + end
     tokenText = pad
     self.token = token
+    positions = .grid
     if isTimed {
       unitPrefix = "<{seconds} seconds>" + start
       unitSuffix = end
@@ -157,6 +166,13 @@ extension VideoConfiguration {
       prefix = start
       suffix = end
     }
+  }
+
+  /// What InternVL does with videos where nothing speaks of them but what it does with `images`: a frame is one tile.
+  package init(internVL images: ImageConfiguration) throws(SquintError) {
+    try self.init(huggingFace: .null, .internVL, place: "")
+    if let size = images.tileSize { resize = .exact(height: size.height, width: size.width) }
+    (rescale, mean, std) = (images.rescale, images.mean, images.std)
   }
 
   /// Sets what InternVL has around each frame, whose rows take the places of an image's (processing_internvl.py).

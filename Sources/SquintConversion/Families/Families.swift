@@ -1,7 +1,7 @@
 /// All families that can be converted. A new one gets a file of its own in this folder and its line here.
 package enum Families {
   package static let decoders: [DecoderFamily] = [
-    .llama, .mistral, .qwen2, .qwen3, .qwen3MoE, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen3VL, .granite, .internLM2,
+    .llama, .mistral, .qwen2, .qwen3, .qwen3MoE, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen3VL, .qwen3VLMoE, .granite, .internLM2,
   ]
 
   static let encoders: [EncoderFamily] = [.clip, .siglip, .dinov2, .idefics3, .internViT, .internViT6B]

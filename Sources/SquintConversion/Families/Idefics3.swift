@@ -96,6 +96,14 @@ extension HuggingFaceVision {
     parts.prompt.setIdefics3(fake: fake, global: global)
     if isSmolVLM {
       var videos = try folder.videos(.smolVLM)
+      if let images = encoder.images, try !folder.hasVideoProcessor, !folder.has("preprocessor_config.json"),
+        case .longestEdge(let longest) = images.resize, let tile = images.tile
+      {
+        // Nothing speaks of videos: a frame is an image that is not cut.
+        videos.resize = .longestEdge(longest, side: tile)
+        (videos.filter, videos.rescale) = (images.filter, images.rescale)
+        (videos.mean, videos.std) = (images.mean, images.std)
+      }
       videos.setSmolVLM(token: parts.prompt.token, tokenText: parts.prompt.marker, fake: fake, global: global)
       videos.marker = try word("video_token", "<video>")
       parts.videos = videos

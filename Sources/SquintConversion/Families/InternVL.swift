@@ -69,6 +69,11 @@ extension VisionFamily {
     let template = text.metadata["tokenizer.chat_template"]?.string ?? ""
     if template.contains(row) { parts.prompt.marker = row } else { parts.prompt.tokenText = row }
     parts.prompt.setInternVL(start: start, end: end)
+    if let images = parts.encoder?.images {
+      var videos = try VideoConfiguration(internVL: images)
+      videos.setInternVL(token: nil, tokenText: row, start: start, end: end)
+      parts.videos = videos
+    }
   }
 
   /// OpenGVLab's InternVLChatModel (configuration_internvl_chat.py and modeling_internvl_chat.py, which come with its checkpoints).
@@ -207,6 +212,14 @@ extension HuggingFaceVision {
     parts.prompt.token = try reader.count("image_token_id") ?? 151_667
     parts.prompt.setInternVL(
       start: try word("start_image_token") ?? "<img>", end: try word("end_image_token") ?? "</img>")
+    if let images = parts.encoder?.images {
+      var videos = try folder.hasVideoProcessor ? folder.videos(.internVL) : VideoConfiguration(internVL: images)
+      videos.setInternVL(
+        token: parts.prompt.token, tokenText: parts.prompt.marker, start: parts.prompt.singlePrefix,
+        end: parts.prompt.singleSuffix)
+      videos.marker = try word("video_token") ?? videos.marker
+      parts.videos = videos
+    }
     if let processor = try folder.json("processor_config.json") {
       let file = folder.file("processor_config.json")
       if let rows = try ConfigurationReader(json: processor, place: file).size("image_seq_length") {
@@ -299,6 +312,11 @@ extension HuggingFaceVision {
     parts.encoder = encoder
     parts.prompt.tokenText = "<IMG_CONTEXT>"
     parts.prompt.setInternVL(start: "<img>", end: "</img>")
+    if let images = parts.images {
+      var videos = try VideoConfiguration(internVL: images)
+      videos.setInternVL(token: nil, tokenText: "<IMG_CONTEXT>", start: "<img>", end: "</img>")
+      parts.videos = videos
+    }
     return parts
   }
 }

@@ -9,7 +9,7 @@ extension VisionFamily {
     // configuration_qwen2_5_vl.py, `__post_init__`
     isTied: { _, inner, outer in inner ?? false || outer ?? false },
     parts: { (vision, notes) throws(SquintError) in try vision.qwenVL(.qwen25, notes: &notes) },
-    gguf: .qwenVL(.qwen25, projectorType: "qwen2.5vl_merger", text: "qwen2vl", images: .qwen2VL) {
+    gguf: .qwenVL(.qwen25, projectorType: "qwen2.5vl_merger", text: ["qwen2vl"], images: .qwen2VL) {
       (encoder, _, metadata, merge) throws(SquintError) in
       // Each so many layers the last one sees all; the windows' side is written into llama.cpp.
       guard let pattern = try metadata.size("clip.vision.n_wa_pattern") else {

@@ -113,25 +113,32 @@ package struct Qwen3MoEGraph: GraphSettings {
 extension DecoderConfiguration {
   /// Reads which layers have experts, and what these are.
   ///
-  /// - Parameter usual: what the configuration's class assumes where it is silent.
-  mutating func setExperts(_ reader: ConfigurationReader, usual: ExpertsBlueprint) throws(SquintError) {
+  /// - Parameters:
+  ///   - usual: what the configuration's class assumes where it is silent.
+  ///   - axes: by which each pair turns; nil: all by the first.
+  ///   - isTransposed: whether the family keeps the experts of a layer in two tensors with rows and columns the other way round
+  ///     (Qwen3-VL-MoE, whose weights are always normalized).
+  mutating func setExperts(
+    _ reader: ConfigurationReader, usual: ExpertsBlueprint, axes: [Int]? = nil, isTransposed: Bool = false
+  ) throws(SquintError) {
     var experts = usual
     // transformers 5 calls them by another name, too.
     experts.count = try either(reader.count("num_experts"), reader.count("num_local_experts")) ?? usual.count
     experts.chosen = try reader.size("num_experts_per_tok") ?? usual.chosen
     experts.width = try reader.size("moe_intermediate_size") ?? usual.width
-    experts.areNormalized = try reader.flag("norm_topk_prob") ?? usual.areNormalized
+    let normalizes = try reader.flag("norm_topk_prob") ?? usual.areNormalized
+    experts.areNormalized = isTransposed || normalizes
     let step = try reader.size("decoder_sparse_step") ?? 1
     let chosen = Set(try reader.integers("mlp_only_layers") ?? [])
     let isSparse = experts.count > 0
     try setExperts(
       experts,
       denseLayers: (0..<layers).filter { !isSparse || chosen.contains($0) || ($0 + 1) % step != 0 },
-      place: reader.place)
+      axes: axes, isTransposed: isTransposed, place: reader.place)
   }
 
   /// The same of a GGUF file, whose tensors say which layers have experts.
-  mutating func setExperts(_ reader: GGUFDecoderReader) throws(SquintError) {
+  mutating func setExperts(_ reader: GGUFDecoderReader, axes: [Int]? = nil) throws(SquintError) {
     func size(_ name: String) throws(SquintError) -> Int {
       guard let value = try reader.metadata.size(reader.key(name)) else {
         throw .badData(reader.metadata.place, "metadata \(reader.key(name)) is missing")
@@ -150,11 +157,11 @@ extension DecoderConfiguration {
     }
     try setExperts(
       experts, denseLayers: (0..<layers).filter { reader.source.tensor(named: "blk.\($0).ffn_gate.weight") != nil },
-      place: reader.metadata.place)
+      axes: axes, isTransposed: false, place: reader.metadata.place)
   }
 
   private mutating func setExperts(
-    _ experts: ExpertsBlueprint, denseLayers: [Int], place: String
+    _ experts: ExpertsBlueprint, denseLayers: [Int], axes: [Int]?, isTransposed: Bool, place: String
   ) throws(SquintError) {
     var experts = experts
     // Then the other numbers are of no use, and nothing has that many.
@@ -167,7 +174,10 @@ extension DecoderConfiguration {
     guard experts.width <= 1 << 24 else {
       throw .badData(place, "experts \(grouped(experts.width)) wide are not supported")
     }
-    graph = Qwen3MoEGraph(experts: experts, denseLayers: denseLayers)
+    var graph = Qwen3MoEGraph(experts: experts, denseLayers: denseLayers)
+    graph.ropeAxes = axes
+    graph.isTransposed = isTransposed
+    self.graph = graph
   }
 }
 

@@ -5,11 +5,12 @@ import SquintFile
 
 extension VisionFamily {
   static let qwen3VL = VisionFamily(
-    description: "qwen3_vl", classes: ["qwen3vl"], recognizes: { $0["model_type"]?.string == "qwen3_vl" },
-    decoderType: { _ in QwenVL.qwen3.textType },
+    description: "qwen3_vl, qwen3_vl_moe", classes: ["qwen3vl", "qwen3vlmoe"],
+    recognizes: { ["qwen3_vl", "qwen3_vl_moe"].contains($0["model_type"]?.string ?? "") },
+    decoderType: { $0["model_type"]?.string == "qwen3_vl_moe" ? QwenVL.mixtureTextType : QwenVL.qwen3.textType },
     isTied: { _, inner, outer in inner ?? false || outer ?? false },
     parts: { (vision, notes) throws(SquintError) in try vision.qwenVL(.qwen3, notes: &notes) },
-    gguf: .qwenVL(.qwen3, projectorType: "qwen3vl_merger", text: "qwen3vl", images: .qwen2VL) {
+    gguf: .qwenVL(.qwen3, projectorType: "qwen3vl_merger", text: ["qwen3vl", "qwen3vlmoe"], images: .qwen2VL) {
       (encoder, source, metadata, _) throws(SquintError) in
       guard let table = source.tensor(named: "v.position_embd.weight"), table.shape.count == 2 else {
         throw .badData(metadata.place, "the matrix v.position_embd.weight is missing")
@@ -55,7 +56,32 @@ extension QwenVL {
   }
 }
 
+extension QwenVL {
+  static let mixtureTextType = "qwen3_vl_moe_text"
+}
+
 extension DecoderFamily {
+  /// configuration_qwen3_vl_moe.py, modeling_qwen3_vl_moe.py; llama.cpp's LLM_ARCH_QWEN3VLMOE
+  static let qwen3VLMoE = DecoderFamily(
+    name: "qwen3vlmoe",
+    huggingFace: HuggingFaceFacts(
+      modelType: QwenVL.mixtureTextType, vocabulary: 151_936, width: 2048, ffnWidth: 5632, layers: 24, heads: 16,
+      keyValueHeads: 16, context: 128_000, hasHeadNorm: true, names: .huggingFaceQwen3MoE
+    ) { (decoder, reader, notes) throws(SquintError) in
+      try decoder.finishQwenVL(
+        reader, base: 500_000, sections: [24, 20, 20], isInterleaved: true, window: (0, nil), notes: &notes)
+      let axes = (decoder.graph as? LlamaGraph)?.ropeAxes
+      var usual = ExpertsBlueprint()
+      (usual.count, usual.chosen, usual.width) = (60, 4, 1408)
+      try decoder.setExperts(reader, usual: usual, axes: axes, isTransposed: true)
+    },
+    gguf: GGUFFacts(architecture: "qwen3vlmoe", hasHeadNorm: true, hasExperts: true, names: .ggufQwen3MoE) {
+      (decoder, reader) throws(SquintError) in
+      try decoder.finishQwenVL(reader, isInterleaved: true)
+      let axes = (decoder.graph as? LlamaGraph)?.ropeAxes
+      try decoder.setExperts(reader, axes: axes)
+    })
+
   /// configuration_qwen3_vl.py; llama.cpp's LLM_ARCH_QWEN3VL
   static let qwen3VL = DecoderFamily(
     name: "qwen3vl",

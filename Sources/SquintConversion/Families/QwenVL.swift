@@ -220,13 +220,34 @@ extension HuggingFaceVision {
     _ family: QwenVL, notes: inout [String]
   ) throws(SquintError) -> (EncoderPart, QwenViTGraph) {
     let place = "\(place): vision_config"
-    let vision = config["vision_config"] ?? .object(JSONObject())
-    guard vision.object != nil else { throw .badData(self.place, "vision_config is not an object") }
-    let reader = ConfigurationReader(json: vision, outer: config, place: place)
     let module = "encoder.\(name)"
     let names = NameMap.qwenVLEncoder(module)
     let stored = StoredTensors(MappedTensors(source: source, maps: [names], place: folder.path), module: module)
+    var (encoder, graph) = try family.encoder(
+      config, storedWidth: stored["frames"]?.shape.first, storedLayers: stored.layers, place: place)
+    try encoder.follow(stored, place: place, notes: &notes)
+    let part = EncoderPart(
+      configuration: encoder,
+      tensors: MappedTensors(
+        source: source, maps: [names.ignoringLayers(from: encoder.sourceLayers)], place: folder.path),
+      images: try folder.images(fallback: .qwen2VL),
+      usualImages: QwenVL.usualImages(patch: encoder.patch, merge: graph.merge, family: .qwen2VL))
+    return (part, graph)
+  }
+}
 
+extension QwenVL {
+  /// The tower that `vision_config` of a config.json describes, with what the class assumes where it is silent.
+  ///
+  /// - Parameters:
+  ///   - storedWidth: what the tensors say of it; nil: nothing.
+  ///   - place: for messages.
+  func encoder(
+    _ config: JSONValue, storedWidth: Int?, storedLayers: Int, place: String
+  ) throws(SquintError) -> (EncoderConfiguration, QwenViTGraph) {
+    let vision = config["vision_config"] ?? .object(JSONObject())
+    guard vision.object != nil else { throw .badData(place, "it is not an object") }
+    let reader = ConfigurationReader(json: vision, outer: config, place: place)
     let channels = try reader.size("in_channels") ?? 3
     guard channels == 3 else {
       throw .badData(place, "in_channels is \(channels); only images with 3 are supported")
@@ -235,44 +256,47 @@ extension HuggingFaceVision {
     guard frames == 2 else {
       throw .badData(place, "temporal_patch_size is \(frames); only patches of 2 frames are supported")
     }
-    let activationName = try reader.text("hidden_act")
-    guard let activation = activationName.map({ Activation(huggingFace: $0) }) ?? family.activation else {
-      throw .badData(place, "the encoder's hidden_act \"\(printable(activationName ?? ""))\" is not supported")
+    let name = try reader.text("hidden_act")
+    guard let activation = name.map({ Activation(huggingFace: $0) }) ?? activation else {
+      throw .badData(place, "the encoder's hidden_act \"\(printable(name ?? ""))\" is not supported")
     }
-    let storedWidth = stored["frames"]?.shape.first
-    let width = try reader.size(family.widthKey) ?? storedWidth ?? family.width
+    let width = try reader.size(widthKey) ?? storedWidth ?? width
     guard (1...DecoderConfiguration.largestDimension).contains(width) else {
-      throw .badData(place, "\(family.widthKey) \(width) is not supported")
+      throw .badData(place, "\(widthKey) \(width) is not supported")
     }
-    let storedLayers = (1...DecoderConfiguration.mostLayers).contains(stored.layers) ? stored.layers : nil
-    let layers = either(
-      try reader.size("depth", atMost: DecoderConfiguration.mostLayers),
-      try reader.size("num_hidden_layers", atMost: DecoderConfiguration.mostLayers))
-    let merge = try reader.size("spatial_merge_size", atMost: ProjectorConfiguration.largestShuffle) ?? QwenVL.merge
+    let most = DecoderConfiguration.mostLayers
+    let saidLayers = either(try reader.size("depth", atMost: most), try reader.size("num_hidden_layers", atMost: most))
+    let merge = try reader.size("spatial_merge_size", atMost: ProjectorConfiguration.largestShuffle) ?? Self.merge
     var encoder = EncoderConfiguration(
-      architecture: family.architecture, layers: layers ?? storedLayers ?? family.layers, width: width,
-      ffnWidth: try family.ffnWidth(reader, width),
-      heads: try either(reader.size("num_heads"), reader.size("num_attention_heads")) ?? QwenVL.heads,
-      patch: try reader.side("patch_size", atMost: EncoderConfiguration.largestPatch) ?? family.patch, grid: 1,
-      positions: .fixed, normEpsilon: QwenVL.normEpsilon, activation: activation, hasClass: false)
-    encoder.optionals.patchBias = family.hasPatchBias ? .required : .absent
-    let kind = try family.kind(reader, &encoder, merge)
-    let rotary = vision["rope_parameters"] ?? .object(JSONObject())
-    let rotaryReader = ConfigurationReader(json: rotary, place: "\(place): rope_parameters")
-    let rule = try rotaryReader.text("rope_type") ?? "axial"
-    let base = try rotaryReader.number("rope_theta") ?? QwenVL.rotaryBase
+      architecture: architecture, layers: saidLayers ?? ((1...most).contains(storedLayers) ? storedLayers : layers),
+      width: width, ffnWidth: try ffnWidth(reader, width),
+      heads: try either(reader.size("num_heads"), reader.size("num_attention_heads")) ?? Self.heads,
+      patch: try reader.side("patch_size", atMost: EncoderConfiguration.largestPatch) ?? patch, grid: 1,
+      positions: .fixed, normEpsilon: Self.normEpsilon, activation: activation, hasClass: false)
+    encoder.optionals.patchBias = hasPatchBias ? .required : .absent
+    let kind = try kind(reader, &encoder, merge)
+    let rotary = ConfigurationReader(
+      json: vision["rope_parameters"] ?? .object(JSONObject()), place: "\(place): rope_parameters")
+    let rule = try rotary.text("rope_type") ?? "axial"
+    let base = try rotary.number("rope_theta") ?? Self.rotaryBase
     guard ["axial", "default"].contains(rule), base > 0 else {
       throw .badData(place, "rope_parameters \"\(printable(rule))\" with the base \(base) are not supported; axial is")
     }
     try encoder.setQwenVL(kind, merge: merge, rotaryBase: base, place: place)
-    try encoder.follow(stored, place: place, notes: &notes)
-    let part = EncoderPart(
-      configuration: encoder,
-      tensors: MappedTensors(
-        source: source, maps: [names.ignoringLayers(from: encoder.sourceLayers)], place: folder.path),
-      images: try folder.images(fallback: .qwen2VL),
-      usualImages: QwenVL.usualImages(patch: encoder.patch, merge: merge, family: .qwen2VL))
-    return (part, QwenViTGraph(kind: kind, merge: merge, rotaryBase: base))
+    return (encoder, QwenViTGraph(kind: kind, merge: merge, rotaryBase: base))
+  }
+}
+
+extension EncoderConfiguration {
+  /// The tower of Qwen2-VL, Qwen2.5-VL or Qwen3-VL that a config.json describes.
+  ///
+  /// - Throws: `SquintError.badData` which names the key that is wrong or not supported.
+  package init(huggingFaceQwenVL config: JSONValue, place: String) throws(SquintError) {
+    let families = ["qwen2_vl": QwenVL.qwen2, "qwen2_5_vl": .qwen25, "qwen3_vl": .qwen3]
+    guard let family = config["model_type"]?.string.flatMap({ families[$0] }) else {
+      throw .badData(place, "model_type is none of qwen2_vl, qwen2_5_vl, qwen3_vl")
+    }
+    self = try family.encoder(config, storedWidth: nil, storedLayers: 0, place: "\(place): vision_config").0
   }
 }
 
@@ -388,10 +412,10 @@ extension VisionFamily.GGUFFacts {
   /// How llama.cpp keeps one of Qwen's models that see (tools/mtmd/clip.cpp, `PROJECTOR_TYPE_QWEN2VL` and its siblings).
   ///
   /// - Parameters:
-  ///   - text: the architecture of the text model.
+  ///   - text: the architectures of text models that it may belong to.
   ///   - kind: what only this tower has.
   static func qwenVL(
-    _ family: QwenVL, projectorType: String, text architecture: String, images: ImageFamily,
+    _ family: QwenVL, projectorType: String, text architectures: [String], images: ImageFamily,
     kind:
       @escaping @Sendable (inout EncoderConfiguration, GGUFSource, GGUFMetadata, _ merge: Int) throws(SquintError)
       -> QwenViTGraph.Kind
@@ -412,9 +436,9 @@ extension VisionFamily.GGUFFacts {
       setImages: { (images, metadata) throws(SquintError) in
         let patch = try metadata.size("clip.vision.patch_size", atMost: EncoderConfiguration.largestPatch)
         let side = (patch ?? family.patch) * (try merge(metadata))
-        // What llama.cpp takes where the file does not say: 8 to 4096 rows.
-        let least = try metadata.size("clip.vision.image_min_pixels") ?? 8 * side * side
-        let most = try metadata.size("clip.vision.image_max_pixels") ?? 4096 * side * side
+        // The converter leaves the limits out: those of the published Qwen2-VL and Qwen2.5-VL, 4 to 16,384 rows.
+        let least = try metadata.size("clip.vision.image_min_pixels") ?? 4 * side * side
+        let most = try metadata.size("clip.vision.image_max_pixels") ?? 16_384 * side * side
         guard least <= most else {
           throw .badData(
             metadata.place, "metadata clip.vision.image_min_pixels \(least) is more than image_max_pixels \(most)")
@@ -437,10 +461,10 @@ extension VisionFamily.GGUFFacts {
       finish: { (parts, text) throws(SquintError) in
         let metadata = GGUFMetadata(values: text.metadata, place: parts.place)
         let found = try metadata.text("general.architecture") ?? ""
-        guard found == architecture else {
+        guard architectures.contains(found) else {
           throw .badData(
             parts.place,
-            "this belongs to a text model of the architecture \(architecture), but that of the text model is "
+            "this belongs to a text model of the architecture \(architectures.joined(separator: " or ")), but that of the text model is "
               + "\"\(printable(found))\"; give the text model that it was published with")
         }
         let words = [QwenVL.words.start, QwenVL.words.image, QwenVL.words.end]

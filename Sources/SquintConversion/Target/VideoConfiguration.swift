@@ -54,6 +54,8 @@ package struct VideoConfiguration: Equatable, Sendable {
   package var unitSuffix = ""
   /// Between two units.
   package var separator = ""
+  /// Where rows stand for the rotary embedding; nil: each is one position further.
+  package var positions: ImagePrompt.Positions?
   /// With three-axis positions: the positions of a second in time; nil: a unit is one position.
   package var positionsPerSecond: Double?
 
@@ -96,7 +98,8 @@ package struct VideoConfiguration: Equatable, Sendable {
       ("prefix", prefix), ("suffix", suffix), ("unit_prefix", unitPrefix), ("unit_suffix", unitSuffix),
       ("separator", separator),
     ] where !text.isEmpty { set(key, .string(text)) }
-    set("positions_per_second", positionsPerSecond.map { .float($0) })
+    set("positions", positions.map { .string($0.rawValue) })
+    set("steps_per_second", positionsPerSecond.map { .float($0) })
   }
 }
 

@@ -128,13 +128,7 @@ enum InternS1Tokenizer {
       model.pieceKinds.append(kind)
       model.pieceScores.append(piece.score.bitPattern)
     }
-    for (pattern, content) in try CharacterMap(source.characterMap, name: name).replacements() {
-      guard let patternLength = UInt8(exactly: pattern.count), let contentLength = UInt8(exactly: content.count) else {
-        throw .badData(name, "a replacement of its table is longer than 255 bytes")
-      }
-      model.replacementBytes += pattern + content
-      model.replacementLengths += [patternLength, contentLength]
-    }
+    model.characterMap = source.characterMap
     model.addsDummyPrefix = source.addsDummyPrefix
     model.removesExtraWhitespace = source.removesExtraWhitespace
     model.escapesWhitespace = source.escapesWhitespace
@@ -146,65 +140,5 @@ enum InternS1Tokenizer {
     }
     model.detection = domain.detection
     return model
-  }
-}
-
-/// The table of replacements of a SentencePiece model: u32 size, a double array of units (s-yata/darts-clone, `DoubleArrayUnit`), and
-/// the contents, each ended by a zero.
-private struct CharacterMap {
-  private let name: String
-  private var units: [UInt32] = []
-  private var contents: ArraySlice<UInt8> = []
-
-  init(_ bytes: [UInt8], name: String) throws(SquintError) {
-    self.name = name
-    guard !bytes.isEmpty else { return }
-    let size = bytes.prefix(4).reversed().reduce(0) { $0 << 8 | Int($1) }
-    guard bytes.count >= 4, size % 4 == 0, size > 0, size <= bytes.count - 4 else {
-      throw .badData(name, "its table of replacements is damaged")
-    }
-    units.reserveCapacity(size / 4)
-    for start in stride(from: 4, to: 4 + size, by: 4) {
-      units.append(bytes[start..<start + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) })
-    }
-    contents = bytes[(4 + size)...]
-  }
-
-  private func offset(_ unit: UInt32) -> Int { Int((unit >> 10) << ((unit & 0x200) >> 6)) }
-
-  /// The patterns, ascending, and what takes the place of each.
-  func replacements() throws(SquintError) -> [(pattern: [UInt8], content: [UInt8])] {
-    guard let root = units.first else { return [] }
-    var out: [(pattern: [UInt8], content: [UInt8])] = []
-    // The children that are still to be visited, the last one next.
-    var open: [(pattern: [UInt8], base: Int)] = [([], offset(root))]
-    var visited = 0
-    while let (pattern, base) = open.popLast() {
-      visited += 1
-      // In a tree every unit is visited once.
-      guard visited <= units.count else { throw .badData(name, "its table of replacements goes in circles") }
-      var children: [(pattern: [UInt8], base: Int)] = []
-      for label in 1...UInt32(255) {
-        let place = base ^ Int(label)
-        guard place < units.count, units[place] & 0x8000_00FF == label else { continue }
-        let unit = units[place]
-        let child = pattern + [UInt8(label)]
-        let childBase = place ^ offset(unit)
-        children.append((child, childBase))
-      }
-      if !pattern.isEmpty, let content = try leaf(at: base, pattern) { out.append((pattern, content)) }
-      open += children.reversed()
-    }
-    return out
-  }
-
-  /// The content of the pattern that ends at the node whose children are around `base`.
-  private func leaf(at base: Int, _ pattern: [UInt8]) throws(SquintError) -> [UInt8]? {
-    guard base < units.count, units[base] & 0x8000_0000 != 0 else { return nil }
-    let start = contents.startIndex + Int(units[base] & 0x7FFF_FFFF)
-    guard start < contents.endIndex, let end = contents[start...].firstIndex(of: 0) else {
-      throw .badData(name, "its table of replacements is damaged")
-    }
-    return Array(contents[start..<end])
   }
 }

@@ -13,13 +13,12 @@ extension TokenizerDefinition.Domains {
     static let pieceLengths = "piece_lengths"
     static let pieceKinds = "piece_kinds"
     static let pieceScores = "piece_scores"
-    static let replacements = "replacements"
-    static let replacementLengths = "replacement_lengths"
+    static let characterMap = "character_map"
     static let options = "options"
     static let tags = "tags"
     static let detection = "detection"
     static let ofModels = [
-      firstID, algorithm, pieces, pieceLengths, pieceKinds, pieceScores, replacements, replacementLengths, options,
+      firstID, algorithm, pieces, pieceLengths, pieceKinds, pieceScores, characterMap, options,
       tags,
       detection,
     ]
@@ -63,9 +62,7 @@ extension TokenizerDefinition.Domains {
       metadata[Key.of(index, Key.pieceLengths)] = .bytes(littleEndianBytes(model.pieceLengths))
       metadata[Key.of(index, Key.pieceKinds)] = .bytes(model.pieceKinds)
       metadata[Key.of(index, Key.pieceScores)] = .bytes(littleEndianBytes(model.pieceScores))
-      let hasReplacements = !model.replacementLengths.isEmpty
-      metadata[Key.of(index, Key.replacements)] = hasReplacements ? .bytes(model.replacementBytes) : nil
-      metadata[Key.of(index, Key.replacementLengths)] = hasReplacements ? .bytes(model.replacementLengths) : nil
+      metadata[Key.of(index, Key.characterMap)] = model.characterMap.isEmpty ? nil : .bytes(model.characterMap)
       let options = Option.allCases.filter { model[keyPath: $0.path] }
       metadata[Key.of(index, Key.options)] = options.isEmpty ? nil : .strings(options.map(\.rawValue))
       metadata[Key.of(index, Key.tags)] = Self.texts(model.tags)
@@ -96,10 +93,8 @@ extension TokenizerDefinition.Domains {
     model.pieceLengths = try TokenizerDefinition.integers(metadata, Key.of(index, Key.pieceLengths))
     model.pieceKinds = try metadata.bytes(Key.of(index, Key.pieceKinds))
     model.pieceScores = try TokenizerDefinition.integers(metadata, Key.of(index, Key.pieceScores))
-    if metadata[Key.of(index, Key.replacements)] != nil {
-      model.replacementBytes = try metadata.bytes(Key.of(index, Key.replacements))
-      model.replacementLengths = try metadata.bytes(Key.of(index, Key.replacementLengths))
-    }
+    let mapKey = Key.of(index, Key.characterMap)
+    if metadata[mapKey] != nil { model.characterMap = try metadata.bytes(mapKey) }
     let optionsKey = Key.of(index, Key.options)
     for word in try metadata.strings(optionsKey) {
       guard let option = Option(rawValue: word) else { throw TokenizerDefinition.unknown(optionsKey, word) }

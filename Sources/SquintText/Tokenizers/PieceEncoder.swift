@@ -128,6 +128,60 @@ struct PieceTable: Sendable {
   }
 }
 
+/// The table of replacements of a SentencePiece model: u32 size, that many bytes of units of a double array (s-yata/darts-clone), and the
+/// contents, each ended by a zero. A path through it is bounded, whatever it holds.
+struct CharacterMap: Sendable {
+  /// The published tables have 12.
+  private static let maximumPatternBytes = 64
+  /// How many times as long a text may become.
+  private static let maximumGrowth = 64
+
+  private var units: [UInt32] = []
+  private(set) var contents: [UInt8] = []
+
+  /// Replaces nothing.
+  init() {}
+
+  /// Nil where `bytes` are no such table.
+  init?(_ bytes: [UInt8]) {
+    guard !bytes.isEmpty else { return }
+    guard bytes.count > 4 else { return nil }
+    func unit(_ start: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(bytes[start + $1]) << (8 * UInt32($1)) } }
+    let size = Int(unit(0))
+    guard size > 0, size % 4 == 0, size < bytes.count - 4, bytes.last == 0 else { return nil }
+    units = stride(from: 4, to: 4 + size, by: 4).map(unit)
+    contents = Array(bytes[(4 + size)...])
+    guard contents.withUnsafeBytes({ UTF8Text.validPrefix($0) }) == contents.count else { return nil }
+  }
+
+  @inline(__always)
+  private static func offset(_ unit: UInt32) -> Int { Int((unit >> 10) << ((unit & 0x200) >> 6)) }
+
+  /// What takes the place of the longest pattern that `text` has at `start`, a range of `contents`, and where that ends.
+  func longest(_ text: UnsafeBufferPointer<UInt8>, at start: Int) -> (content: Range<Int>, end: Int)? {
+    guard let root = units.first else { return nil }
+    var found: (Int, Int)?
+    var place = Self.offset(root)
+    let limit = min(text.count, start + Self.maximumPatternBytes)
+    var index = start
+    while index < limit {
+      place ^= Int(text[index])
+      guard place < units.count, units[place] & 0x8000_00FF == UInt32(text[index]) else { break }
+      let unit = units[place]
+      place ^= Self.offset(unit)
+      index += 1
+      // A pattern ends where a character does.
+      guard unit & 0x100 != 0, place < units.count, index == text.count || text[index] & 0xC0 != 0x80 else { continue }
+      found = (Int(units[place] & 0x7FFF_FFFF), index)
+    }
+    guard let (first, end) = found, first < contents.count, contents[first] & 0xC0 != 0x80 else { return nil }
+    var last = first
+    // A table ends with a zero.
+    while contents[last] != 0 { last += 1 }
+    return last - first <= Self.maximumGrowth * (end - start) ? (first..<last, end) : nil
+  }
+}
+
 /// Cuts text into pieces as SentencePiece's `Encode` does: normalizer.cc, unigram_model.cc (`EncodeOptimized`), bpe_model.cc.
 struct PieceEncoder: Sendable {
   private typealias Kind = TokenizerDefinition.PieceModel.PieceKind
@@ -136,9 +190,7 @@ struct PieceEncoder: Sendable {
   private let model: TokenizerDefinition.PieceModel
   private let isUnused: [Bool]
   private let scores: [Float]
-  private let replacements: ByteTrie
-  /// Of each replacement: where its content is.
-  private let contents: [Range<Int>]
+  private let characterMap: CharacterMap
   /// What an unknown character costs, and the best score of a normal piece.
   private let unknownScore: Float
   private let maximumScore: Float
@@ -146,21 +198,14 @@ struct PieceEncoder: Sendable {
   private static let space = UInt8(ascii: " ")
 
   init(_ model: TokenizerDefinition.PieceModel) {
-    self.model = model
+    var settings = model
+    settings.pieceBytes = []
+    settings.characterMap = []
+    self.model = settings
     table = PieceTable(model)
     isUnused = model.pieceKinds.map { $0 == Kind.unused.rawValue }
     scores = model.pieceScores.map(Float.init(bitPattern:))
-    var keys: [(range: Range<Int>, value: Int32)] = []
-    var contents: [Range<Int>] = []
-    var start = 0
-    for index in stride(from: 0, to: model.replacementLengths.count, by: 2) {
-      let pattern = start..<start + Int(model.replacementLengths[index])
-      start = pattern.upperBound + Int(model.replacementLengths[index + 1])
-      keys.append((pattern, Int32(contents.count)))
-      contents.append(pattern.upperBound..<start)
-    }
-    replacements = ByteTrie(model.replacementBytes, keys: keys)
-    self.contents = contents
+    characterMap = CharacterMap(model.characterMap) ?? CharacterMap()
     var (least, most) = (Float.greatestFiniteMagnitude, Float.leastNormalMagnitude)
     for (score, kind) in zip(scores, model.pieceKinds) where kind == Kind.normal.rawValue {
       least = min(least, score)
@@ -253,10 +298,8 @@ struct PieceEncoder: Sendable {
     if let (_, end) = table.userDefined.longest(text, at: index) {
       return body(UnsafeBufferPointer(rebasing: text[index..<end]), end)
     }
-    if let (rule, end) = replacements.longest(text, at: index) {
-      return model.replacementBytes.withUnsafeBufferPointer {
-        body(UnsafeBufferPointer(rebasing: $0[contents[Int(rule)]]), end)
-      }
+    if let (content, end) = characterMap.longest(text, at: index) {
+      return characterMap.contents.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[content]), end) }
     }
     let end = min(index + Self.length(text[index]), text.count)
     return body(UnsafeBufferPointer(rebasing: text[index..<end]), end)
@@ -264,8 +307,7 @@ struct PieceEncoder: Sendable {
 
   // MARK: Unigram
 
-  /// The pieces with the best sum of scores. As in the reference sums are kept as f32 and compared as f64, which decides between
-  /// pieces that are as good.
+  /// The pieces with the best sum of scores; sums are f32, as in the reference, which decides between those that are as good.
   private func bestPath(_ text: UnsafeBufferPointer<UInt8>) -> [Part] {
     var sums = [Float](repeating: 0, count: text.count + 1)
     var starts = [Int32](repeating: -1, count: text.count + 1)
@@ -274,10 +316,9 @@ struct PieceEncoder: Sendable {
     while start < text.count {
       let length = min(Self.length(text[start]), text.count - start)
       let sum = sums[start]
-      func offer(_ piece: Int32, _ end: Int, _ score: Double) {
-        let total = score + Double(sum)
-        guard starts[end] < 0 || total > Double(sums[end]) else { return }
-        sums[end] = Float(total)
+      func offer(_ piece: Int32, _ end: Int, _ score: Float) {
+        guard starts[end] < 0 || score + sum > sums[end] else { return }
+        sums[end] = score + sum
         starts[end] = Int32(start)
         pieces[end] = piece
       }
@@ -293,17 +334,10 @@ struct PieceEncoder: Sendable {
         let isUserDefined = model.pieceKinds[Int(piece)] == Kind.userDefined.rawValue
         offer(
           piece, index,
-          isUserDefined ? Double(Float(index - start) * maximumScore) - 0.1 : Double(scores[Int(piece)]))
+          isUserDefined ? Float(Double(Float(index - start) * maximumScore) - 0.1) : scores[Int(piece)])
         if index - start == length { hasCharacter = true }
       }
-      if !hasCharacter {
-        let (end, total) = (start + length, unknownScore + sum)
-        if starts[end] < 0 || total > sums[end] {
-          sums[end] = total
-          starts[end] = Int32(start)
-          pieces[end] = 0
-        }
-      }
+      if !hasCharacter { offer(0, start + length, unknownScore) }
       start += length
     }
     var parts: [Part] = []

@@ -70,9 +70,8 @@ extension TokenizerDefinition {
     package var pieceKinds: [UInt8] = []
     /// Bit patterns of f32.
     package var pieceScores: [UInt32] = []
-    /// What the model's table of characters puts in place of what: pattern, content, pattern, content, …, the patterns ascending.
-    package var replacementBytes: [UInt8] = []
-    package var replacementLengths: [UInt8] = []
+    /// What takes the place of what before the text is cut, as the model has it (`precompiled_charsmap`); may be empty.
+    package var characterMap: [UInt8] = []
     package var addsDummyPrefix = false
     package var removesExtraWhitespace = false
     package var escapesWhitespace = false
@@ -101,15 +100,12 @@ extension TokenizerDefinition.Domains {
   static let maximumPieceBytes = 256
   /// Of all pieces of a model. A trie of them takes a dozen bytes for each.
   static let maximumBytes = 1 << 20
-  static let maximumReplacements = 1 << 17
-  static let maximumPatternBytes = 64
-  static let maximumReplacementBytes = 4 << 20
+  static let maximumCharacterMapBytes = 4 << 20
 
   /// At most what a tokenizer holds for them, in bytes.
   var tableBytes: Int {
     models.reduce(0) { sum, model in
-      let bytes = model.pieceBytes.count + model.replacementBytes.count
-      return sum + 32 * bytes + 160 * model.count + 24 * model.replacementLengths.count + 4096
+      sum + 32 * model.pieceBytes.count + 160 * model.count + 2 * model.characterMap.count + 4096
     }
   }
 }
@@ -183,38 +179,14 @@ extension TokenizerDefinition {
       guard isUTF8(domain.pieceBytes, start, start + Int(length)) else { throw bad("a piece of a domain is not UTF-8") }
       start += Int(length)
     }
-    try validateReplacements(of: domain)
+    guard domain.characterMap.count <= Domains.maximumCharacterMapBytes else {
+      throw bad("a domain's table of characters is longer than \(grouped(Domains.maximumCharacterMapBytes)) bytes")
+    }
+    guard CharacterMap(domain.characterMap) != nil else { throw bad("a domain's table of characters is damaged") }
     if domain.byteFallback {
       guard PieceTable(domain).bytePieces.allSatisfy({ $0 >= 0 }) else {
         throw bad("a domain falls back to bytes, and has no piece for some")
       }
-    }
-  }
-
-  private func validateReplacements(of domain: PieceModel) throws(SquintError) {
-    let lengths = domain.replacementLengths
-    guard lengths.count % 2 == 0, lengths.count / 2 <= Domains.maximumReplacements,
-      domain.replacementBytes.count <= Domains.maximumReplacementBytes,
-      lengths.reduce(0, { $0 + Int($1) }) == domain.replacementBytes.count
-    else { throw bad("a domain's replacements are too many, or their lengths do not go with their bytes") }
-    var start = 0
-    var last = 0..<0
-    for index in stride(from: 0, to: lengths.count, by: 2) {
-      let pattern = start..<start + Int(lengths[index])
-      let end = pattern.upperBound + Int(lengths[index + 1])
-      guard (1...Domains.maximumPatternBytes).contains(pattern.count), end - pattern.upperBound <= 64 * pattern.count
-      else {
-        throw bad("a domain replaces nothing, or too much, or makes a text more than 64 times as long")
-      }
-      guard isUTF8(domain.replacementBytes, pattern.lowerBound, pattern.upperBound),
-        isUTF8(domain.replacementBytes, pattern.upperBound, end)
-      else { throw bad("a domain's replacement is not UTF-8") }
-      guard
-        index == 0
-          || domain.replacementBytes[last].lexicographicallyPrecedes(domain.replacementBytes[pattern])
-      else { throw bad("a domain's replacements are not in order") }
-      last = pattern
-      start = end
     }
   }
 
