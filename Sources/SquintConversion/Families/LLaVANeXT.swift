@@ -20,7 +20,8 @@ extension VisionFamily {
 extension ImageConfiguration {
   /// Sets the sizes that LLaVA 1.6 brings images to, from a GGUF file.
   ///
-  /// - Parameter flat: widths and heights, as llama.cpp reads them (tools/mtmd/clip.cpp, `image_res_candidates`).
+  /// - Parameter flat: heights and widths, as transformers has them. (llama.cpp and LLaVA's own program read widths first; the published
+  ///   lists have each size both ways, so that only images smaller than a tile are brought to another one.)
   mutating func setPinpoints(_ flat: [Int64], ratio: String?, _ metadata: GGUFMetadata) throws(SquintError) {
     guard ratio == nil || ratio == "anyres" else {
       throw .badData(
@@ -39,7 +40,7 @@ extension ImageConfiguration {
       throw .badData(metadata.place, "metadata clip.vision.image_grid_pinpoints is not a list of widths and heights")
     }
     try cut(
-      to: stride(from: 0, to: flat.count, by: 2).map { Size(height: Int(flat[$0 + 1]), width: Int(flat[$0])) },
+      to: stride(from: 0, to: flat.count, by: 2).map { Size(height: Int(flat[$0]), width: Int(flat[$0 + 1])) },
       place: metadata.place)
   }
 
