@@ -1,7 +1,7 @@
 import SquintFile
 import Testing
 
-@testable import Squint
+import Squint
 
 @Suite struct RegionTests {
   private func regions(
