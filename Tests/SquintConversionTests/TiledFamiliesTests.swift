@@ -111,9 +111,7 @@ import Testing
     let words: Set = ["image.marker", "image.token_text", "chat.template"]
     #expect(
       ours.settings.filter { !words.contains($0.key) }
-        == expected.settings.filter {
-          !words.contains($0.key) && !$0.key.hasPrefix("video.")
-        })
+        == expected.settings.filter { !words.contains($0.key) })
     // The template has no place for an image, so that the usual marker stands for it.
     #expect(ours.settings["image.marker"] == nil)
     #expect(ours.settings["image.token_text"]?.contains("<IMG_CONTEXT>") == true)

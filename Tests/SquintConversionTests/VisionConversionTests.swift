@@ -424,7 +424,11 @@ import Testing
 
   @Test func originalLLaVAsThatAreNotSupported() throws {
     for (key, value, message) in [
-      ("image_aspect_ratio", "anyres", "image_aspect_ratio \"anyres\" is not supported; pad is"),
+      (
+        "image_aspect_ratio", "anyres",
+        "mm_patch_merge_type \"flat\" is not supported with anyres; spatial_unpad is"
+      ),
+      ("image_aspect_ratio", "highres", "image_aspect_ratio \"highres\" is not supported"),
       ("mm_projector_type", "cabstract", "mm_projector_type \"cabstract\" is not supported; known are linear"),
       ("mm_projector_type", "mlp99999999999999999999x_gelu", "is not supported; known are linear"),
       // One matrix without a number is a linear projector, whatever is said.

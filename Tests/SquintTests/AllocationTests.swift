@@ -12,7 +12,7 @@ import Testing
       ("llama-gqa", ElementType.f32, KVType.int8), ("llama-gqa", .int8, .int8), ("llama-gqa", .int4, .int8),
       ("llama-gqa", .f32, .f16), ("llama-gqa", .int8, .f16), ("llama-gqa", .int4, .f16), ("llama-biases", .int8, .int8),
       ("gemma3-linear", .int8, .int8), ("lfm2-biases", .int8, .int8),
-      ("qwen3moe", .int8, .int8), ("qwen3moe-fused", .int8, .int8),
+      ("qwen3moe", .int8, .int8),
     ])
   func decodingAllocatesNothing(_ name: String, _ type: ElementType, _ kv: KVType) throws {
     let model = try model(name, type)

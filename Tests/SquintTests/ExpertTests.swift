@@ -38,7 +38,7 @@ import Testing
     var options = SessionOptions(threads: 2)
     let expected = try logits(Session(model, options), ids)
     let all = model.decoder.units.experts!.count
-    for (slots, chunk, threads) in [(2, 256, 2), (3, 16, 1), (5, 32, 2), (all - 1, 256, 3), (all, 16, 2)] {
+    for (slots, chunk, threads) in [(2, 256, 2), (3, 32, 1), (5, 64, 2), (all - 1, 256, 3), (all, 32, 2)] {
       (options.chunk, options.threads) = (chunk, threads)
       let session = try session(model, slots: slots, options)
       let isEqual = try logits(session, ids) == expected
@@ -101,10 +101,11 @@ import Testing
 
   @Test(.enabled(if: squint_counts_allocations(), "this allocator cannot be counted"), arguments: [2, 5])
   func decodingAllocatesNothing(slots: Int) throws {
-    let model = try model("qwen3moe-fused", .int8)
+    // The tokens of the other model are parts of characters, and text of these is allocated.
+    let model = try model("qwen3moe", .int8)
     for threads in [1, 2] {
       let session = try session(model, slots: slots, SessionOptions(threads: threads))
-      try session.append(promptIDs("qwen3moe-fused"))
+      try session.append(promptIDs("qwen3moe"))
       var generator = Generator(session, GenerationOptions(stopsAtStopTokens: false))
       _ = try generator.next()
       _ = try generator.next()
