@@ -1,5 +1,6 @@
 #define _GNU_SOURCE // sched_getaffinity
 #include "CSystem.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -116,9 +117,12 @@ int squint_pipe(int ends[2]) {
   ends[1] = above_standard(ends[1]);
   if (ends[0] >= 0 && ends[1] >= 0)
     return 0;
-  if (ends[0] >= 0)
-    close(ends[0]);
-  if (ends[1] >= 0)
-    close(ends[1]);
+  int code = errno;
+  for (int end = 0; end < 2; end++) {
+    if (ends[end] >= 0)
+      close(ends[end]);
+    ends[end] = -1;
+  }
+  errno = code;
   return -1;
 }

@@ -117,7 +117,7 @@ extension Model {
   }
 
   /// The multiplications and additions of encoding and projecting a medium of `size`.
-  package func operations(for size: MediumSize) throws(SquintError) -> Int {
+  package func operations(for size: MediumSize) throws(SquintError) -> Double {
     let modality = try modality(size.kind)
     func matrices(of module: String) -> Int {
       file.tensors.filter {
@@ -127,10 +127,13 @@ extension Model {
     }
     let encoder = matrices(of: size.kind.encoderModule)
     let projector = matrices(of: size.kind.projectorModule)
-    var sum = 0
+    var sum = 0.0
     for (run, grid) in zip(size.cost.layout.runs, size.grids) {
       let rows = try modality.encoder.rows(of: run.shape)
-      sum += run.count * (rows * encoder + modality.encoder.attentionOperations(rows: rows) + grid.count * projector)
+      sum +=
+        Double(run.count)
+        * (Double(rows) * Double(encoder) + modality.encoder.attentionOperations(rows: rows)
+          + Double(grid.count) * Double(projector))
     }
     return sum
   }
@@ -144,7 +147,7 @@ extension Model {
       file.modules[$0.module].name == size.kind.encoderModule && $0.type.isQuantized
     }
     guard isQuantized, rate > 0 else { return nil }
-    return Double(try operations(for: size) + size.rows * operationsPerToken) / (0.45 * rate)
+    return (try operations(for: size) + Double(size.rows) * Double(operationsPerToken)) / (0.45 * rate)
   }
 
   /// What `medium` could take instead within what the model allows, rising: in fewer units, or at lower resolutions. The last is the

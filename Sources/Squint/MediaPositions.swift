@@ -45,7 +45,11 @@ struct MediaPositions: Equatable, Sendable {
   var isSpread: Bool { rule == .grid }
 
   /// The step of unit `unit` on the axis of time.
-  func step(_ unit: Int) -> Int32 { Int32(min(Float(unit) * secondsPerUnit * stepsPerSecond, 1e9)) }
+  func step(_ unit: Int) -> Int32 {
+    let step = Float(unit) * secondsPerUnit * stepsPerSecond
+    // Further on, angles mean nothing any more.
+    return step.isFinite ? Int32(max(0, min(step, 1e8))) : 0
+  }
 }
 
 extension MediumSize {

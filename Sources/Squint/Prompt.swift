@@ -51,13 +51,13 @@ public struct Prompt: Sendable {
         rows = rows.lowerBound..<spans[next].rows.upperBound
         next += 1
       }
-      let start = RotaryPosition(repeating: Int32(first.position + shift))
+      let start = RotaryPosition(repeating: Int32(clamping: first.position + shift))
       if index < end {
         return start &+ first.medium.size.offset(ofRow: rows.lowerBound + index - first.position, from: rows.lowerBound)
       }
       shift += first.medium.size.advance(of: rows) - rows.count
     }
-    return RotaryPosition(repeating: Int32(index + shift))
+    return RotaryPosition(repeating: Int32(clamping: index + shift))
   }
 
   /// The media, each as often as it is in the prompt.

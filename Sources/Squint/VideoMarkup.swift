@@ -37,6 +37,7 @@ extension MediaMarkup {
 
   /// `seconds` with one digit behind the point, as C's `%.1f` rounds it.
   static func tenths(_ seconds: Double) -> String {
+    guard seconds.isFinite else { return "0.0" }
     let product = seconds * 10
     // What the product lacks decides where it seems to lie in the middle.
     let error = (-product).addingProduct(seconds, 10)
@@ -50,13 +51,13 @@ extension MediaMarkup {
 
   /// Minutes and seconds, rounded down: 01:05.
   static func minutes(_ seconds: Double) -> String {
-    let whole = Int(min(seconds, 1e15))
+    let whole = seconds.isFinite ? Int(min(seconds, 1e15)) : 0
     return "\(padded(whole / 60)):\(padded(whole % 60))"
   }
 
   /// Hours, minutes and seconds, rounded down, and days before them: 0:01:05.
   static func clock(_ seconds: Double) -> String {
-    let whole = Int(min(seconds, 1e15))
+    let whole = seconds.isFinite ? Int(min(seconds, 1e15)) : 0
     let (days, hours) = (whole / 86_400, whole / 3600 % 24)
     let time = "\(hours):\(padded(whole / 60 % 60)):\(padded(whole % 60))"
     return days == 0 ? time : "\(days) day\(days == 1 ? "" : "s"), \(time)"

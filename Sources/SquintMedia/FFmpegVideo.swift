@@ -51,6 +51,8 @@ final class FFmpegVideo: VideoReader {
       case nil: return nil
       case false?:
         // The list counts what is stored; some of it is never shown, and the last frame stands for it.
+        // A signal may have been for both.
+        guard shouldContinue() else { return nil }
         let isFine = process.wait()
         guard isFine, picture.width > 0 else { throw Self.failure(file, process.message) }
         isOver = true

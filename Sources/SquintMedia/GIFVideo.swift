@@ -170,6 +170,8 @@ final class GIFVideo: VideoReader {
 
   private func save(_ place: Place) {
     saved.removeAll(keepingCapacity: true)
+    // No more than was planned for.
+    saved.reserveCapacity(4 * width * height)
     for row in place.rows {
       let start = 4 * (row * width + place.columns.lowerBound)
       saved += UnsafeBufferPointer(start: canvas.bytes + start, count: 4 * place.columns.count)

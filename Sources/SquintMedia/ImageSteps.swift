@@ -19,7 +19,7 @@ struct ImageSteps {
     geometry = try processor.geometry(width: header.width, height: header.height)
     var size = ImageProcessor.Size(height: header.decodedHeight, width: header.decodedWidth)
     let isReduced = header.decodedWidth != header.width || header.decodedHeight != header.height
-    if isReduced, processor.resize == .none {
+    if isReduced, case .whole = processor.cutting, processor.resize == .none {
       throw SquintError(
         .badData,
         "the model takes images as they are, and \(header.format.name) images of \(grouped(header.width)) × \(grouped(header.height)) pixels are decoded reduced; convert the image to JPEG or PNG"

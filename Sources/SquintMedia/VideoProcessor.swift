@@ -156,6 +156,9 @@ extension VideoProcessor: MediaProcessor {
     let patch = sampling.temporalPatch
     return MediaUnits(layout: choice.cost.layout) { () throws(SquintError) in
       let reader = try openVideo(file)
+      guard reader.header == choice.header else {
+        throw file.error("the video was changed while it was looked at; ask again")
+      }
       _ = try reader.choose(choice.frames)
       return FrameStream(file, reader, processor, frames: choice.frames.count, temporalPatch: patch)
     }
@@ -174,6 +177,7 @@ extension VideoProcessor: MediaProcessor {
 
   /// Which frames are taken of a video, and what becomes of them.
   private struct Choice {
+    let header: VideoHeader
     let frames: [Int]
     let processor: ImageProcessor
     let cost: MediaCost
@@ -227,7 +231,7 @@ extension VideoProcessor: MediaProcessor {
       seconds: times, duration: duration, frames: frames.count,
       secondsPerUnit: Double(patch) * duration / Double(frames.count))
     return Choice(
-      frames: frames, processor: processor,
+      header: header, frames: frames, processor: processor,
       cost: MediaCost(
         layout: layout,
         decodingBytes: header.heldBytes + 8 * frames.count + processor.peakBytes(for: frameHeader) + patch * frameBytes,

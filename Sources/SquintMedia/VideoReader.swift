@@ -51,10 +51,13 @@ extension VideoHeader {
   /// No camera, and no animation, makes as many.
   static let mostFrames = 1 << 22
 
+  /// The frames of a second that there may be: from one a day to what no camera takes.
+  static let rates = 1e-5...1e5
+
   /// The rate of `frames` frames in so many seconds; ten a second where they have none, as browsers show them.
   static func rate(frames: Int, seconds: Double) -> Double {
     let rate = Double(frames) / seconds
-    return rate.isFinite && rate > 0 ? rate : 10
+    return rates.contains(rate) ? rate : 10
   }
 }
 

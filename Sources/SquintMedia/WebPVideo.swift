@@ -63,7 +63,7 @@ final class WebPVideo: VideoReader {
       case "VP8X" where chunk.count >= 18:
         canvas = (1 + WebPFrame.number(chunk[12..<15]), 1 + WebPFrame.number(chunk[15..<18]))
       case "ANMF" where chunk.count >= 24:
-        guard offset + 8 + count <= file.byteCount else { throw file.truncated }
+        guard count >= 16, offset + 8 + count <= file.byteCount else { throw file.truncated }
         let image = try WebPFrame(file, frame: offset + 24..<offset + 8 + count)
         frames.append(
           Frame(

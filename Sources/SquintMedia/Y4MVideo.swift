@@ -44,7 +44,7 @@ final class Y4MVideo: VideoReader {
       case "H": height = Int(value) ?? 0
       case "F":
         let parts = value.split(separator: ":").compactMap { Double($0) }
-        if parts.count == 2, parts[0] > 0, parts[1] > 0 { rate = parts[0] / parts[1] }
+        if parts.count == 2, VideoHeader.rates.contains(parts[0] / parts[1]) { rate = parts[0] / parts[1] }
       case "C":
         switch value {
         case "420", "420jpeg", "420paldv", "420mpeg2": chroma = (2, 2)

@@ -19,7 +19,7 @@ package protocol EncoderModel: Sendable {
   func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid
 
   /// The multiplications and additions of attention for a unit of `rows` rows.
-  func attentionOperations(rows: Int) -> Int
+  func attentionOperations(rows: Int) -> Double
 
   /// Reserves the encoder's buffers.
   ///

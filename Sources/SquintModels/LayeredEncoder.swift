@@ -211,9 +211,9 @@ package struct LayeredEncoderModel<Graph: EncoderLayers>: EncoderModel {
 
   package func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid { try Graph.grid(blueprint, of: shape) }
 
-  package func attentionOperations(rows: Int) -> Int {
+  package func attentionOperations(rows: Int) -> Double {
     let seen = rows * (sizes.layers - sizes.blockLayers) + min(sizes.blockRows, rows) * sizes.blockLayers
-    return 4 * rows * sizes.width * seen
+    return 4 * Double(rows) * Double(sizes.width) * Double(seen)
   }
 
   package func reserve(

@@ -60,7 +60,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("mmproj")
-    parser.add_argument("picture")
+    parser.add_argument("image")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("-n", "--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)

@@ -14,9 +14,13 @@ package protocol QwenViTBlueprint: NamedBlueprint where Graph == EncoderGraph {
   var normEpsilon: Double { get set }
   /// [head_width / 4], radians per row for the first half of a head's pairs, and per column for the second.
   var ropeFrequencies: [Float] { get set }
+  /// Whether it can take two frames: whether there is the tensor `frames`.
+  var hasFrames: Bool { get set }
 }
 
 extension QwenViTBlueprint {
+  package mutating func note(_ file: ModelFile) { hasFrames = file.tensor(frames.name) != nil }
+
   /// The keys that all of them have.
   package mutating func codeSizes(_ coder: inout some KeyCoder) throws(SquintError) {
     try coder.text("\(module).architecture", &architecture)
@@ -98,6 +102,7 @@ package struct Qwen2ViTBlueprint: QwenViTBlueprint {
   package var merge = 0
   package var normEpsilon = 0.0
   package var ropeFrequencies: [Float] = []
+  package var hasFrames = false
   package var activation = Activation.quickGELU
 
   package init(module: String) { self.module = module }
@@ -151,6 +156,7 @@ package struct Qwen25ViTBlueprint: QwenViTBlueprint {
   package var merge = 0
   package var normEpsilon = 0.0
   package var ropeFrequencies: [Float] = []
+  package var hasFrames = false
   /// The side of a window, in squares of `merge` × `merge` patches.
   package var window = 0
   /// The layers in which a patch sees all others, ascending.
@@ -213,6 +219,7 @@ package struct Qwen3ViTBlueprint: QwenViTBlueprint {
   package var merge = 0
   package var normEpsilon = 0.0
   package var ropeFrequencies: [Float] = []
+  package var hasFrames = false
   package var activation = Activation.geluTanh
   /// The side of the grid that the table of positions is for.
   package var grid = 0

@@ -134,7 +134,7 @@ struct QwenPatchWeights: Sendable {
 
   init(_ c: some QwenViTBlueprint, in file: ModelFile) throws(SquintError) {
     patch = try Matrix(c.patches, in: file)
-    frames = file.tensor(c.frames.name) == nil ? nil : try Matrix(c.frames, in: file).withBias(of: patch)
+    frames = !c.hasFrames ? nil : try Matrix(c.frames, in: file).withBias(of: patch)
   }
 }
 
@@ -145,6 +145,10 @@ extension QwenViTBlueprint {
   func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid {
     guard shape.count == 2 || shape.count == 3 && shape[0] == 2 else {
       throw SquintError(.badData, "\(module): it takes an image or two frames at a time")
+    }
+    guard shape.count == 2 || hasFrames else {
+      throw SquintError(
+        .badData, "\(module): the tensor \(frames.name) is missing, which videos need; convert the model again")
     }
     let (height, width) = (shape[shape.count - 2], shape[shape.count - 1])
     let square = patch * merge

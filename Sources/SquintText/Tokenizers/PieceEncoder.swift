@@ -177,8 +177,9 @@ struct CharacterMap: Sendable {
     guard let (first, end) = found, first < contents.count, contents[first] & 0xC0 != 0x80 else { return nil }
     var last = first
     // A table ends with a zero.
-    while contents[last] != 0 { last += 1 }
-    return last - first <= Self.maximumGrowth * (end - start) ? (first..<last, end) : nil
+    let most = Self.maximumGrowth * (end - start)
+    while last - first <= most, contents[last] != 0 { last += 1 }
+    return last - first <= most ? (first..<last, end) : nil
   }
 }
 
