@@ -13,7 +13,7 @@ enum RowPacking: String, CaseIterable, Sendable {
 }
 
 /// The places of a packed image's rows.
-struct RowArrangement: Equatable, Sendable {
+package struct RowArrangement: Equatable, Sendable {
   /// The tiles, and the rows that each becomes.
   let tiles: MediaLayout.Grid
   let tile: FeatureGrid
@@ -26,7 +26,7 @@ struct RowArrangement: Equatable, Sendable {
   /// - Parameters:
   ///   - original: the image's size.
   ///   - limit: features of more tiles than so many are reduced; nil: they are not.
-  init(tiles: MediaLayout.Grid, tile: FeatureGrid, original: MediaLayout.Size, limit: Int?) {
+  package init(tiles: MediaLayout.Grid, tile: FeatureGrid, original: MediaLayout.Size, limit: Int?) {
     self.tiles = tiles
     self.tile = tile
     let (height, width) = (tiles.rows * tile.rows, tiles.columns * tile.columns)
@@ -62,7 +62,7 @@ struct RowArrangement: Equatable, Sendable {
   private var overview: Int { tiles.hasOverview ? tile.count : 0 }
 
   /// How many there are. Of an image that is one tile alone they are not taken apart: one newline stands behind all of them.
-  var count: Int { tiles.hasOverview ? overview + reduced.rows * (reduced.columns + 1) : tile.count + 1 }
+  package var count: Int { tiles.hasOverview ? overview + reduced.rows * (reduced.columns + 1) : tile.count + 1 }
 
   /// Adds what a unit's rows are in the image's, which are zero before the first.
   ///
@@ -70,7 +70,7 @@ struct RowArrangement: Equatable, Sendable {
   ///   - unit: the tiles row after row, then the overview.
   ///   - rows: [tile's rows, width]
   ///   - image: [count, width], which may be further apart
-  func add(unit: Int, _ rows: Rows, to image: Rows) {
+  package func add(unit: Int, _ rows: Rows, to image: Rows) {
     guard tiles.hasOverview, unit < tiles.rows * tiles.columns else {
       for row in 0..<tile.count { image[row].update(from: rows[row], count: rows.width) }
       return
@@ -96,7 +96,7 @@ struct RowArrangement: Equatable, Sendable {
   /// Writes what stands behind each row of the image.
   ///
   /// - Parameter newline: [width]
-  func addNewlines(_ newline: UnsafePointer<Float>, width: Int, to image: Rows) {
+  package func addNewlines(_ newline: UnsafePointer<Float>, width: Int, to image: Rows) {
     guard tiles.hasOverview else { return image[tile.count].update(from: newline, count: width) }
     for row in 0..<reduced.rows {
       image[overview + row * (reduced.columns + 1) + reduced.columns].update(from: newline, count: width)

@@ -73,10 +73,6 @@ struct MachineOptions: ParsableArguments {
   /// Of each medium.
   var limits: MediaLimits { MediaLimits(units: maxTiles, rows: imageTokens) }
 
-  func validate() throws {
-    if let imageTokens, imageTokens < 1 { throw ValidationError("--image-tokens \(imageTokens): choose 1 or more") }
-  }
-
   /// The media that `options` name.
   func media(_ options: MediaOptions, for model: Model) throws(SquintError) -> [Medium] {
     let files = options.files

@@ -47,6 +47,31 @@ import Testing
     #expect(said.contains("[picture \(Self.square)] What is it?") && said.contains("[picture \(Self.wide)] This one?"))
   }
 
+  /// A limit of tokens is kept by fewer tiles, or by a lower resolution; one that cannot be kept is refused.
+  @Test(arguments: ["smolvlm", "qwen2-vl", "qwen25-vl", "qwen3-vl", "internvl", "llava-next"])
+  func imageTokens(_ name: String) throws {
+    let model = try folder.seeingModel(name)
+    func tokens(_ options: String...) throws -> [Int] {
+      let plan = try squint(["plan", model, "--image", Self.wide, "--json"] + options).json()
+      let images = try #require(plan["pictures"] as? [[String: Any]])
+      #expect(images.allSatisfy { $0["peak"] as? Int ?? 0 > 0 && $0["width"] as? Int ?? 0 > 0 })
+      return images.compactMap { $0["tokens"] as? Int }
+    }
+    // Rising; the last is as the model was trained.
+    let all = try tokens()
+    #expect(all == all.sorted() && Set(all).count == all.count)
+    let whole = try #require(all.last)
+    for most in Set([whole - 1, (whole + all[0]) / 2, all[0]]) where most >= all[0] {
+      let limited = try #require(try tokens("--image-tokens", "\(most)").last)
+      #expect(limited <= most && limited >= all[0], "\(most) of \(whole)")
+    }
+    let answer = try squint(
+      "ask", model, "--image", Self.wide, "--image-tokens", "\(all[0])", "What?", "--max-tokens", "1", "--json")
+    #expect(answer.status == 0, "\(answer.error)")
+    expectError(
+      try squint("ask", model, "--image", Self.wide, "--image-tokens", "0", "What?"), 64, "tokens of this image")
+  }
+
   /// Fewer tiles take fewer places, and `--fit` takes what there is and says so.
   @Test func imagesCanBeMadeCheaper() throws {
     func tiles(_ options: String...) throws -> Int? {
