@@ -100,7 +100,7 @@ extension Modality {
       return (chosen, try size(chosen))
     }
     var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
-    if let rows = limits.rows, let multiple = processor.multiple {
+    if let rows = limits.rows, let multiple = processor.multiple, try size(processor).rows > rows {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }
     if let units = limits.units { processor = try processor.limited(toUnits: units, of: file) }

@@ -16,7 +16,9 @@ import Testing
         let arrangement = RowArrangement(
           tiles: tiles, tile: tile, original: .init(width: width, height: height), limit: limit)
         let count = arrangement.count
-        #expect(count > tile.count && count <= tile.count + 8 * 13)
+        // Of an image that is nothing but a line all may be taken for padding, as the reference does it.
+        #expect(count >= tile.count && count <= tile.count + 8 * 13)
+        #expect(count > tile.count || min(width, height) == 1)
         // A row of ones stays one wherever it goes, and a newline is a two.
         var image = [Float](repeating: 0, count: count)
         let ones = [Float](repeating: 1, count: tile.count)
@@ -29,7 +31,7 @@ import Testing
           }
         }
         #expect(image.allSatisfy { abs($0 - 1) < 1e-5 || $0 == 2 }, "\(width) × \(height), \(limit ?? 0)")
-        #expect(image[..<tile.count].allSatisfy { $0 == 1 } && image.last == 2)
+        #expect(image[..<tile.count].allSatisfy { $0 == 1 } && (image.last == 2 || count == tile.count))
       }
     }
   }
