@@ -180,8 +180,9 @@ extension Model {
     while let last = choices.last {
       // Tile by tile, or half as many rows each time.
       guard last.units > 1 || last.rows >= 32 && modality.processor.multiple != nil else { break }
-      let next = try limited(last.units > 1 ? MediaLimits(units: last.units - 1) : MediaLimits(rows: last.rows / 2))
-      guard next.rows < last.rows else { break }
+      let limits = last.units > 1 ? MediaLimits(units: last.units - 1) : MediaLimits(rows: last.rows / 2)
+      // There may be no smaller one.
+      guard let next = try? limited(limits), next.rows < last.rows else { break }
       choices.append(next)
     }
     return choices.reversed()

@@ -122,8 +122,6 @@ extension Modality {
   }
 
   /// What the largest medium within `limits` takes; nil where there is no bound.
-  ///
-  /// - Throws: `usage` where such a limit cannot be met.
   func largest(_ limits: MediaLimits) throws(SquintError) -> MediumSize? {
     var costs = processor.costs()
     if let rows = limits.rows, let multiple = processor.multiple {
@@ -136,13 +134,8 @@ extension Modality {
       if most.map({ size.rows > $0.rows }) ?? true { most = size }
     }
     guard var found = most else { return nil }
-    while let rows = limits.rows, found.rows > rows {
-      guard found.units > 1 else {
-        throw SquintError(
-          .usage,
-          "the model makes \(grouped(found.rows)) tokens of \(kind.rawValue)s at least, and \(grouped(rows)) are asked for"
-        )
-      }
+    // One that cannot meet the limit, such as a very narrow image, is refused when it comes.
+    while let rows = limits.rows, found.rows > rows, found.units > 1 {
       found = found.limited(toUnits: found.units - 1)
     }
     return found

@@ -123,9 +123,10 @@ struct Modality: Sendable {
 
   /// How the rows of a medium that is cut as `layout` says are packed; nil where its units' rows follow each other.
   private func arrangement(_ layout: MediaLayout, _ grids: [FeatureGrid]) -> RowArrangement? {
-    guard packing == .anyres, projector != nil, let tiles = layout.grid, let original = layout.original,
-      let grid = grids.first
-    else { return nil }
+    guard packing == .anyres, projector != nil, let tiles = layout.grid, let grid = grids.first else { return nil }
+    // Of one that is a tile alone nothing is padding that would be left out.
+    let original = layout.original ?? MediaLayout.Size(width: 1, height: 1)
+    guard layout.original != nil || tiles.rows * tiles.columns == 1 && !tiles.hasOverview else { return nil }
     return RowArrangement(tiles: tiles, tile: grid, original: original, limit: packingLimit)
   }
 

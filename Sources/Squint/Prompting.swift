@@ -65,7 +65,7 @@ extension Model {
     if !hasPlaces {
       // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
       var own = modalities.map { markup($0.kind) }.filter {
-        $0.token != nil && $0.tokenText != $0.marker && marked.pieces(around: $0.tokenText).count > 1
+        $0.token != nil && $0.tokenText != $0.kind.marker && marked.pieces(around: $0.tokenText).count > 1
       }
       // Of kinds with one placeholder it is that of which there are media.
       own = own.filter { markup in

@@ -118,8 +118,8 @@ public final class Session {
     else {
       throw SquintError(
         .usage,
-        "\(medium.path): the session was not planned for this \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens; give it "
-          + "in SessionOptions.media")
+        "\(medium.path): the session was not planned for this \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens, but for "
+          + "smaller ones or none; begin it with this one")
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
     guard needed <= plan.budget else {

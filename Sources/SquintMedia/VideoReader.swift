@@ -44,6 +44,10 @@ func openVideo(_ file: MediaFile) throws(SquintError) -> any VideoReader {
   if start.starts(with: "GIF87a".utf8) || start.starts(with: "GIF89a".utf8) { return try GIFVideo(file) }
   if start.starts(with: "RIFF".utf8), start.dropFirst(8).starts(with: "WEBP".utf8) { return try WebPVideo(file) }
   if let remark = ForeignFile.remark(start: start) { throw file.error(remark) }
+  let images: [[UInt8]] = [[0xFF, 0xD8, 0xFF], [0x89, 0x50, 0x4E, 0x47], [0x42, 0x4D]]
+  guard !images.contains(where: { start.starts(with: $0) }) else {
+    throw file.error("this is an image, and no video; give it as an image")
+  }
   return try FFmpegVideo(file)
 }
 

@@ -72,6 +72,22 @@ import Testing
       try squint("ask", model, "--image", Self.wide, "--image-tokens", "0", "What?"), 64, "tokens of this image")
   }
 
+  /// LLaVA-OneVision cuts an image that stands alone; of several each is one tile, and a newline stands behind it.
+  @Test func imagesAmongSeveral() throws {
+    let model = try folder.seeingModel("llava-onevision")
+    func timings(_ images: Int) throws -> (tiles: Int, tokens: Int) {
+      let options = (0..<images).flatMap { _ in ["--image", Self.wide] } + ["--max-tokens", "1", "--json"]
+      let prompt = String(repeating: "<image>", count: images)
+      let answer = try squint(["ask", model, "--raw", prompt] + options).json()
+      let timings = try #require(answer["timings"] as? [String: Any])
+      return try (#require(timings["tiles"] as? Int), #require(timings["prompt_tokens"] as? Int))
+    }
+    let (two, three) = (try timings(2), try timings(3))
+    #expect(try timings(1).tiles > 1)
+    #expect(two.tiles == 2 && three.tiles == 3)
+    #expect(three.tokens - two.tokens == 4 * 4 + 1)
+  }
+
   /// Fewer tiles take fewer places, and `--fit` takes what there is and says so.
   @Test func imagesCanBeMadeCheaper() throws {
     func tiles(_ options: String...) throws -> Int? {

@@ -252,10 +252,9 @@ import Testing
     ("qwen25-vl", "vision_config", "hidden_act", #""gelu""#, "qwen2_5_vl has silu"),
     ("qwen3-vl", "vision_config", "num_position_embeddings", "37", "not those of a square grid"),
     ("qwen3-vl", "vision_config", "deepstack_visual_indexes", "[2, 0]", "they must ascend"),
-    ("qwen3-vl", "vision_config", "deepstack_visual_indexes", "[0, 1, 2]", "features of 3 earlier layers"),
+    ("qwen3-vl", "vision_config", "deepstack_visual_indexes", "[0, 1, 2]", "tensor projector.image.deep.2.norm"),
     ("qwen3-vl", "vision_config", "deepstack_visual_indexes", "[0]", "deepstack_merger_list.1"),
     ("qwen3-vl", "vision_config", "deepstack_visual_indexes", "[0, 9]", "[0, 9] of 4"),
-    ("qwen3-vl", "text_config", "num_hidden_layers", "1", "a decoder with fewer layers"),
     ("qwen3-vl", "vision_config", "spatial_merge_size", "4", "multiples of 16 pixels"),
   ])
   func refusals(_ name: String, _ object: String?, _ key: String, _ value: String, _ message: String) throws {

@@ -151,6 +151,12 @@ struct Modality: Sendable {
     notes += encoder.notes
     try encoder.configuration.select(
       either(projector?.features, parts.features) ?? FeatureSelection(), place: parts.place)
+    guard parts.prompt.packing == nil || !encoder.configuration.featuresHaveClass else {
+      throw .badData(
+        parts.place,
+        "vision_feature_select_strategy \"full\" leaves the row of the class token among those of the patches, and images that "
+          + "are cut into tiles have no place for it; default is supported")
+    }
     projector?.inferShuffle(encoder: encoder.configuration)
     if let projector {
       try projector.configuration.check(

@@ -73,6 +73,7 @@ extension VisionFamily {
       var videos = try VideoConfiguration(internVL: images)
       videos.setInternVL(token: nil, tokenText: row, start: start, end: end)
       parts.videos = videos
+      parts.prompt.coordinates = .thousandths
     }
   }
 
@@ -219,6 +220,7 @@ extension HuggingFaceVision {
         end: parts.prompt.singleSuffix)
       videos.marker = try word("video_token") ?? videos.marker
       parts.videos = videos
+      parts.prompt.coordinates = .thousandths
     }
     if let processor = try folder.json("processor_config.json") {
       let file = folder.file("processor_config.json")
@@ -316,6 +318,7 @@ extension HuggingFaceVision {
       var videos = try VideoConfiguration(internVL: images)
       videos.setInternVL(token: nil, tokenText: "<IMG_CONTEXT>", start: "<img>", end: "</img>")
       parts.videos = videos
+      parts.prompt.coordinates = .thousandths
     }
     return parts
   }

@@ -57,12 +57,10 @@ package struct ProjectorConfiguration: Equatable, Sendable {
         place,
         "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
     }
+    // What would go behind layers that the decoder does not have is not added, as in transformers.
     if let deep {
-      let most = min(decoder?.layers ?? Self.mostLayers, Self.mostLayers - 1)
-      guard deep.levels > 0, deep.levels <= most, normEpsilon == nil else {
-        throw .badData(
-          place, "features of \(deep.levels) earlier layers for a decoder with fewer layers than that are not supported"
-        )
+      guard (1...63).contains(deep.levels), normEpsilon == nil else {
+        throw .badData(place, "features of \(deep.levels) earlier layers are not supported; of 1 to 63 are")
       }
     }
     if shuffle > 1 {
