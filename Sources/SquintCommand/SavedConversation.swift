@@ -21,7 +21,8 @@ struct SavedConversation {
   // MARK: Writing
 
   var text: String {
-    var files = media[...]
+    // A place takes the next medium of its kind, in whatever order those of several kinds were given.
+    var files = Dictionary(grouping: media, by: \.kind).mapValues { $0[...] }
     return messages.map { message in
       var text = ""
       switch message.content {
@@ -29,7 +30,8 @@ struct SavedConversation {
         var isLeading = true
         for part in parts {
           if let kind = part.kind {
-            text += "\(Self.mark(kind))\(Self.escaped(files.popFirst()?.path ?? "", ["]"]))]\(isLeading ? " " : "")"
+            text +=
+              "\(Self.mark(kind))\(Self.escaped(files[kind]?.popFirst()?.path ?? "", ["]"]))]\(isLeading ? " " : "")"
           }
           if case .text(let words) = part {
             text += Self.escaped(words, Self.marks.map(\.text))

@@ -128,4 +128,16 @@ import Testing
     for _ in 0..<40 where isRunning() { usleep(50_000) }
     #expect(!isRunning(), "it was left behind")
   }
+
+  /// Each place of a saved conversation has the file of its kind, in whatever order they were given.
+  @Test func savedPlacesAreOfTheirKind() throws {
+    let image = fixtures.appendingPathComponent("vision/pictures/tiny.png").path
+    let saved = "\(folder.path)/said.txt"
+    let chat = try squint(
+      "chat", model, "--image", image, "--video", Self.clip, "--max-tokens", "1", "--max-tiles", "1",
+      input: "look <video> and <image>?\n/save \(saved)\n/load \(saved)\n")
+    #expect(chat.status == 0 && chat.error.isEmpty, "\(chat.error)")
+    #expect(
+      try String(contentsOfFile: saved, encoding: .utf8).contains("look [video \(Self.clip)] and [picture \(image)]?"))
+  }
 }

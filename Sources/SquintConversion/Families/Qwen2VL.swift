@@ -9,7 +9,8 @@ extension VisionFamily {
     // configuration_qwen2_vl.py, `__post_init__`
     isTied: { _, inner, outer in inner ?? false || outer ?? false },
     parts: { (vision, notes) throws(SquintError) in try vision.qwenVL(.qwen2, notes: &notes) },
-    gguf: .qwenVL(.qwen2, projectorType: "qwen2vl_merger", text: ["qwen2vl"], images: .qwen2VL) { _, _, _, _ in .qwen2 })
+    gguf: .qwenVL(.qwen2, projectorType: "qwen2vl_merger", text: ["qwen2vl"], images: .qwen2VL) { _, _, _, _ in .qwen2 }
+  )
 }
 
 extension QwenVL {
