@@ -99,7 +99,8 @@ public final class Session {
       throw SquintError(
         .usage,
         "the prompt has \(grouped(count + more.count)) tokens, and the context holds \(grouped(context))",
-        remedies: [.longerContext])
+        // Where the media alone are too much, no shorter text helps.
+        remedies: [more.media.reduce(0) { $0 + $1.rows } < context ? .longerContext : .smallerMedia])
     }
     if let stranger = more.tokens.first(where: { $0 != Prompt.featureToken && ($0 < 0 || $0 >= model.vocabularySize) })
     {

@@ -98,6 +98,12 @@ struct Plan: ParsableCommand {
       planned.videos = shown.filter { $0.kind == .video }
     }
     let plan = try SessionPlan(model, planned)
+    let rows = chat ? 0 : given.reduce(0) { $0 + $1.rows }
+    guard rows <= plan.context else {
+      throw SquintError(
+        .usage, "the media take \(grouped(rows)) tokens, and the context holds \(grouped(plan.context))",
+        remedies: [.smallerMedia])
+    }
     let images = try images(of: model, like: given.first { $0.kind == .image }, threads: plan.threads) { size in
       var one = options([size])
       one.context = plan.context

@@ -31,8 +31,7 @@ package final class OutputFile {
     guard let created = TemporaryName.create(beside: target) else {
       throw SquintError(.cannotCreate, "\(path): cannot be created: \(systemMessage(errno))")
     }
-    (temporaryPath, descriptor) = created
-    slot = UnfinishedFiles.add(temporaryPath)
+    (temporaryPath, descriptor, slot) = created
   }
 
   deinit {
@@ -111,21 +110,29 @@ private enum TemporaryName {
   }
 
   /// A new file beside `path` that is locked; nil, with `errno`, where there can be none.
-  static func create(beside path: String) -> (path: String, descriptor: Int32)? {
+  static func create(beside path: String) -> (path: String, descriptor: Int32, slot: Int?)? {
     let (folder, stem) = parts(path)
     while true {
       let name = "\(folder)/\(stem)\(String(UInt64.random(in: 0...UInt64.max), radix: 36))"
+      // A signal may come as soon as the file is there.
+      let slot = UnfinishedFiles.add(name)
       let descriptor = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-      guard descriptor >= 0 else { return nil }
+      guard descriptor >= 0 else {
+        let code = errno
+        if let slot { UnfinishedFiles.forget(slot) }
+        errno = code
+        return nil
+      }
       // Before it was locked, another writer may have taken it for a leftover. Where there are no locks, none is ever removed.
       var status = stat()
       let isLocked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
       if !isLocked && errno == EWOULDBLOCK || fstat(descriptor, &status) == 0 && status.st_nlink == 0 {
         close(descriptor)
         unlink(name)
+        if let slot { UnfinishedFiles.forget(slot) }
         continue
       }
-      return (name, descriptor)
+      return (name, descriptor, slot)
     }
   }
 

@@ -26,6 +26,8 @@ public struct SquintError: Error, Equatable, Sendable, CustomStringConvertible {
     case context(Int)
     /// The prompt is too long for the context.
     case longerContext
+    /// The media in the prompt are too much for the context.
+    case smallerMedia
     /// Keys and values kept in this type, the raw value of a `KVType`, would fit.
     case kvType(String)
     /// Images of at most so many tiles would fit.
@@ -54,6 +56,7 @@ public struct SquintError: Error, Equatable, Sendable, CustomStringConvertible {
       switch self {
       case .context(let positions): "a context of \(grouped(positions)) would fit"
       case .longerContext: "shorten it or plan a longer context"
+      case .smallerMedia: "limit the rows of images or the frames of videos, or plan a longer context"
       case .kvType(let type): "a KV cache of \(type) would fit"
       case .tiles(let tiles): "images of at most \(tiles) tile\(tiles == 1 ? "" : "s") would fit"
       case .memory(let bytes): "a budget of \(grouped(bytes)) bytes would do"

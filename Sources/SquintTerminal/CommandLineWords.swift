@@ -11,6 +11,7 @@ extension SquintError.Remedy {
     switch self {
     case .context(let positions): "--context \(positions) would fit"
     case .longerContext: "shorten it or use a larger --context"
+    case .smallerMedia: "lower --image-tokens or --max-frames, or use a larger --context"
     case .kvType(let type): "--kv \(type) would fit"
     case .tiles(let tiles): "--max-tiles \(tiles) would fit"
     case .memory(let bytes): "--memory \((bytes >> 20) + 1)M would do"
