@@ -58,7 +58,7 @@ public final class Embedder {
           .usage,
           modalities.isEmpty
             ? "this model takes text alone; convert one with an encoder"
-            : "this model takes no \(kind.rawValue)s; convert one with an encoder for them")
+            : "this model takes no \(kind.plural); convert one with an encoder for them")
       }
       self.modality = modality
     } catch {

@@ -16,7 +16,7 @@ public final class Medium: Sendable {
   private let decoded = Mutex<MediaUnits?>(nil)
 
   convenience init(path: String, _ modality: Modality, _ limits: MediaLimits = MediaLimits()) throws(SquintError) {
-    try self.init(MediaFile(path: path, isVideo: modality.kind == .video), modality, limits)
+    try self.init(modality.kind.file(path), modality, limits)
   }
 
   /// The same medium within other limits.
@@ -36,7 +36,7 @@ public final class Medium: Sendable {
 
   private func file() throws(SquintError) -> MediaFile {
     if let kept { return kept }
-    return try MediaFile(path: path, isVideo: kind == .video)
+    return try kind.file(path)
   }
 
   public var kind: MediaKind { size.kind }
@@ -49,7 +49,7 @@ public final class Medium: Sendable {
     if let units = decoded.withLock({ $0 }) { return units }
     guard let units = try processor.units(of: file(), while: shouldContinue) else { return nil }
     guard units.layout == size.cost.layout else {
-      throw .badData(path, "the \(kind.rawValue) was changed while it was looked at; ask again")
+      throw .badData(path, "the \(kind.noun) was changed while it was looked at; ask again")
     }
     decoded.withLock { $0 = units }
     return units
@@ -110,7 +110,7 @@ extension Modality {
       guard found.units > 1 else {
         throw SquintError(
           .usage,
-          "the model makes \(grouped(found.rows)) tokens of this \(kind.rawValue) at least, and \(grouped(most)) are asked for"
+          "the model makes \(grouped(found.rows)) tokens of this \(kind.noun) at least, and \(grouped(most)) are asked for"
         )
       }
       // The rows of one unit are not more than those of all are in the mean, but for what packing adds.

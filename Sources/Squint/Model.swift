@@ -254,7 +254,7 @@ public final class Model: Sendable {
   func largest(_ modality: Modality, _ limits: MediaLimits) throws(SquintError) -> MediumSize {
     guard let largest = try modality.largest(limits) else {
       throw .badData(
-        file.path, "there is no bound to the size of its \(modality.kind.rawValue)s; convert the model again")
+        file.path, "there is no bound to the size of its \(modality.kind.plural); convert the model again")
     }
     return largest
   }
@@ -263,10 +263,10 @@ public final class Model: Sendable {
   func modality(_ kind: MediaKind) throws(SquintError) -> Modality {
     guard let modality = modalities.first(where: { $0.kind == kind }) else {
       guard modalities.isEmpty else {
-        let taken = modalities.map { "\($0.kind.rawValue)s" }.joined(separator: ", ")
+        let taken = modalities.map { $0.kind.plural }.joined(separator: ", ")
         throw SquintError(
           .usage,
-          "\(file.path): this model takes \(taken), and no \(kind.rawValue)s; convert one with an encoder for them")
+          "\(file.path): this model takes \(taken), and no \(kind.plural); convert one with an encoder for them")
       }
       throw SquintError(
         .usage, "\(file.path): this model takes text alone; convert one with an encoder and a projector")

@@ -80,23 +80,19 @@ struct Planner {
       guard !model.modalities.isEmpty else { return nil }
       var uses: [(Modality, [MediaLayout])] = []
       var (rows, decodingBytes) = (0, 0)
-      for modality in model.modalities where modality.kind != .video {
-        let size = try model.largest(modality, options.limits)
-        uses.append((modality, [size.cost.layout]))
-        rows = max(rows, size.rows)
-        decodingBytes = max(decodingBytes, size.decodingBytes)
-      }
-      // A video may be of any length: those that are known count, and others no larger than they.
-      let videos = options.videos
-      if !videos.isEmpty {
-        uses.append((try model.modality(.video), videos.map(\.cost.layout)))
-        rows = max(rows, videos.map(\.rows).max() ?? 0)
-        decodingBytes = max(decodingBytes, videos.map(\.decodingBytes).max() ?? 0)
+      for modality in model.modalities {
+        // Media may be of any length: those that are known count, and others no larger than they, or than what is usual.
+        var sizes = options.known.filter { $0.kind == modality.kind }
+        if modality.kind != .video { sizes.append(try model.largest(modality, options.limits)) }
+        guard !sizes.isEmpty else { continue }
+        uses.append((modality, sizes.map(\.cost.layout)))
+        rows = max(rows, sizes.map(\.rows).max() ?? 0)
+        decodingBytes = max(decodingBytes, sizes.map(\.decodingBytes).max() ?? 0)
       }
       guard !uses.isEmpty else { return nil }
       return MediaDemand(
         uses: uses, rows: rows, decodingBytes: decodingBytes,
-        streamedUnitBytes: videos.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
+        streamedUnitBytes: options.known.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
     }
   }
 

@@ -176,6 +176,22 @@ struct MediaMarkup: Sendable {
       + overviewSuffix + unitPrefix + unitSuffix + separator
   }
 
+  /// What a medium of `size` becomes, each of whose units has words of its own.
+  private func pieces(_ size: MediumSize, words: [[String: String]]) -> [Piece] {
+    var pieces: [Piece] = [.text(prefix)]
+    for (unit, words) in words.enumerated() {
+      func filled(_ text: String) -> String {
+        words.reduce(text) { $0.replacing("{\($1.key)}", with: $1.value) }
+      }
+      if unit > 0 { pieces.append(.text(separator)) }
+      pieces += [
+        .text(filled(unitPrefix)), .rows(size.firstRow(ofUnit: unit)..<size.firstRow(ofUnit: unit + 1)),
+        .text(filled(unitSuffix)),
+      ]
+    }
+    return pieces + [.text(suffix)]
+  }
+
   enum Piece: Equatable {
     case text(String)
     /// Places for these rows of the medium.
@@ -185,6 +201,7 @@ struct MediaMarkup: Sendable {
   /// What a medium of `size` becomes.
   func pieces(_ size: MediumSize) -> [Piece] {
     if let timing = size.cost.timing { return pieces(size, timing) }
+    if !size.cost.words.isEmpty { return pieces(size, words: size.cost.words) }
     guard let grid = size.cost.layout.grid, size.units > 1, size.arrangement == nil else {
       return [.text(singlePrefix), .rows(0..<size.rows), .text(singleSuffix)]
     }

@@ -91,7 +91,7 @@ extension Model {
     guard !media.isEmpty else { return Prompt(tokens: tokens) }
     try checkKinds(media)
     for medium in media where markup(medium.kind).token == nil {
-      throw SquintError(.usage, "\(file.path): it has no \(medium.kind.rawValue) token; give the prompt as text")
+      throw SquintError(.usage, "\(file.path): it has no token for \(medium.kind.plural); give the prompt as text")
     }
     return try place(media, in: tokens)
   }
@@ -130,11 +130,10 @@ extension Model {
     for kind in MediaKind.allCases {
       let (places, media) = (places.count { $0 == kind }, media.count { $0 == kind })
       guard places != media else { continue }
-      func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
       throw SquintError(
         .usage,
-        "the prompt has \(count(places, "place")) for \(kind.rawValue)s, and there \(media == 1 ? "is" : "are") "
-          + count(media, kind.rawValue), remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
+        "the prompt has \(places) place\(places == 1 ? "" : "s") for \(kind.plural), and there \(media == 1 ? "is" : "are") "
+          + "\(media) \(media == 1 ? kind.noun : kind.plural)", remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
     }
   }
 
@@ -228,7 +227,7 @@ extension Model {
   /// What media of one kind, or of several, are called.
   private static func names(_ media: [Medium]) -> String {
     let kinds = Set(media.map(\.kind))
-    return kinds.count == 1 ? "\(media[0].kind.rawValue)s" : "media"
+    return kinds.count == 1 ? media[0].kind.plural : "media"
   }
 
   /// Puts the rows of `media`, which are in the order of their places, where `tokens` has the tokens of their kinds; several kinds may
@@ -243,7 +242,7 @@ extension Model {
       let places = tokens.count { $0 == token }
       let rows = own.reduce(0) { $0 + $1.rows }
       guard places == rows else {
-        let names = Set(own.map(\.kind)).count == 1 ? own[own.startIndex].kind.rawValue : "media"
+        let names = Set(own.map(\.kind)).count == 1 ? own[own.startIndex].kind.noun : "media"
         throw SquintError(
           .usage,
           "the prompt has \(grouped(places)) \(names) tokens (\(token)), and the \(own.count) \(Self.names(Array(own))) take "

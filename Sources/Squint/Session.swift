@@ -119,7 +119,7 @@ public final class Session {
     else {
       throw SquintError(
         .usage,
-        "\(medium.path): the session was not planned for this \(medium.kind.rawValue) of \(grouped(medium.rows)) tokens, but for "
+        "\(medium.path): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.rows)) tokens, but for "
           + "smaller ones or none; begin it with this one")
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
@@ -128,7 +128,7 @@ public final class Session {
         .doesNotFit,
         "\(medium.path): decoding it takes \(grouped(medium.size.decodingBytes)) bytes, which with all else is "
           + "\(grouped(needed)), and \(grouped(plan.budget)) are "
-          + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.rawValue) smaller",
+          + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.noun) smaller",
         needed: needed, available: plan.budget)
     }
   }

@@ -122,9 +122,11 @@ extension SessionProgress {
   /// How far it is, for windows of less and less width.
   var lines: [String] {
     switch self {
-    case .decode(let kind, let medium, let count): ["opening: \(kind.rawValue) \(medium + 1) of \(count)"]
+    case .decode(let kind, let medium, let count): ["opening: \(kind.noun) \(medium + 1) of \(count)"]
     case .encode(.video, let unit, let count): ["looking: part \(unit + 1) of \(count)"]
-    case .encode(_, let unit, let count): ["looking: tile \(unit + 1) of \(count)"]
+    case .encode(.image, let unit, let count): ["looking: tile \(unit + 1) of \(count)"]
+    case .encode(.audio, let unit, let count): ["listening: part \(unit + 1) of \(count)"]
+    case .encode(let kind, let unit, let count): ["reading: \(kind.noun), part \(unit + 1) of \(count)"]
     case .prefill(let position, let count):
       ["reading: token \(position) of \(count)", "reading: \(position * 100 / max(count, 1)) %"]
     }

@@ -146,6 +146,8 @@ package struct MediaCost: Sendable, Equatable {
   package let source: MediaLayout.Size?
   /// When what units show happens; nil where that has no time.
   package var timing: MediaTiming?
+  /// What stands in the prompt for placeholders such as `{offset}` around each unit, by their names; none where nothing does.
+  package var words: [[String: String]] = []
   /// Whether units are decoded when the encoder asks for them, and then forgotten.
   package var isStreamed: Bool
 
