@@ -9,6 +9,8 @@ protocol Checkpoint: Sendable {
   var decoderTensors: MappedTensors { get }
   /// The ways into the model beside text that it has, or has in part.
   var modalities: [ModalityParts] { get }
+  /// The same for media that are not images.
+  var others: [OtherParts] { get }
   /// The class that the checkpoint says it is of, where that is none of those that are read.
   var unknownClass: String? { get }
 
@@ -20,6 +22,7 @@ protocol Checkpoint: Sendable {
 
 extension Checkpoint {
   var unknownClass: String? { nil }
+  var others: [OtherParts] { [] }
 }
 
 /// Everything of a checkpoint but its weights and their configuration.

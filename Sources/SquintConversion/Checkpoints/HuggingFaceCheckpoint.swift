@@ -5,6 +5,7 @@ import SquintText
 struct HuggingFaceCheckpoint: Checkpoint {
   let decoder: DecoderConfiguration
   let modalities: [ModalityParts]
+  let others: [OtherParts]
   let unknownClass: String?
   private let folder: CheckpointFolder
   private let tensors: any TensorSource
@@ -18,18 +19,18 @@ struct HuggingFaceCheckpoint: Checkpoint {
     folder = CheckpointFolder(path: path)
     let stated = try folder.configuration()
     let place = folder.file("config.json")
-    let family = try VisionFamily.family(of: stated, place: place)
+    let family = try MediaFamily.family(of: stated, place: place)
     config = family?.translated(stated) ?? stated
     var notes: [String] = []
     // A decoder in other words than transformers' comes with a class of its own.
-    unknownClass = family?.decoder == nil ? VisionFamily.unknownClass(config: config) : nil
+    unknownClass = family?.decoder == nil ? MediaFamily.unknownClass(config: config) : nil
     if let unknownClass {
       notes.append(
         "\(place): the class \(printable(unknownClass)) is not known; the model is read as its tensors and its model_type are"
       )
     }
     tensors = try folder.tensors(config: config, spelling: family?.spelling ?? .model, notes: &notes)
-    if family == nil { try VisionFamily.refuseParts(of: tensors, config: config, place: place) }
+    if family == nil { try MediaFamily.refuseParts(of: tensors, config: config, place: place) }
     let decoderType = family?.decoderType(config)
     let own = family?.decoder
     let names: NameMap
@@ -58,7 +59,9 @@ struct HuggingFaceCheckpoint: Checkpoint {
       source: tensors, maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder))],
       place: folder.path, rowOrder: decoder.rowOrder, fold: decoder.fold)
     let vision = HuggingFaceVision(folder: folder, config: config, source: tensors)
-    modalities = try family.map { (family) throws(SquintError) in [try family.parts(vision, &notes)] } ?? []
+    let images = try family?.parts.map { (parts) throws(SquintError) in try parts(vision, &notes) }
+    modalities = images.map { [$0] } ?? []
+    others = try family?.others(vision, &notes) ?? []
     openingNotes = notes
   }
 

@@ -12,8 +12,11 @@ package enum Families {
     .clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm, .gotOCR2, .qwen2VL, .qwen25VL, .llavaNeXT, .llavaOneVision,
   ]
 
+  /// Encoders of media that are not images, which models are put together from, by modality.
+  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [], "molecule": [], "series": []]
+
   /// The first that recognizes a checkpoint has it.
-  static let vision: [VisionFamily] = [
+  static let media: [MediaFamily] = [
     .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
     .qwen2VL, .qwen25VL, .qwen3VL,
   ]

@@ -2,8 +2,8 @@ import SquintFile
 
 // Qwen2.5-VL: a tower with RMSNorm and SwiGLU, in most of whose layers patches see their window alone.
 
-extension VisionFamily {
-  static let qwen25VL = VisionFamily(
+extension MediaFamily {
+  static let qwen25VL = MediaFamily(
     description: "qwen2_5_vl", classes: ["qwen2_5_vl"], recognizes: { $0["model_type"]?.string == "qwen2_5_vl" },
     decoderType: { _ in QwenVL.qwen25.textType },
     // configuration_qwen2_5_vl.py, `__post_init__`

@@ -41,22 +41,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   ///
   /// - Parameter place: the file that the projector is from, for messages.
   package func check(encoder: EncoderConfiguration, decoder: DecoderConfiguration?, place: String) throws(SquintError) {
-    guard (1...Self.mostLayers).contains(layers), (1...Self.largestShuffle).contains(shuffle) else {
-      throw .badData(place, "a projector with \(layers) layers and a shuffle of \(shuffle) is not supported")
-    }
-    let features = encoder.featureWidth * shuffle * shuffle
-    guard widths[0] == features else {
-      let squares = shuffle == 1 ? "" : " in squares of \(shuffle) × \(shuffle)"
-      throw .badData(
-        place,
-        "the projector takes \(grouped(widths[0])) numbers, but the encoder's features\(squares) have \(grouped(features))"
-      )
-    }
-    if let decoder, widths[layers] != decoder.width {
-      throw .badData(
-        place,
-        "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
-    }
+    try check(featureWidth: encoder.featureWidth, decoder: decoder, place: place)
     // What would go behind layers that the decoder does not have is not added, as in transformers.
     if let deep {
       guard (1...63).contains(deep.levels), normEpsilon == nil else {
@@ -73,6 +58,26 @@ package struct ProjectorConfiguration: Equatable, Sendable {
           place,
           "a grid of \(encoder.grid) × \(encoder.grid) patches is not cut into squares of \(shuffle) × \(shuffle)")
       }
+    }
+  }
+
+  /// The same for an encoder of whatever media, whose features have `featureWidth` columns.
+  package func check(featureWidth: Int, decoder: DecoderConfiguration?, place: String) throws(SquintError) {
+    guard (1...Self.mostLayers).contains(layers), (1...Self.largestShuffle).contains(shuffle) else {
+      throw .badData(place, "a projector with \(layers) layers and a shuffle of \(shuffle) is not supported")
+    }
+    let features = featureWidth * shuffle * shuffle
+    guard widths[0] == features else {
+      let squares = shuffle == 1 ? "" : " in squares of \(shuffle) × \(shuffle)"
+      throw .badData(
+        place,
+        "the projector takes \(grouped(widths[0])) numbers, but the encoder's features\(squares) have \(grouped(features))"
+      )
+    }
+    if let decoder, widths[layers] != decoder.width {
+      throw .badData(
+        place,
+        "the projector gives \(grouped(widths[layers])) numbers, but the decoder's width is \(grouped(decoder.width))")
     }
     if let normEpsilon, !(normEpsilon.isFinite && normEpsilon >= 0) {
       throw .badData(place, "the projector's norm has the epsilon \(normEpsilon)")

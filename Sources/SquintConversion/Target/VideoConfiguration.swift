@@ -55,7 +55,7 @@ package struct VideoConfiguration: Equatable, Sendable {
   /// Between two units.
   package var separator = ""
   /// Where rows stand for the rotary embedding; nil: each is one position further.
-  package var positions: ImagePrompt.Positions?
+  package var positions: MediaPrompt.Positions?
   /// With three-axis positions: the positions of a second in time; nil: a unit is one position.
   package var positionsPerSecond: Double?
 

@@ -1,8 +1,8 @@
 import SquintFile
 
-/// A family of models that take images: how their checkpoints keep an encoder, a projector, and what stands around an image in a
+/// A family of models that take media: how their checkpoints keep an encoder, a projector, and what stands around an image in a
 /// prompt.
-struct VisionFamily: Sendable {
+struct MediaFamily: Sendable {
   /// How messages list what is known of it; nil where another family's words hold for it.
   let description: String?
   /// The classes that config.json names, without their endings (ForConditionalGeneration).
@@ -19,8 +19,10 @@ struct VisionFamily: Sendable {
   /// Whether the embedding serves as the head, by the config.json, what it says inside `text_config`, and what outside; nil:
   /// either.
   var isTied: (@Sendable (_ config: JSONValue, _ inner: Bool?, _ outer: Bool?) -> Bool?)?
-  /// Reads the modality of a folder; the notes take what the user should know.
-  let parts: @Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> ModalityParts
+  /// Reads the way into the model for images and videos; the notes take what the user should know. nil: there is none.
+  var parts: (@Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> ModalityParts)?
+  /// Reads the ways into the model for media that are not images.
+  var others: @Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> [OtherParts] = { _, _ in [] }
   /// nil: llama.cpp does not keep it.
   var gguf: GGUFFacts?
 
@@ -60,17 +62,17 @@ struct VisionFamily: Sendable {
   }
 }
 
-extension VisionFamily {
+extension MediaFamily {
   /// How messages list the families.
-  static var known: String { Families.vision.compactMap(\.description).joined(separator: ", ") }
+  static var known: String { Families.media.compactMap(\.description).joined(separator: ", ") }
 
   /// The family of a folder with this config.json; nil for a decoder alone.
   ///
   /// - Throws: `SquintError.badData` where this is an encoder, or nothing that is known.
-  static func family(of config: JSONValue, place: String) throws(SquintError) -> VisionFamily? {
+  static func family(of config: JSONValue, place: String) throws(SquintError) -> MediaFamily? {
     let modelType = config["model_type"]?.string ?? ""
     let architectures = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let family = Families.vision.first { $0.recognizes(config) }
+    let family = Families.media.first { $0.recognizes(config) }
     if family == nil {
       if Families.encoders.contains(where: { $0.pair == modelType || $0.modelTypes.contains(modelType) }) {
         throw .badData(
@@ -99,7 +101,7 @@ extension VisionFamily {
   /// The class that config.json names, where it is none of those that are read here.
   static func unknownClass(config: JSONValue) -> String? {
     let names = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let families = Families.decoders.map(\.name) + Families.vision.flatMap(\.classes)
+    let families = Families.decoders.map(\.name) + Families.media.flatMap(\.classes)
     let endings = ["forcausallm", "model", "forconditionalgeneration"]
     func plain(_ name: String) -> String { name.lowercased().filter { $0 != "_" } }
     let known = Set(families.flatMap { family in endings.map { plain(family) + $0 } })
