@@ -133,7 +133,8 @@ extension Model {
       throw SquintError(
         .usage,
         "the prompt has \(places) place\(places == 1 ? "" : "s") for \(kind.plural), and there \(media == 1 ? "is" : "are") "
-          + "\(media) \(media == 1 ? kind.noun : kind.plural)", remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
+          + "\(media) \(media == 1 ? kind.noun : kind.plural)",
+        remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
     }
   }
 

@@ -72,7 +72,9 @@ package final class MediaFile: Sendable {
     isReadOnce = true
     let bytes = Array(text.utf8)
     guard bytes.count <= Self.mostTextBytes else {
-      throw .badData("a \(Self.textNoun)", "\(grouped(bytes.count)) bytes; \(grouped(Self.mostTextBytes)) at most are taken as text, give a file")
+      throw .badData(
+        "a \(Self.textNoun)",
+        "\(grouped(bytes.count)) bytes; \(grouped(Self.mostTextBytes)) at most are taken as text, give a file")
     }
     byteCount = bytes.count
     heldBytes = bytes.count

@@ -22,7 +22,8 @@ struct MediaFamily: Sendable {
   /// Reads the way into the model for images and videos; the notes take what the user should know. nil: there is none.
   var parts: (@Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> ModalityParts)?
   /// Reads the ways into the model for media that are not images.
-  var others: @Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> [OtherParts] = { _, _ in [] }
+  var others: @Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> [OtherParts] = { _, _ in []
+  }
   /// nil: llama.cpp does not keep it.
   var gguf: GGUFFacts?
 

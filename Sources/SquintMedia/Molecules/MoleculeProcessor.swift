@@ -18,7 +18,9 @@ package struct MoleculeProcessor: MediaProcessor {
 
   package func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? { nil }
 
-  package func numbers(of unit: UnsafeRawBufferPointer, shape: [Int]) -> (shape: [Int], numbers: [Float]) { (shape, []) }
+  package func numbers(of unit: UnsafeRawBufferPointer, shape: [Int]) -> (shape: [Int], numbers: [Float]) {
+    (shape, [])
+  }
 }
 
 extension MoleculeProcessor {
