@@ -103,6 +103,9 @@ struct MediaOptions: ParsableArguments {
     help: .init("Look at this many frames of a video at most. Default: as the model was trained.", valueName: "n"))
   var maxFrames: Int?
 
+  @Flag(help: "Do not hear the sound of a video, where the model was trained to.")
+  var noVideoSound = false
+
   func validate() throws {
     if let fps, !(fps > 0 && fps <= 1000) { throw ValidationError("--fps \(fps): choose more than 0, at most 1000") }
     if let maxFrames, maxFrames < 1 { throw ValidationError("--max-frames \(maxFrames): choose 1 or more") }
@@ -112,6 +115,7 @@ struct MediaOptions: ParsableArguments {
   func limited(_ limits: MediaLimits) -> MediaLimits {
     var limits = limits
     (limits.framesPerSecond, limits.frames) = (fps, maxFrames)
+    limits.hearsVideos = !noVideoSound
     return limits
   }
 
