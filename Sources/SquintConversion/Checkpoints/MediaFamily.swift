@@ -12,6 +12,8 @@ struct MediaFamily: Sendable {
   /// config.json in transformers' words, where the family has others.
   var translated: @Sendable (JSONValue) -> JSONValue = { $0 }
   var spelling = NameSpelling.model
+  /// Modules beside the model in its checkpoints for which there is no use, by what their names begin with: one that speaks.
+  var dropped: [String] = []
   /// The decoder's model_type where config.json does not give it as one.
   var decoderType: @Sendable (JSONValue) -> String? = { _ in nil }
   /// A decoder in the family's own words; nil: one of transformers'.
