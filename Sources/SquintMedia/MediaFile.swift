@@ -17,39 +17,14 @@ package final class MediaFile: Sendable {
   /// Whether it is a folder, whose files are the medium.
   let isFolder: Bool
 
-  /// What is asked for: what messages say, and for a video whether a folder will do.
-  package enum Kind: Sendable {
-    case image, video, sound
-
-    /// With its article.
-    fileprivate var name: String {
-      switch self {
-      case .image: "an image"
-      case .video: "a video"
-      case .sound: "a sound"
-      }
-    }
-  }
-
-  package convenience init(path: String, isVideo: Bool = false) throws(SquintError) {
-    try self.init(path: path, kind: isVideo ? .video : .image)
-  }
-
   /// Opens the file at `path`; `-` is stdin.
   ///
-<<<<<<< HEAD
   /// - Parameters:
   ///   - noun: what messages ask for.
   ///   - takesFolders: whether a folder will do.
   /// - Throws: `noInput` when it does not exist, is neither a regular file nor a pipe, or cannot be opened; `badData` where more
   ///   comes through a pipe than is accepted.
   package init(path: String, noun: String = "image", takesFolders: Bool = false) throws(SquintError) {
-=======
-  /// - Throws: `noInput` when it does not exist, is neither a regular file nor a pipe, or cannot be opened; `badData` where more
-  ///   comes through a pipe than is accepted.
-  package init(path: String, kind: Kind) throws(SquintError) {
-    let isVideo = kind == .video
->>>>>>> sound
     let name = path == "-" ? "stdin" : path
     let inherited = Self.inherited(path)
     let descriptor =
@@ -78,21 +53,13 @@ package final class MediaFile: Sendable {
       isReadOnce = inherited != nil
     case S_IFIFO, S_IFSOCK:
       defer { close(descriptor) }
-<<<<<<< HEAD
       (self.descriptor, byteCount) = try PipeReader(descriptor, name: name, noun: noun).memoryFile()
-=======
-      (self.descriptor, byteCount) = try PipeReader(descriptor, name: name, kind: kind).memoryFile()
->>>>>>> sound
       heldBytes = byteCount
       isReadOnce = true
     default:
-      let found = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : isatty(descriptor) == 1 ? "a terminal" : "a device"
+      let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : isatty(descriptor) == 1 ? "a terminal" : "a device"
       close(descriptor)
-<<<<<<< HEAD
       throw SquintError(.noInput, "\(name): this is \(kind); give the file of \(noun == "image" ? "an" : "a") \(noun)")
-=======
-      throw SquintError(.noInput, "\(name): this is \(found); give the file of \(kind.name)")
->>>>>>> sound
     }
   }
 
@@ -181,26 +148,17 @@ package final class MediaFile: Sendable {
 private struct PipeReader {
   private let descriptor: Int32
   private let name: String
-<<<<<<< HEAD
   private let noun: String
-=======
-  private let kind: MediaFile.Kind
->>>>>>> sound
 
   /// A photograph of 150 megapixels as JPEG; more is a file's.
   private static let mostBytes = 64 << 20
   /// How long a named pipe waits for someone who writes, and any pipe for the next byte, in milliseconds. A camera takes seconds.
   private static let patience = (writer: 3_000, byte: 30_000)
 
-<<<<<<< HEAD
   init(_ descriptor: Int32, name: String, noun: String) {
-=======
-  init(_ descriptor: Int32, name: String, kind: MediaFile.Kind) {
->>>>>>> sound
     self.descriptor = descriptor
     self.noun = noun
     self.name = name
-    self.kind = kind
   }
 
   /// A file in memory with all that comes, and its size.
@@ -236,13 +194,7 @@ private struct PipeReader {
       hasWriter = true
       guard total + count <= Self.mostBytes else {
         throw .badData(
-<<<<<<< HEAD
           name, "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save the \(noun) as a file")
-=======
-          name,
-          "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save what it gives as a file, and give that"
-        )
->>>>>>> sound
       }
       try append(buffer[..<count], to: file, at: total)
       total += count
@@ -257,11 +209,7 @@ private struct PipeReader {
       }
       if count < 0 && errno == EINTR { continue }
       guard count > 0 else {
-<<<<<<< HEAD
         throw SquintError(.doesNotFit, "\(name): there is no memory for the \(noun): \(systemMessage(errno))")
-=======
-        throw SquintError(.doesNotFit, "\(name): there is no memory for \(kind.name): \(systemMessage(errno))")
->>>>>>> sound
       }
       done += count
     }

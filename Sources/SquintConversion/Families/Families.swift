@@ -19,5 +19,6 @@ package enum Families {
   static let media: [MediaFamily] = [
     .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
     .qwen2VL, .qwen25VL, .qwen3VL, .qwen25Omni,
+    .qwen3ASR,
   ]
 }
