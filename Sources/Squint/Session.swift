@@ -237,8 +237,7 @@ public final class Session {
       evict(engine)
       waiting.removeFirst()
     }
-    encoded.media += media.count
-    encoded.units += count
+    for (medium, _) in media { encoded.add(medium.kind, media: 1, units: medium.size.units) }
     encoded.decodingSeconds += (decoded - start) / .seconds(1)
     encoded.encodingSeconds += (clock.now - decoded) / .seconds(1)
     visible = runs
@@ -381,15 +380,35 @@ public struct EncodingStatistics: Equatable, Sendable {
   public var media = 0
   /// Tiles of images, and what else is encoded by itself.
   public var units = 0
+  /// The same of each kind that there was.
+  public var kinds: [MediaKind: Count] = [:]
   /// From the files to units.
   public var decodingSeconds = 0.0
   /// From units to rows of the decoder.
   public var encodingSeconds = 0.0
 
+  /// So many media, in so many units.
+  public struct Count: Equatable, Sendable {
+    public var media = 0
+    public var units = 0
+  }
+
+  mutating func add(_ kind: MediaKind, media: Int, units: Int) {
+    self.media += media
+    self.units += units
+    kinds[kind, default: Count()].media += media
+    kinds[kind, default: Count()].units += units
+  }
+
   /// What was encoded since `earlier`.
   public func since(_ earlier: EncodingStatistics) -> EncodingStatistics {
     EncodingStatistics(
       media: media - earlier.media, units: units - earlier.units,
+      kinds: kinds.reduce(into: [:]) { result, entry in
+        let before = earlier.kinds[entry.key] ?? Count()
+        let more = Count(media: entry.value.media - before.media, units: entry.value.units - before.units)
+        if more.media > 0 { result[entry.key] = more }
+      },
       decodingSeconds: decodingSeconds - earlier.decodingSeconds,
       encodingSeconds: encodingSeconds - earlier.encodingSeconds)
   }
