@@ -20,5 +20,6 @@ package enum Families {
     .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
     .qwen2VL, .qwen25VL, .qwen3VL, .qwen25Omni,
     .qwen2Audio,
+    .qwen3ASR,
   ]
 }

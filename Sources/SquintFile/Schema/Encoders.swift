@@ -12,6 +12,8 @@ package enum EncoderGraph: String, GraphName {
   case qwen3vl
   /// Whisper's, Qwen2-Audio's and Qwen2.5-Omni's of sounds.
   case whisper
+  /// The audio tower of Qwen3-ASR and Qwen3-Omni.
+  case qwen3asr
 
   package static var usual: EncoderGraph { .vit }
 
@@ -26,6 +28,7 @@ package enum EncoderGraph: String, GraphName {
     case .qwen25vl: try Qwen25ViTBlueprint(file, module: module)
     case .qwen3vl: try Qwen3ViTBlueprint(file, module: module)
     case .whisper: try WhisperBlueprint(file, module: module)
+    case .qwen3asr: try Qwen3ASRBlueprint(file, module: module)
     }
   }
 }
