@@ -33,6 +33,7 @@ package func encoderModel(
   case .qwen3vl: try LayeredEncoderModel<Qwen3ViT>(file, Qwen3ViTBlueprint(file, module: module), levels: levels)
   case .whisper: try LayeredEncoderModel<Whisper>(file, WhisperBlueprint(file, module: module), levels: levels)
   case .qwen3asr: try LayeredEncoderModel<Qwen3ASR>(file, Qwen3ASRBlueprint(file, module: module), levels: levels)
+  case .gin: try GINModel(file, GINBlueprint(file, module: module))
   }
 }
 

@@ -14,6 +14,8 @@ package enum EncoderGraph: String, GraphName {
   case whisper
   /// The audio tower of Qwen3-ASR and Qwen3-Omni.
   case qwen3asr
+  /// MoleculeSTM's graph network for molecules (formats/molecule-encoders.md).
+  case gin
 
   package static var usual: EncoderGraph { .vit }
 
@@ -29,6 +31,7 @@ package enum EncoderGraph: String, GraphName {
     case .qwen3vl: try Qwen3ViTBlueprint(file, module: module)
     case .whisper: try WhisperBlueprint(file, module: module)
     case .qwen3asr: try Qwen3ASRBlueprint(file, module: module)
+    case .gin: try GINBlueprint(file, module: module)
     }
   }
 }
