@@ -78,6 +78,8 @@ public struct MediaLimits: Equatable, Sendable {
   public var framesPerSecond: Double?
   /// The frames of a video that are looked at, at most.
   public var frames: Int?
+  /// The points that a second of a series has; nil: unknown, and as is usual for the model.
+  public var pointsPerSecond: Double?
 
   public init(units: Int? = nil, rows: Int? = nil, framesPerSecond: Double? = nil, frames: Int? = nil) {
     self.units = units
@@ -100,6 +102,7 @@ extension Modality {
       return (chosen, try size(chosen))
     }
     var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
+    if let series = processor as? SeriesProcessor { processor = try series.choosing(rate: limits.pointsPerSecond) }
     if let rows = limits.rows, let multiple = processor.multiple, try size(processor).rows > rows {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }
