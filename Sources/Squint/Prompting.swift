@@ -32,13 +32,13 @@ extension Model {
         text.append(message.inline(marker: ownMarker))
       }
       var prompt = try prompt(marked: text, media: media, addSpecialTokens: true, controls)
-      prompt.notes = ["the model has no chat template: it gets the words as they are, and may go on with them"]
+      prompt.notes += ["the model has no chat template: it gets the words as they are, and may go on with them"]
       return prompt
     }
     let (text, notes) = try render(messages, template)
     // The template writes the special tokens itself.
     var prompt = try prompt(marked: text, media: media, addSpecialTokens: false, controls)
-    prompt.notes = notes
+    prompt.notes += notes
     return prompt
   }
 
@@ -62,6 +62,12 @@ extension Model {
       case .escaped(let kind): marked.append(.content(kind.marker))
       }
     }
+    // What stands for a medium in the checkpoint's own prompts is a place, where it is more than the placeholder of its rows.
+    hasPlaces =
+      hasPlaces
+      || modalities.map { markup($0.kind) }.contains {
+        $0.marker != $0.tokenText && $0.marker.contains($0.tokenText) && marked.pieces(around: $0.marker).count > 1
+      }
     if !hasPlaces {
       // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
       var own = modalities.map { markup($0.kind) }.filter {
@@ -184,6 +190,7 @@ extension Model {
     let (parts, places) = Self.cut(text, at: markers ?? ownMarkers)
     let media = try Self.placed(media, at: places)
     guard !media.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
+    let notes = media.flatMap(\.size.cost.notes)
 
     guard media.flatMap(\.parts).allSatisfy({ markup($0.kind).token != nil }) else {
       // Each part is tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
@@ -204,6 +211,7 @@ extension Model {
       }
       prompt.joinSounds()
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
+      prompt.notes = notes
       return prompt
     }
     let rows = media.reduce(0) { $0 + $1.size.rowsWithSound }
@@ -227,7 +235,9 @@ extension Model {
       }
       whole.append(part)
     }
-    return try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
+    var prompt = try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
+    prompt.notes = notes
+    return prompt
   }
 
   /// What media of one kind, or of several, are called.

@@ -34,6 +34,7 @@ package func encoderModel(
   case .whisper: try LayeredEncoderModel<Whisper>(file, WhisperBlueprint(file, module: module), levels: levels)
   case .qwen3asr: try LayeredEncoderModel<Qwen3ASR>(file, Qwen3ASRBlueprint(file, module: module), levels: levels)
   case .gin: try GINModel(file, GINBlueprint(file, module: module))
+  case .patches: try SeriesPatches(file, SeriesPatchesBlueprint(file, module: module))
   }
 }
 

@@ -16,6 +16,8 @@ package enum EncoderGraph: String, GraphName {
   case qwen3asr
   /// MoleculeSTM's graph network for molecules (formats/molecule-encoders.md).
   case gin
+  /// Patches of a series: ChatTS's.
+  case patches
 
   package static var usual: EncoderGraph { .vit }
 
@@ -32,6 +34,7 @@ package enum EncoderGraph: String, GraphName {
     case .whisper: try WhisperBlueprint(file, module: module)
     case .qwen3asr: try Qwen3ASRBlueprint(file, module: module)
     case .gin: try GINBlueprint(file, module: module)
+    case .patches: try SeriesPatchesBlueprint(file, module: module)
     }
   }
 }
