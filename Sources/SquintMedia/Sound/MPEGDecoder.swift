@@ -31,8 +31,11 @@ final class MPEGDecoder: SoundDecoder {
 
   deinit { mpg123_delete(handle) }
 
-  /// Whether a file that begins with `start` is MPEG's, as far as its first bytes tell.
-  static func recognizes(_ file: MediaFile) throws(SquintError) -> Bool {
+  /// Whether a file is MPEG's, as far as its first bytes tell.
+  static func recognizes(_ file: MediaFile) throws(SquintError) -> Bool { try firstFrame(of: file) != nil }
+
+  /// Where the first frame of a file begins; nil where there is none.
+  private static func firstFrame(of file: MediaFile) throws(SquintError) -> Int? {
     var offset = 0
     // Tags may stand in front: "ID3", version, flags, and a size of four times seven bits.
     for _ in 0..<8 {
@@ -42,8 +45,10 @@ final class MPEGDecoder: SoundDecoder {
     }
     // Eleven ones; a version, a layer, a bit rate and a rate that there are.
     let head = try file.bytes(at: offset, count: 4)
-    return head.count == 4 && head[0] == 0xFF && head[1] & 0xE0 == 0xE0 && head[1] & 0x18 != 0x08 && head[1] & 0x06 != 0
+    let isFrame =
+      head.count == 4 && head[0] == 0xFF && head[1] & 0xE0 == 0xE0 && head[1] & 0x18 != 0x08 && head[1] & 0x06 != 0
       && head[2] & 0xF0 != 0xF0 && head[2] & 0x0C != 0x0C
+    return isFrame ? offset : nil
   }
 
   private static func open(_ handle: OpaquePointer, _ source: SoundSource) throws(SquintError) -> (
@@ -84,22 +89,20 @@ final class MPEGDecoder: SoundDecoder {
 
   /// How many frames there are at least, as an encoder's note in the first frame says; nil where there is none.
   private func claimedFrames() throws(SquintError) -> Int? {
-    var info = mpg123_frameinfo2()
-    guard mpg123_info2(handle, &info) == MPG123_OK.rawValue, info.layer == 3 else { return nil }
-    let start = mpg123_framepos(handle)
-    // Behind the head (four bytes) and what tells of both channels.
-    let isFirst = info.version == Int32(MPG123_1_0.rawValue)
-    let side = channels == 1 ? (isFirst ? 17 : 9) : (isFirst ? 32 : 17)
-    for place in [0, max(0, Int(start))] {
-      let note = try file.bytes(at: place + 4 + side, count: 12)
-      guard note.count == 12, note.starts(with: "Xing".utf8) || note.starts(with: "Info".utf8), note[7] & 1 == 1 else {
-        continue
-      }
-      let count = note[8...].reduce(0) { $0 << 8 | Int($1) }
-      // Two of them are the encoder's and the decoder's delay.
-      return count > 2 ? (count - 2) * (isFirst ? 1152 : 576) : nil
+    guard let start = try Self.firstFrame(of: file) else { return nil }
+    let head = try file.bytes(at: start, count: 4)
+    guard head.count == 4, head[1] & 0x06 == 0x02 else { return nil }  // layer 3
+    let isFirst = head[1] & 0x18 == 0x18  // MPEG 1
+    let isMono = head[3] & 0xC0 == 0xC0
+    // Behind the head and what tells of both channels.
+    let side = isMono ? (isFirst ? 17 : 9) : (isFirst ? 32 : 17)
+    let note = try file.bytes(at: start + 4 + side, count: 12)
+    guard note.count == 12, note.starts(with: "Xing".utf8) || note.starts(with: "Info".utf8), note[7] & 1 == 1 else {
+      return nil
     }
-    return nil
+    let count = note[8...].reduce(0) { $0 << 8 | Int($1) }
+    // Three may be the encoder's and the decoder's delay.
+    return count > 3 ? (count - 3) * (isFirst ? 1152 : 576) : nil
   }
 
   func read(

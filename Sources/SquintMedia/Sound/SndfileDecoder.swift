@@ -43,11 +43,10 @@ final class SndfileDecoder: SoundDecoder {
 
   func measure() throws(SquintError) -> SoundHeader {
     let claimed = info.frames > 0 && info.frames <= SoundLimits.mostFrames ? Int(info.frames) : nil
-    if let claimed, try hasFrame(claimed - 1) {
-      return try header(claimed, claimed: nil, endsEarly: SoundEnd.isMissing(file), file)
-    }
+    let isCut = try SoundEnd.isMissing(file)
+    if let claimed, try hasFrame(claimed - 1) { return try header(claimed, claimed: nil, endsEarly: isCut, file) }
     let decoder = try SndfileDecoder(file)
-    return try header(try decoder.countFrames(file), claimed: claimed, file)
+    return try header(try decoder.countFrames(file), claimed: claimed, endsEarly: isCut, file)
   }
 
   /// Whether the last frame that the header tells of is there.

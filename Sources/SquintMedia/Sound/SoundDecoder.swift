@@ -123,9 +123,11 @@ func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
   let start = try file.bytes(at: 0, count: ForeignFile.startBytes)
   if let remark = ForeignFile.remark(start: start) { throw file.error(remark) }
   if let kind = silentKind(start) { throw file.error("this is \(kind), and no sound") }
+  let isMPEG = try MPEGDecoder.recognizes(file)
   let own: SquintError
   do throws(SquintError) {
-    return try MPEGDecoder.recognizes(file) ? MPEGDecoder(file) : SndfileDecoder(file)
+    if isMPEG { return try MPEGDecoder(file) }
+    return try SndfileDecoder(file)
   } catch {
     own = error
   }
@@ -133,7 +135,8 @@ func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
   let isOwn =
     start.starts(with: "fLaC".utf8) || start.starts(with: "RIFF".utf8) && start.dropFirst(8).starts(with: "WAVE".utf8)
     || start.starts(with: "FORM".utf8) && start.dropFirst(8).starts(with: "AIF".utf8)
-  guard own.kind == .badData, FFmpegSound.isThere || !isOwn else { throw own }
+  guard own.kind == .badData else { throw own }
+  if !FFmpegSound.isThere, isOwn || isMPEG || start.starts(with: "OggS".utf8) { throw own }
   do throws(SquintError) {
     return try FFmpegSound(file)
   } catch {
