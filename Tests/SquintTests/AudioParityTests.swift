@@ -54,11 +54,15 @@ import Testing
     let model = try Model(path: path)
     let medium = try model.medium(.audio, sound)
     let prompt = try model.prompt(text: "The quick <audio> fox", media: [medium])
-    let kept = try logits(model, prompt, SessionOptions(kvType: .f32, threads: 1, media: .once([medium.size])))
-    for threads in [1, 2] {
-      let options = SessionOptions(
-        memory: .minimum, kvType: .f32, threads: threads, media: .once([medium.size]))
-      #expect(try logits(model, prompt, options) == kept)
+    var kept: [[Float]]?
+    for (threads, keeping) in [(1, 1 << 30), (2, 1 << 30), (1, 0), (2, 20_000)] {
+      let options = SessionOptions(kvType: .f32, threads: threads, media: .once([medium.size]))
+      let session = try Session(model, SessionPlan(model, options, keeping: keeping, rows: 128, units: 1))
+      try session.append(prompt)
+      var ours: [[Float]] = []
+      try session.forEachLogits { (_, logits) throws(SquintError) in ours.append(Array(logits)) }
+      #expect(ours == kept ?? ours, "\(threads) threads, \(keeping) bytes stay")
+      kept = ours
     }
     #expect(try self.rows(path, sound, threads: 1) == rows)
   }
