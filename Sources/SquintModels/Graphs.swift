@@ -31,6 +31,7 @@ package func encoderModel(
   case .qwen2vl: try LayeredEncoderModel<Qwen2ViT>(file, Qwen2ViTBlueprint(file, module: module), levels: levels)
   case .qwen25vl: try LayeredEncoderModel<Qwen25ViT>(file, Qwen25ViTBlueprint(file, module: module), levels: levels)
   case .qwen3vl: try LayeredEncoderModel<Qwen3ViT>(file, Qwen3ViTBlueprint(file, module: module), levels: levels)
+  case .whisper: try LayeredEncoderModel<Whisper>(file, WhisperBlueprint(file, module: module), levels: levels)
   }
 }
 

@@ -59,7 +59,8 @@ enum NameSpelling: Sendable {
   private static let modelRoots: [Substring: String] = {
     var roots: [Substring: String] = [
       "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
-      "vision_model": "", "visual": "", "audio_tower": "", "mlp1": "", "image_newline": "",
+      "vision_model": "", "visual": "", "mlp1": "", "image_newline": "",
+      "audio_tower": "",
     ]
     for family in Families.decoders {
       for (source, _) in family.huggingFace.names.stems {

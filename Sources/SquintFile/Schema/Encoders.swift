@@ -10,6 +10,8 @@ package enum EncoderGraph: String, GraphName {
   case qwen25vl = "qwen2_5vl"
   /// Qwen3-VL's.
   case qwen3vl
+  /// Whisper's, Qwen2-Audio's and Qwen2.5-Omni's of sounds.
+  case whisper
 
   package static var usual: EncoderGraph { .vit }
 
@@ -23,6 +25,7 @@ package enum EncoderGraph: String, GraphName {
     case .qwen2vl: try Qwen2ViTBlueprint(file, module: module)
     case .qwen25vl: try Qwen25ViTBlueprint(file, module: module)
     case .qwen3vl: try Qwen3ViTBlueprint(file, module: module)
+    case .whisper: try WhisperBlueprint(file, module: module)
     }
   }
 }
