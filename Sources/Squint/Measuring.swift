@@ -129,7 +129,7 @@ extension Model {
     let projector = matrices(of: size.kind.projectorModule)
     var sum = 0.0
     for (run, grid) in zip(size.cost.layout.runs, size.grids) {
-      let rows = try modality.encoder.rows(of: run.shape)
+      let rows = modality.encoder.layerRows(of: run.shape)
       sum +=
         Double(run.count)
         * (Double(rows) * Double(encoder) + modality.encoder.attentionOperations(rows: rows)

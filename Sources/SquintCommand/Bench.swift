@@ -17,6 +17,11 @@ struct Bench: ParsableCommand {
     completion: .file(extensions: ImageFormat.extensions))
   var image: String?
 
+  @Option(
+    help: .init("Measure the encoder with this sound, too.", valueName: "file"),
+    completion: .file())
+  var audio: String?
+
   @Option(name: .customShort("p"), help: .init("The tokens of the prompt.", valueName: "n"))
   var promptTokens = 512
 
@@ -43,10 +48,11 @@ struct Bench: ParsableCommand {
     let prefillShareOfInt8Rate: Double
     let peakMemory: Int
     let bytesReadPerToken: Int
-    let image: Image?
+    let image: Looking?
+    let sound: Looking?
 
-    /// What looking at an image takes.
-    struct Image: Encodable {
+    /// What looking at an image takes, or hearing a sound.
+    struct Looking: Encodable {
       let tiles: Int
       let tokens: Int
       let decodeMilliseconds: Double
@@ -62,7 +68,7 @@ struct Bench: ParsableCommand {
     }
 
     enum CodingKeys: String, CodingKey {
-      case model, isa, threads
+      case model, isa, threads, sound
       case image = "picture"
       case promptTokens = "prompt_tokens"
       case generatedTokens = "generated_tokens"
@@ -86,22 +92,24 @@ struct Bench: ParsableCommand {
     let model = try Model(model.open(memory: machine.compute.memory))
     var options = machine.session()
     let image = try image.map { try model.medium(.image, $0, machine.limits) }
+    let sound = try audio.map { try model.medium(.audio, $0, machine.limits) }
+    let media = [image, sound].compactMap { $0 }
     options.prompt = promptTokens
-    options.context = options.context ?? max(promptTokens + generatedTokens, image?.rows ?? 0)
-    options.media = .init(image.map { [$0] } ?? [])
+    options.context = options.context ?? max(promptTokens + generatedTokens, media.map(\.rows).max() ?? 0)
+    options.media = .init(media)
     let plan = try SessionPlan(model, options)
     machine.report(plan)
     let session = try Session(model, plan)
     var prefill: [Double] = []
     var decode: [Double] = []
-    var looking: [EncodingStatistics] = []
+    var looking = media.map { _ in [EncodingStatistics]() }
     let progress = Progress(isLong: true)
     for round in 0..<rounds {
       progress.show("round \(round + 1) of \(rounds)")
       let measured = try session.measure(promptTokens: promptTokens, generatedTokens: generatedTokens)
       prefill.append(measured.prefill)
       decode.append(measured.decode)
-      if let image { looking.append(try session.measure(image)) }
+      for (index, medium) in media.enumerated() { looking[index].append(try session.measure(medium)) }
     }
     // The program's own peak, before the roofline's buffers.
     let peak = Machine.peakResidentBytes()
@@ -111,6 +119,14 @@ struct Bench: ParsableCommand {
     let roofline = try Roofline(
       threads: session.plan.threads, memory: min(Machine().availableBytes / 4, memory))
 
+    func looked(at medium: Medium, _ rounds: [EncodingStatistics]) throws -> Output.Looking {
+      let encode = median(rounds.map(\.encodingSeconds))
+      return Output.Looking(
+        tiles: medium.size.units, tokens: medium.rows,
+        decodeMilliseconds: 1000 * median(rounds.map(\.decodingSeconds)), encodeMilliseconds: 1000 * encode,
+        encodeShareOfInt8Rate: Double(try model.operations(for: medium.size)) / encode
+          / roofline.int8OperationsPerSecond)
+    }
     let prefillRate = median(prefill)
     let decodeRate = median(decode)
     let output = Output(
@@ -121,14 +137,8 @@ struct Bench: ParsableCommand {
       int8Rate: roofline.int8OperationsPerSecond,
       prefillShareOfInt8Rate: prefillRate * Double(model.operationsPerToken) / roofline.int8OperationsPerSecond,
       peakMemory: peak, bytesReadPerToken: plan.bytesReadPerToken,
-      image: try image.map { image in
-        let encode = median(looking.map(\.encodingSeconds))
-        return Output.Image(
-          tiles: image.size.units, tokens: image.rows,
-          decodeMilliseconds: 1000 * median(looking.map(\.decodingSeconds)), encodeMilliseconds: 1000 * encode,
-          encodeShareOfInt8Rate: Double(try model.operations(for: image.size)) / encode
-            / roofline.int8OperationsPerSecond)
-      })
+      image: try image.map { try looked(at: $0, looking[0]) },
+      sound: try sound.map { try looked(at: $0, looking[media.count - 1]) })
     if json {
       try printJSON(output)
       return
@@ -142,12 +152,14 @@ struct Bench: ParsableCommand {
       "decode \(generatedTokens)", fixed(decodeRate, 1),
       "\(fixed(output.decodeShareOfBandwidth * 100, 0)) % of \(fixed(roofline.bytesPerSecond / 1e9, 1)) GB/s read",
     ])
-    if let image = output.image {
-      let each = image.encodeMilliseconds / Double(image.tiles)
+    for (looked, noun, unit) in [(output.image, "image", "tile"), (output.sound, "sound", "part")] {
+      guard let looked else { continue }
+      let each = looked.encodeMilliseconds / Double(looked.tiles)
       table.add([
-        "image, \(image.tiles) tiles", "\(fixed(each, 1)) ms a tile",
-        "\(fixed(image.encodeShareOfInt8Rate * 100, 0)) % of \(fixed(roofline.int8OperationsPerSecond / 1e12, 2)) int8 TOPS; "
-          + "decoded in \(fixed(image.decodeMilliseconds, 1)) ms",
+        "\(noun), \(looked.tiles) \(unit)\(looked.tiles == 1 && unit == "part" ? "" : "s")",
+        "\(fixed(each, 1)) ms a \(unit)",
+        "\(fixed(looked.encodeShareOfInt8Rate * 100, 0)) % of \(fixed(roofline.int8OperationsPerSecond / 1e12, 2)) int8 TOPS; "
+          + "decoded in \(fixed(looked.decodeMilliseconds, 1)) ms",
       ])
     }
     Terminal.write(

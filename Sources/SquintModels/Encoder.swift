@@ -21,6 +21,9 @@ package protocol EncoderModel: Sendable {
   /// Whether an encoder that was planned for units of `patches` patches has room for those of `shape`.
   func holds(_ shape: [Int], patches: Int) -> Bool
 
+  /// The rows that a unit has in the layers, of which features may be fewer; 0 where the encoder takes no unit of this shape.
+  func layerRows(of shape: [Int]) -> Int
+
   /// The multiplications and additions of attention for a unit of `rows` rows.
   func attentionOperations(rows: Int) -> Double
 
@@ -39,6 +42,8 @@ package protocol EncoderModel: Sendable {
 extension EncoderModel {
   /// The rows of features that a unit gives.
   package func rows(of shape: [Int]) throws(SquintError) -> Int { try grid(of: shape).count + (hasClassRow ? 1 : 0) }
+
+  package func layerRows(of shape: [Int]) -> Int { (try? rows(of: shape)) ?? 0 }
 
   package func holds(_ shape: [Int], patches: Int) -> Bool {
     ((try? grid(of: shape).count) ?? Int.max) <= patches

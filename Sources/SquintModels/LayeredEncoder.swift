@@ -225,6 +225,11 @@ package struct LayeredEncoderModel<Graph: EncoderLayers>: EncoderModel {
 
   package func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid { try Graph.grid(blueprint, of: shape) }
 
+  package func layerRows(of shape: [Int]) -> Int {
+    guard let grid = try? grid(of: shape) else { return 0 }
+    return Graph.layerRows(blueprint, of: shape, grid) + (sizes.hasClass ? 1 : 0)
+  }
+
   package func holds(_ shape: [Int], patches: Int) -> Bool {
     guard let grid = try? grid(of: shape) else { return false }
     return Graph.layerRows(blueprint, of: shape, grid) <= patches
