@@ -53,6 +53,7 @@ extension HuggingFaceVision {
   /// The parts of a folder with Qwen2.5-Omni's thinker that see.
   func qwen25Omni(notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = try qwenVL(Qwen25Omni.vision, notes: &notes)
+    parts.encoder?.configuration.architecture = Qwen25Omni.wholeType
     let words = Qwen25Omni.words
     parts.prompt.marker = words.start + words.image + words.end
     parts.prompt.token = try Qwen25Omni.token("image", reader, usual: 151_655)
