@@ -43,6 +43,9 @@ public final class Medium: Sendable {
       var size: MediumSize
       (processor, size) = try modality.limited(limits, of: file)
       size.sounds = sound.map { [$0.size] } ?? []
+      guard size.rows > 0 else {
+        throw SquintError(.badData, "the \(modality.kind.noun) is too short: it becomes no token; give a longer one")
+      }
       self.size = size
     } catch {
       throw error.naming(path)

@@ -66,7 +66,7 @@ public struct Prompt: Sendable {
   }
 
   /// Appends `other` from position `first` on.
-  mutating func append(_ other: Prompt, from first: Int = 0) {
+  package mutating func append(_ other: Prompt, from first: Int = 0) {
     let offset = tokens.count - first
     for span in other.spans where span.end > first {
       let skipped = max(first - span.position, 0)
@@ -96,7 +96,7 @@ public struct Prompt: Sendable {
   }
 
   /// Forgets everything from position `count` on.
-  mutating func truncate(to count: Int) {
+  package mutating func truncate(to count: Int) {
     tokens.removeLast(max(tokens.count - max(count, 0), 0))
     standing.removeAll { $0 >= tokens.count }
     while let last = spans.last, last.end > tokens.count {
@@ -112,7 +112,7 @@ public struct Prompt: Sendable {
   }
 
   /// How many positions this prompt and `other` have in common from the first on.
-  func commonPrefix(with other: Prompt) -> Int {
+  package func commonPrefix(with other: Prompt) -> Int {
     var common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
     if let first = Set(standing).symmetricDifference(other.standing).min() { common = min(common, first) }
     for (a, b) in zip(spans, other.spans) where a.position < common {

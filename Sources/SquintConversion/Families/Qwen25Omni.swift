@@ -12,7 +12,8 @@ extension MediaFamily {
     decoderType: { _ in Qwen25Omni.textType },
     // configuration_qwen2_5_omni.py: what the text's configuration says has no effect.
     isTied: { _, _, outer in outer ?? false },
-    parts: { (vision, notes) throws(SquintError) in try vision.qwen25Omni(notes: &notes) })
+    parts: { (vision, notes) throws(SquintError) in try vision.qwen25Omni(notes: &notes) },
+    others: { (vision, notes) throws(SquintError) in [try vision.qwen25OmniSounds(notes: &notes)] })
 }
 
 /// What Qwen2.5-Omni's checkpoints have in common.
@@ -52,6 +53,7 @@ extension HuggingFaceVision {
   /// The parts of a folder with Qwen2.5-Omni's thinker that see.
   func qwen25Omni(notes: inout [String]) throws(SquintError) -> ModalityParts {
     var parts = try qwenVL(Qwen25Omni.vision, notes: &notes)
+    parts.encoder?.configuration.architecture = Qwen25Omni.wholeType
     let words = Qwen25Omni.words
     parts.prompt.marker = words.start + words.image + words.end
     parts.prompt.token = try Qwen25Omni.token("image", reader, usual: 151_655)
@@ -84,6 +86,59 @@ extension HuggingFaceVision {
     guard case .area(_, let least, let most, _) = videos.resize else { return false }
     if case .smart(_, let pixels) = images?.resize, pixels == least...most { return false }
     return true
+  }
+}
+
+extension WhisperTower {
+  /// configuration_qwen2_5_omni.py, modeling_qwen2_5_omni.py; a chunk, whose positions begin anew, is a unit.
+  fileprivate static let qwen25Omni = WhisperTower(
+    architecture: Qwen25Omni.wholeType, prefixes: ["audio_tower."], norm: "ln_post", pool: 2, padding: .unseen,
+    width: 1280,
+    layers: 32, heads: 20, ffnWidth: 5120, mels: 128, computesPositions: true)
+}
+
+extension HuggingFaceVision {
+  /// The parts of a folder with Qwen2.5-Omni's thinker that hear.
+  func qwen25OmniSounds(notes: inout [String]) throws(SquintError) -> OtherParts {
+    var parts = OtherParts(name: "audio", place: folder.path)
+    let audio = config["audio_config"] ?? .object(JSONObject())
+    let place = "\(place): audio_config"
+    guard audio.object != nil else { throw .badData(place, "it is not an object") }
+    let window = try ConfigurationReader(json: audio, place: place).size("n_window", atMost: 1 << 20) ?? 100
+    guard window % 2 == 0 else {
+      throw .badData(
+        place,
+        "n_window \(window) is odd, so that pairs of rows reach from one chunk into the next, which is not supported")
+    }
+    // As `WhisperFeatureExtractor` has it for this model, where no file says so: five minutes at most, of which the encoder sees what is not
+    // padding.
+    var sounds = SoundConfiguration.whisper
+    sounds.mels = WhisperTower.qwen25Omni.mels
+    if let found = try folder.sounds(usual: sounds) { sounds = found } else { sounds.setWindow(seconds: 300) }
+    sounds.unit = 2 * window
+    sounds.keepsPadding = false
+    let known = NameMap(
+      module: "encoder.audio", stems: [],
+      ignored: [
+        // Without a use in the model; a table that is computed anew.
+        "audio_tower.audio_bos_eos_token.weight", "audio_tower.positional_embedding.positional_embedding",
+      ])
+    parts.encoder = try WhisperTower.qwen25Omni.encoder(
+      audio, source: source, others: [known], processor: sounds, place: place, tensorPlace: folder.path)
+    let found = try ProjectorTensors(
+      in: source, prefixes: ["audio_tower.proj"], module: "projector.audio", place: folder.path)
+    guard found.widths.count == 2, !found.hasNorm else {
+      throw .badData(folder.path, "audio_tower.proj has \(found.widths.count - 1) matrices, not 1")
+    }
+    parts.projector = ProjectorPart(
+      configuration: ProjectorConfiguration(widths: found.widths),
+      tensors: MappedTensors(source: source, maps: [found.map], place: folder.path))
+    let words = Qwen25Omni.soundWords
+    parts.prompt.marker = words.start + words.sound + words.end
+    parts.prompt.token = try Qwen25Omni.token("audio", reader, usual: 151_646)
+    parts.prompt.tokenText = words.sound
+    (parts.prompt.singlePrefix, parts.prompt.singleSuffix) = (words.start, words.end)
+    return parts
   }
 }
 

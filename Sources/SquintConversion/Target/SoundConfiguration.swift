@@ -69,9 +69,6 @@ package struct SoundConfiguration: Equatable, ProcessorSettings {
       throw .badData(
         place, "sampling_rate \(rate) is not supported; the filters reach to 8000 Hz, so that it is 16000 at least")
     }
-    guard try reader.flag("do_normalize") != true else {
-      throw .badData(place, "do_normalize (samples of mean 0 and variance 1) is not supported")
-    }
     guard try reader.number("padding_value") ?? 0 == 0 else {
       throw .badData(place, "a padding_value other than 0 is not supported")
     }
