@@ -37,6 +37,8 @@ struct SMILESParser {
   private struct BondMark {
     var order: Molecule.Bond.Order?
     var direction = Molecule.Bond.Direction.none
+    /// `~`: of a ring closure it means what no mark does, except that it counts as told.
+    var isAny = false
   }
 
   private init(_ text: [UInt8]) {
@@ -169,7 +171,9 @@ struct SMILESParser {
       if self.byte == UInt8(ascii: "\\") { index += 1 }
       return BondMark(order: nil, direction: .down)
     case UInt8(ascii: "$"): throw bad("the features of bonds have no number for the quadruple bond")
-    case UInt8(ascii: "~"): throw bad("the features of bonds have no number for the bond of any kind")
+    case UInt8(ascii: "~"):
+      index += 1
+      return BondMark(order: nil, isAny: true)
     case UInt8(ascii: "<") where peek() == UInt8(ascii: "-"): throw dative(start)
     default: return nil
     }
@@ -182,6 +186,9 @@ struct SMILESParser {
   // MARK: Atoms
 
   private mutating func addAtom(bond mark: BondMark?, isStart: Bool) throws(SquintError) {
+    if mark?.isAny == true {
+      throw bad("the features of bonds have no number for the bond of any kind (~)", at: place - 1)
+    }
     isNamedClass = false
     var atom = try readAtom()
     guard molecule.atoms.count < Molecule.mostAtoms else {
@@ -338,17 +345,19 @@ struct SMILESParser {
         let numberPlace = place
         let permutation = try number()
         guard permutation != 0 else { throw bad("the chirality @\(kind)0 does not exist; it stands", at: start) }
-        switch kind {
-        case "TH", "AL":
-          guard (permutation ?? 1) <= 2 else {
-            throw bad("there is no chirality @\(kind)\(permutation ?? 0); its number stands", at: numberPlace)
+        let (chirality, most): (Molecule.Chirality, Int) =
+          switch kind {
+          case "TH": (permutation == 2 ? .clockwise : .counterclockwise, 2)
+          case "AL": (.allene, 2)
+          case "SP": (.squarePlanar, 3)
+          case "TB": (.bipyramidal, 20)
+          default: (.octahedral, 30)
           }
-          atom.chirality = kind == "AL" ? .allene : permutation == 2 ? .clockwise : .counterclockwise
-          isNamedClass = true
-        default:
-          let name = kind == "SP" ? "square planar" : kind == "TB" ? "trigonal bipyramidal" : "octahedral"
-          throw bad("the features of atoms have no number for the \(name) centre (@\(kind))", at: start)
+        guard (permutation ?? 1) <= most else {
+          throw bad("there is no chirality @\(kind)\(permutation ?? 0); its number stands", at: numberPlace)
         }
+        atom.chirality = chirality
+        isNamedClass = true
         return
       }
     }
@@ -430,7 +439,7 @@ struct SMILESParser {
           throw bad("the ring \(ring) closes with a bond that is there already,", at: second.place)
         }
         // The first one's order counts, if it has one; the bond begins where the order is told, or else at the second.
-        let isFirst = first.bond?.order != nil
+        let isFirst = first.bond.map { $0.order != nil || $0.isAny } ?? false
         let (from, to) = isFirst ? (first, second) : (second, first)
         var bond = self.bond(from: from.atom, to: to.atom, from.bond, second.place)
         if bond.direction == .none, let direction = to.bond?.direction, direction != .none {
