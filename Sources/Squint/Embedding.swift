@@ -58,7 +58,7 @@ public final class Embedder {
           .usage,
           modalities.isEmpty
             ? "this model takes text alone; convert one with an encoder"
-            : "this model takes no \(kind.rawValue)s; convert one with an encoder for them")
+            : "this model takes no \(kind.plural); convert one with an encoder for them")
       }
       self.modality = modality
     } catch {
@@ -92,11 +92,14 @@ public final class Embedder {
     if stage == .pixels {
       let reader = try units().reader()
       var unit = 0
+      // Units of different lengths follow each other along their first axis.
+      let isOneArray = kind == .image || kind == .video
+      let length = layout.runs.reduce(0) { $0 + $1.count * ($1.shape.first ?? 0) }
       for run in layout.runs {
         for _ in 0..<run.count {
           let shouldContinue = try reader.next(1, of: run, while: { true }) { (bytes) throws(SquintError) in
             let (shape, numbers) = modality.processor.numbers(of: bytes, shape: run.shape)
-            if unit == 0 { try begin([layout.count] + shape) }
+            if unit == 0 { try begin(isOneArray ? [layout.count] + shape : [length] + shape.dropFirst()) }
             return try numbers.withElements { (numbers) throws(SquintError) in
               try visit(unit, layout.count, numbers)
             }

@@ -7,7 +7,11 @@ import SquintText
 ///
 /// The raw value is the word of the field: in the names of modules (`encoder.image`), of keys (`image.layout`), in chat templates.
 public enum MediaKind: String, CaseIterable, Sendable {
-  case image, video
+  case image, video, audio, molecule, series
+
+  /// What messages call one, and several.
+  package var noun: String { self == .audio ? "sound" : rawValue }
+  package var plural: String { self == .series ? noun : noun + "s" }
 
   /// What stands for one in what people write.
   package var marker: String { "<\(rawValue)>" }
@@ -27,7 +31,18 @@ public enum MediaKind: String, CaseIterable, Sendable {
     switch self {
     case .image: try ImageProcessor(metadata)
     case .video: try VideoProcessor(metadata)
+    case .audio: try SoundProcessor(metadata)
+    case .molecule: try MoleculeProcessor(metadata)
+    case .series: try SeriesProcessor(metadata)
     }
+  }
+
+  /// The file of one that a user names by `path`.
+  ///
+  /// - Throws: as `MediaFile`.
+  func file(_ path: String) throws(SquintError) -> MediaFile {
+    if self == .molecule, !MoleculeProcessor.isFileName(path) { return try MediaFile(text: path) }
+    return try MediaFile(path: path, noun: noun, takesFolders: self == .video)
   }
 
   /// What chat templates are given for one.
@@ -35,6 +50,9 @@ public enum MediaKind: String, CaseIterable, Sendable {
     switch self {
     case .image: .image
     case .video: .video
+    case .audio: .audio
+    case .molecule: .molecule
+    case .series: .series
     }
   }
 }

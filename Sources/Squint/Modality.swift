@@ -188,9 +188,7 @@ extension Modality {
 
     /// Whether there is room for the units of a medium of `size`.
     func holds(_ size: MediumSize) -> Bool {
-      size.cost.layout.runs.allSatisfy { run in
-        ((try? modality.encoder.grid(of: run.shape).count) ?? Int.max) <= encoder.patches
-      }
+      size.cost.layout.runs.allSatisfy { modality.encoder.holds($0.shape, patches: encoder.patches) }
     }
 
     /// What has been read of the encoder's weights beside those that stay in memory, in bytes.

@@ -194,7 +194,10 @@ public final class Model: Sendable {
   public func medium(
     _ kind: MediaKind, _ path: String, _ limits: MediaLimits = MediaLimits()
   ) throws(SquintError) -> Medium {
-    try Medium(path: path, modality(kind), limits)
+    let modality = try modality(kind)
+    let hears = kind == .video && limits.hearsVideos && modality.positions.interleaving != nil
+    let sounds = hears ? modalities.first { $0.kind == .audio } : nil
+    return try Medium(path: path, modality, sounds: sounds, limits)
   }
 
   /// The images at `paths`, as `image` opens each.
@@ -226,12 +229,13 @@ public final class Model: Sendable {
     while true {
       var options = options
       options.media = .once(media.map(\.size))
-      options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.rows }
-      let most = media.map(\.size.units).max() ?? 1
+      options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.size.rowsWithSound }
+      // A sound is heard whole, or not at all.
+      let most = media.filter { $0.kind != .audio }.map(\.size.units).max() ?? 1
       guard most > 1, (try? SessionPlan(self, options)) == nil else { return media }
       limits.units = most - 1
       // What came through a pipe comes only once.
-      for index in media.indices {
+      for index in media.indices where media[index].kind != .audio {
         var limits = limits
         limits.isOneOfSeveral = files.count { $0.kind == media[index].kind } > 1
         if media[index].size.units == most, most > 1 {
@@ -254,7 +258,7 @@ public final class Model: Sendable {
   func largest(_ modality: Modality, _ limits: MediaLimits) throws(SquintError) -> MediumSize {
     guard let largest = try modality.largest(limits) else {
       throw .badData(
-        file.path, "there is no bound to the size of its \(modality.kind.rawValue)s; convert the model again")
+        file.path, "there is no bound to the size of its \(modality.kind.plural); convert the model again")
     }
     return largest
   }
@@ -263,10 +267,10 @@ public final class Model: Sendable {
   func modality(_ kind: MediaKind) throws(SquintError) -> Modality {
     guard let modality = modalities.first(where: { $0.kind == kind }) else {
       guard modalities.isEmpty else {
-        let taken = modalities.map { "\($0.kind.rawValue)s" }.joined(separator: ", ")
+        let taken = modalities.map { $0.kind.plural }.joined(separator: ", ")
         throw SquintError(
           .usage,
-          "\(file.path): this model takes \(taken), and no \(kind.rawValue)s; convert one with an encoder for them")
+          "\(file.path): this model takes \(taken), and no \(kind.plural); convert one with an encoder for them")
       }
       throw SquintError(
         .usage, "\(file.path): this model takes text alone; convert one with an encoder and a projector")

@@ -20,8 +20,9 @@ public struct SessionOptions: Equatable, Sendable {
   public var chunk: Int
   /// The media that the session is to encode.
   public var media: MediaUse
-  /// Videos that a session for media at any time is for, too, and for others that are no larger; without any it takes none.
-  public var videos: [MediumSize] = []
+  /// Media that a session for media at any time is for beside the usual ones, and for others that are no larger. Without a video it takes
+  /// none.
+  public var known: [MediumSize] = []
   /// The units, such as tiles, that a medium may have at most; nil: as many as the model takes.
   public var maximumTiles: Int?
   /// The rows of the decoder that a medium may take at most; nil: as many as the model makes of it.
@@ -228,7 +229,8 @@ extension SessionPlan {
 
   /// The weights that are read from the file to encode the media, beside those that stay, in bytes.
   public var bytesReadToEncode: Int {
-    guard case .once(let sizes) = options.media else { return 0 }
+    guard case .once(let media) = options.media else { return 0 }
+    let sizes = media.flatMap(\.parts)
     return weights.encoders.reduce(0) { bytes, encoder in
       let own = sizes.filter { $0.kind == encoder.kind }
       return bytes + own.reduce(0) { $0 + $1.cost.layout.passes(of: encoder.units) } * encoder.residency.streamedBytes

@@ -33,13 +33,14 @@ struct Chat: ParsableCommand {
     let cancellation = Interrupt.cancellation
     if let kind = media.onStandardInput { throw Self.notOnStandardInput(kind) }
     let model = try Model(model.open(memory: machine.compute.memory))
-    let videos = try model.media(media.files.filter { $0.kind == .video }, media.limited(machine.limits))
+    // Of those whose length nothing bounds the first say how much memory there is.
+    let first = try model.media(media.files.filter { $0.kind != .image }, media.limited(machine.limits))
     var planned = machine.session(beams: generation.beams, media: model.acceptsMedia ? .always : .none)
-    planned.videos = videos.map(\.size)
+    planned.known = first.map(\.size)
     let plan = try SessionPlan(model, planned)
     machine.report(plan, for: model)
     let limits = media.limited(plan.options.limits)
-    let media = try model.media(media.files.filter { $0.kind != .video }, limits) + videos
+    let media = try model.media(media.files.filter { $0.kind == .image }, limits) + first
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, prompting: prompting, options: options)
@@ -96,7 +97,7 @@ struct Chat: ParsableCommand {
         report { () throws(SquintError) in
           guard words.count == 2 else { throw Self.needsFile(word) }
           guard words[1] != "-" else { throw Self.notOnStandardInput(syntax.kind) }
-          guard syntax.kind != .video || !videos.isEmpty || !model.accepts(.video) else {
+          guard syntax.kind != .video || first.contains(where: { $0.kind == .video }) || !model.accepts(.video) else {
             throw SquintError(
               .usage,
               "this conversation has no memory for videos; begin it with --video FILE, and later ones may be as long")

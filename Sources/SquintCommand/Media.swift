@@ -28,6 +28,19 @@ struct MediaSyntax: Sendable {
       help: "show a video with the next question",
       extensions: ["mp4", "mkv", "webm", "mov", "avi", "y4m", "gif", "webp"],
       savedName: "video", usualQuestion: "What happens in this video?"),
+    MediaSyntax(
+      kind: .audio, option: "audio", files: \.audio, command: "/audio",
+      help: "play a sound with the next question",
+      extensions: ["wav", "flac", "ogg", "oga", "opus", "mp3", "aiff", "au", "m4a"],
+      savedName: "sound", usualQuestion: "What is said?"),
+    MediaSyntax(
+      kind: .molecule, option: "molecule", files: \.molecule, command: "/molecule",
+      help: "give a molecule with the next question", extensions: ["mol", "sdf", "smi"],
+      savedName: "molecule", usualQuestion: "Please give me some details about this molecule."),
+    MediaSyntax(
+      kind: .series, option: "series", files: \.series, command: "/series",
+      help: "give a time series with the next question", extensions: ["csv", "tsv", "npy"],
+      savedName: "series", usualQuestion: "What does this time series show?"),
   ]
 
   /// The one for media of `kind`.
@@ -57,6 +70,30 @@ struct MediaOptions: ParsableArguments {
   @Option(
     help: .init(
       """
+      A sound: WAV, FLAC, OGG or MP3, what ffmpeg understands where it is installed, or - for one on stdin. Repeatable; it stands \
+      where the prompt has <audio>, or comes first.
+      """, valueName: "file"), completion: .file())
+  var audio: [String] = []
+
+  @Option(
+    help: .init(
+      """
+      A molecule: its SMILES, or a file of the name .smi, .mol or .sdf. Repeatable; it stands where the prompt has <molecule>, or \
+      comes first.
+      """, valueName: "smiles"))
+  var molecule: [String] = []
+
+  @Option(
+    help: .init(
+      """
+      A time series: CSV, a column for each, with or without a line of names, or .npy. Repeatable; it stands where the prompt has \
+      <series>, or comes first.
+      """, valueName: "file"), completion: .file(extensions: ["csv", "tsv", "npy"]))
+  var series: [String] = []
+
+  @Option(
+    help: .init(
+      """
       Look at this many frames of a second of a video. Default: as the model was trained. Of a folder, whose frames are all looked \
       at: how many a second has. Default: 2.
       """, valueName: "n"))
@@ -66,21 +103,48 @@ struct MediaOptions: ParsableArguments {
     help: .init("Look at this many frames of a video at most. Default: as the model was trained.", valueName: "n"))
   var maxFrames: Int?
 
+  @Flag(help: "Do not hear the sound of a video, where the model was trained to.")
+  var noVideoSound = false
+  @Option(
+    help: .init(
+      """
+      The points that a second of each time series has, for models that look at series at their own rate. Default: a quarter of its \
+      points.
+      """, valueName: "hz"))
+  var seriesRate: Double?
+
   func validate() throws {
     if let fps, !(fps > 0 && fps <= 1000) { throw ValidationError("--fps \(fps): choose more than 0, at most 1000") }
     if let maxFrames, maxFrames < 1 { throw ValidationError("--max-frames \(maxFrames): choose 1 or more") }
+    if let seriesRate, !(seriesRate > 0 && seriesRate <= 1e9) {
+      throw ValidationError("--series-rate \(seriesRate): choose more than 0, at most 1000000000")
+    }
   }
 
   /// `limits`, and what is asked of each video.
   func limited(_ limits: MediaLimits) -> MediaLimits {
     var limits = limits
     (limits.framesPerSecond, limits.frames) = (fps, maxFrames)
+    limits.hearsVideos = !noVideoSound
+    limits.pointsPerSecond = seriesRate
     return limits
   }
 
-  /// All of them, those of a kind in order.
+  /// All of them, in the order in which they were given.
   var files: [(kind: MediaKind, path: String)] {
-    MediaSyntax.all.flatMap { syntax in syntax.files(self).map { (syntax.kind, $0) } }
+    var rest = Dictionary(uniqueKeysWithValues: MediaSyntax.all.map { ($0.kind, $0.files(self)[...]) })
+    var files: [(kind: MediaKind, path: String)] = []
+    func take(_ kind: MediaKind) {
+      if let path = rest[kind]?.popFirst() { files.append((kind, path)) }
+    }
+    // Each option's files are known, in order; between options the words of the command line say it.
+    for word in CommandLine.arguments.dropFirst() {
+      if let syntax = MediaSyntax.all.first(where: { word == "--\($0.option)" || word.hasPrefix("--\($0.option)=") }) {
+        take(syntax.kind)
+      }
+    }
+    for syntax in MediaSyntax.all { while rest[syntax.kind]?.isEmpty == false { take(syntax.kind) } }
+    return files
   }
 
   /// What is on stdin; nil where that is no medium.
@@ -89,7 +153,7 @@ struct MediaOptions: ParsableArguments {
 
 extension MediaKind {
   /// What messages call one.
-  var withArticle: String { self == .image ? "an image" : "a \(rawValue)" }
+  var withArticle: String { self == .image ? "an image" : self == .series ? "a series" : "a \(noun)" }
 }
 
 extension SessionOptions.MediaUse {

@@ -95,10 +95,10 @@ struct Plan: ParsableCommand {
     var planned = options(shown)
     if chat, model.acceptsMedia {
       planned.media = .always
-      planned.videos = shown.filter { $0.kind == .video }
+      planned.known = shown
     }
     let plan = try SessionPlan(model, planned)
-    let rows = chat ? 0 : given.reduce(0) { $0 + $1.rows }
+    let rows = chat ? 0 : given.reduce(0) { $0 + $1.size.rowsWithSound }
     guard rows <= plan.context else {
       throw SquintError(
         .usage, "the media take \(grouped(rows)) tokens, and the context holds \(grouped(plan.context))",
@@ -323,8 +323,10 @@ extension SessionPlan {
     case .none: return ""
     case .always:
       return ", images at any time"
-        + (options.videos.isEmpty
-          ? "" : ", videos of at most \(options.videos.map(\.rows).max() ?? 0) tokens")
+        + MediaKind.allCases.compactMap { kind in
+          options.known.filter { $0.kind == kind && kind != .image }.map(\.rowsWithSound).max()
+            .map { ", \(kind.plural) of at most \(grouped($0)) tokens" }
+        }.joined()
     case .once(let sizes):
       func count(_ number: Int, _ word: String) -> String { "\(number) \(word)\(number == 1 ? "" : "s")" }
       var text = ""
@@ -334,7 +336,14 @@ extension SessionPlan {
       }
       if !videos.isEmpty {
         text += ", \(count(videos.count, "video")) of \(count(videos.reduce(0) { $0 + $1.frames }, "frame")), "
-        text += count(videos.reduce(0) { $0 + $1.rows }, "token")
+        text += count(videos.reduce(0) { $0 + $1.rowsWithSound }, "token")
+        if videos.contains(where: { $0.sound != nil }) { text += " with sound" }
+      }
+      for kind in [MediaKind.audio, .molecule, .series] {
+        let these = sizes.filter { $0.kind == kind }
+        guard !these.isEmpty else { continue }
+        text += ", \(these.count) \(these.count == 1 ? kind.noun : kind.plural) of "
+        text += count(these.reduce(0) { $0 + $1.rows }, "token")
       }
       return text
     }

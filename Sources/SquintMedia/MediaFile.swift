@@ -19,10 +19,12 @@ package final class MediaFile: Sendable {
 
   /// Opens the file at `path`; `-` is stdin.
   ///
-  /// - Parameter isVideo: whether a folder will do, and what messages ask for.
+  /// - Parameters:
+  ///   - noun: what messages ask for.
+  ///   - takesFolders: whether a folder will do.
   /// - Throws: `noInput` when it does not exist, is neither a regular file nor a pipe, or cannot be opened; `badData` where more
   ///   comes through a pipe than is accepted.
-  package init(path: String, isVideo: Bool = false) throws(SquintError) {
+  package init(path: String, noun: String = "image", takesFolders: Bool = false) throws(SquintError) {
     let name = path == "-" ? "stdin" : path
     let inherited = Self.inherited(path)
     let descriptor =
@@ -37,9 +39,9 @@ package final class MediaFile: Sendable {
       throw SquintError(.noInput, "\(name): \(systemMessage(code))")
     }
     self.path = name
-    isFolder = isVideo && status.st_mode & S_IFMT == S_IFDIR
+    isFolder = takesFolders && status.st_mode & S_IFMT == S_IFDIR
     switch status.st_mode & S_IFMT {
-    case S_IFDIR where isVideo:
+    case S_IFDIR where takesFolders:
       self.descriptor = descriptor
       byteCount = 0
       heldBytes = 0
@@ -51,15 +53,42 @@ package final class MediaFile: Sendable {
       isReadOnce = inherited != nil
     case S_IFIFO, S_IFSOCK:
       defer { close(descriptor) }
-      (self.descriptor, byteCount) = try PipeReader(descriptor, name: name).memoryFile()
+      (self.descriptor, byteCount) = try PipeReader(descriptor, name: name, noun: noun).memoryFile()
       heldBytes = byteCount
       isReadOnce = true
     default:
       let kind = status.st_mode & S_IFMT == S_IFDIR ? "a folder" : isatty(descriptor) == 1 ? "a terminal" : "a device"
       close(descriptor)
-      throw SquintError(.noInput, "\(name): this is \(kind); give the file of \(isVideo ? "a video" : "an image")")
+      throw SquintError(.noInput, "\(name): this is \(kind); give the file of \(noun == "image" ? "an" : "a") \(noun)")
     }
   }
+
+  /// A medium that is given as text: a molecule.
+  ///
+  /// - Throws: `badData` where it is longer than any is, `doesNotFit` where there is no memory for it.
+  package init(text: String) throws(SquintError) {
+    path = text
+    isFolder = false
+    isReadOnce = true
+    let bytes = Array(text.utf8)
+    guard bytes.count <= Self.mostTextBytes else {
+      throw .badData(
+        "a \(Self.textNoun)",
+        "\(grouped(bytes.count)) bytes; \(grouped(Self.mostTextBytes)) at most are taken as text, give a file")
+    }
+    byteCount = bytes.count
+    heldBytes = bytes.count
+    descriptor = squint_memory_file()
+    guard descriptor >= 0, pwrite(descriptor, bytes, bytes.count, 0) == bytes.count else {
+      let code = errno
+      if descriptor >= 0 { close(descriptor) }
+      throw SquintError(.doesNotFit, "\(path): there is no memory for it: \(systemMessage(code))")
+    }
+  }
+
+  /// More is a file's.
+  private static let mostTextBytes = 1 << 20
+  private static let textNoun = "molecule"
 
   deinit { close(descriptor) }
 
@@ -119,14 +148,16 @@ package final class MediaFile: Sendable {
 private struct PipeReader {
   private let descriptor: Int32
   private let name: String
+  private let noun: String
 
   /// A photograph of 150 megapixels as JPEG; more is a file's.
   private static let mostBytes = 64 << 20
   /// How long a named pipe waits for someone who writes, and any pipe for the next byte, in milliseconds. A camera takes seconds.
   private static let patience = (writer: 3_000, byte: 30_000)
 
-  init(_ descriptor: Int32, name: String) {
+  init(_ descriptor: Int32, name: String, noun: String) {
     self.descriptor = descriptor
+    self.noun = noun
     self.name = name
   }
 
@@ -163,7 +194,7 @@ private struct PipeReader {
       hasWriter = true
       guard total + count <= Self.mostBytes else {
         throw .badData(
-          name, "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save the image as a file")
+          name, "more than \(grouped(Self.mostBytes)) bytes come through the pipe; save the \(noun) as a file")
       }
       try append(buffer[..<count], to: file, at: total)
       total += count
@@ -178,7 +209,7 @@ private struct PipeReader {
       }
       if count < 0 && errno == EINTR { continue }
       guard count > 0 else {
-        throw SquintError(.doesNotFit, "\(name): there is no memory for the image: \(systemMessage(errno))")
+        throw SquintError(.doesNotFit, "\(name): there is no memory for the \(noun): \(systemMessage(errno))")
       }
       done += count
     }

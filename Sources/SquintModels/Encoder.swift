@@ -18,6 +18,9 @@ package protocol EncoderModel: Sendable {
   /// - Throws: `badData` where the encoder takes no unit of this shape.
   func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid
 
+  /// Whether an encoder that was planned for units of `patches` patches has room for those of `shape`.
+  func holds(_ shape: [Int], patches: Int) -> Bool
+
   /// The multiplications and additions of attention for a unit of `rows` rows.
   func attentionOperations(rows: Int) -> Double
 
@@ -36,6 +39,10 @@ package protocol EncoderModel: Sendable {
 extension EncoderModel {
   /// The rows of features that a unit gives.
   package func rows(of shape: [Int]) throws(SquintError) -> Int { try grid(of: shape).count + (hasClassRow ? 1 : 0) }
+
+  package func holds(_ shape: [Int], patches: Int) -> Bool {
+    ((try? grid(of: shape).count) ?? Int.max) <= patches
+  }
 }
 
 /// Makes an encoder in an arena; throws `internalError` where the system gives no threads to read weights.
@@ -46,7 +53,7 @@ package typealias EncoderMaker =
 package protocol Encoder {
   /// The units of the largest pass.
   var units: Int { get }
-  /// The patches of the largest unit.
+  /// The patches of the largest unit, or the rows that it has in the layers.
   var patches: Int { get }
   /// Hands out the weights.
   var stream: WeightStream { get }

@@ -19,12 +19,19 @@ package protocol EncoderLayers: Sendable {
   /// - Throws: `badData` where the encoder takes no unit of this shape.
   static func grid(_ blueprint: Blueprint, of shape: [Int]) throws(SquintError) -> FeatureGrid
 
+  /// The rows that a unit of this shape, which `grid(of:)` accepts, has in the layers, where features are made of fewer or of others than
+  /// each patch; those that stand for the whole unit are not among them.
+  static func layerRows(_ blueprint: Blueprint, of shape: [Int], _ grid: FeatureGrid) -> Int
+
+  /// The bytes of the numbers of a unit of this shape.
+  static func unitBytes(of shape: [Int]) -> Int
+
   /// Finds the tensors outside of the layers and checks their shapes.
   ///
   /// - Throws: `badData` naming the tensor that is missing or has another shape.
   static func weights(_ blueprint: Blueprint, in file: ModelFile) throws(SquintError) -> Weights
 
-  /// Reserves what only this graph needs, for units of at most `patches` patches.
+  /// Reserves what only this graph needs, for units of at most `patches` rows in the layers.
   static func reserve(_ blueprint: Blueprint, patches: Int, in plan: inout ArenaPlan) throws(SquintError) -> Regions
 
   /// - Parameter levels: [3, 256]: what each level of each channel is for the model.
@@ -42,8 +49,15 @@ package protocol EncoderLayers: Sendable {
   func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int)
 
   /// Writes the features of the `count` rows of a unit that are taken at `index` of `featureLayers` to the first columns of
-  /// `features`.
+  /// `features`; graphs that make fewer of them write those.
   func take(_ x: Rows, count: Int, index: Int, into features: Rows)
+}
+
+extension EncoderLayers {
+  package static func layerRows(_ blueprint: Blueprint, of shape: [Int], _ grid: FeatureGrid) -> Int { grid.count }
+
+  /// Of 8-bit levels of three channels.
+  package static func unitBytes(of shape: [Int]) -> Int { shape.reduce(3, *) }
 }
 
 /// What the buffers of an encoder follow from.
@@ -211,6 +225,11 @@ package struct LayeredEncoderModel<Graph: EncoderLayers>: EncoderModel {
 
   package func grid(of shape: [Int]) throws(SquintError) -> FeatureGrid { try Graph.grid(blueprint, of: shape) }
 
+  package func holds(_ shape: [Int], patches: Int) -> Bool {
+    guard let grid = try? grid(of: shape) else { return false }
+    return Graph.layerRows(blueprint, of: shape, grid) <= patches
+  }
+
   package func attentionOperations(rows: Int) -> Double {
     let seen = rows * (sizes.layers - sizes.blockLayers) + min(sizes.blockRows, rows) * sizes.blockLayers
     return 4 * Double(rows) * Double(sizes.width) * Double(seen)
@@ -220,7 +239,7 @@ package struct LayeredEncoderModel<Graph: EncoderLayers>: EncoderModel {
     _ residency: Residency, shapes: [[Int]], units: Int, threads: Int, in plan: inout ArenaPlan
   ) throws(SquintError) -> EncoderMaker {
     var patches = 1
-    for shape in shapes { patches = max(patches, try grid(of: shape).count) }
+    for shape in shapes { patches = max(patches, Graph.layerRows(blueprint, of: shape, try grid(of: shape))) }
     let regions = try LayeredEncoder<Graph>.Regions(
       self, residency, patches: patches, units: units, threads: threads, in: &plan)
     let model = self
@@ -304,13 +323,13 @@ package final class LayeredEncoder<Graph: EncoderLayers>: Encoder {
   ) throws(SquintError) -> Bool {
     let s = model.sizes
     let grid = try model.grid(of: shape)
-    let count = grid.count + (s.hasClass ? 1 : 0)
+    let count = Graph.layerRows(model.blueprint, of: shape, grid) + (s.hasClass ? 1 : 0)
     precondition(count <= rows && units <= self.units, "more or larger units than were planned")
 
     stream.begin(units: s.lastLayer)
     defer { stream.end() }
     graph.begin(shape: shape, grid)
-    let unitBytes = shape.reduce(3, *)
+    let unitBytes = Graph.unitBytes(of: shape)
     for unit in 0..<units {
       let x = x.from(unit * count)
       graph.embed(numbers + unit * unitBytes, into: x)

@@ -10,6 +10,8 @@ public struct ChatMessage: Sendable, Equatable {
     case image
     case video
     case audio
+    case molecule
+    case series
     /// A part of another type, with all its fields.
     case other(TemplateDictionary)
 
@@ -19,6 +21,8 @@ public struct ChatMessage: Sendable, Equatable {
       case .image: ["type": .text(.own("image"))]
       case .video: ["type": .text(.own("video"))]
       case .audio: ["type": .text(.own("audio"))]
+      case .molecule: ["type": .text(.own("molecule"))]
+      case .series: ["type": .text(.own("series"))]
       case .other(let fields): .dictionary(fields)
       }
     }

@@ -81,7 +81,7 @@ import Testing
         var options = SessionOptions(kvType: .f32, threads: 2, chunk: chunk, media: .once(media.map(\.size)))
         #expect(largestDifference(try logits(model, prompt, options).flatMap { $0 }, expected) < 1e-4, "\(video.name)")
         options.media = .always
-        options.videos = [clip.size]
+        options.known = [clip.size]
         #expect(largestDifference(try logits(model, prompt, options).flatMap { $0 }, expected) < 1e-4, "\(video.name)")
       }
     }

@@ -131,6 +131,12 @@ private struct Conversion {
           tokens: { tokenizer?.addedToken($0) }, notes: &notes))
     }
 
+    var others: [OtherModality] = []
+    for modality in parts.others {
+      others.append(
+        try OtherModality(modality, decoder: decoder, tokens: { tokenizer?.addedToken($0) }, notes: &notes))
+    }
+
     let encoderTypes = TypeChoice(matrices: options.encoderType ?? options.type, keep: options.keep)
     let projectorTypes = TypeChoice(matrices: options.projectorType ?? options.type, keep: options.keep)
     let decoderTypes = TypeChoice(decoder: options)
@@ -155,6 +161,14 @@ private struct Conversion {
           projector.tensors(scaledBy: decoder?.inputScale ?? 1, name: name), projectorTypes)
       }
     }
+    for modality in others {
+      try add("encoder.\(modality.name)", modality.encoder.expected, modality.encoder.tensors, encoderTypes)
+      if let projector = modality.projector {
+        try add(
+          "projector.\(modality.name)", projector.configuration.tensors(name: modality.name),
+          projector.tensors(scaledBy: decoder?.inputScale ?? 1, name: modality.name), projectorTypes)
+      }
+    }
     if let base = parts.base {
       try add(
         "decoder", base.decoder.tensors, base.decoderTensors, decoderTypes, updates: parts.adapter?.updates ?? [:])
@@ -167,8 +181,8 @@ private struct Conversion {
     var plan = ModelFilePlan()
     try text.write(to: &plan, for: decoder, notes: &notes)
     var settings = decoder == nil ? [] : [decoderTypes.description]
-    if !modalities.isEmpty { settings.append("encoder \(encoderTypes.matrices.name)") }
-    if modalities.contains(where: { $0.projector != nil }) {
+    if !modalities.isEmpty || !others.isEmpty { settings.append("encoder \(encoderTypes.matrices.name)") }
+    if modalities.contains(where: { $0.projector != nil }) || others.contains(where: { $0.projector != nil }) {
       settings.append("projector \(projectorTypes.matrices.name)")
     }
     plan.metadata["general.settings"] = .string(settings.joined(separator: ", "))
@@ -178,6 +192,7 @@ private struct Conversion {
       _ = try type(of: decoder.blueprint).init(plan.metadata)
     }
     for modality in modalities { modality.write(to: &plan.metadata) }
+    for modality in others { modality.write(to: &plan.metadata) }
     plan.modules = modules.map { module in
       ModelFilePlan.Module(
         name: module.name,

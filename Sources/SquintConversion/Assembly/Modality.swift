@@ -87,7 +87,7 @@ package struct ModalityParts: Sendable {
   package var pinpoints: [ImageConfiguration.Size] = []
   /// Whether images are padded to a square, whoever says what else is done to them.
   package var padsToSquare = false
-  package var prompt: ImagePrompt
+  package var prompt: MediaPrompt
   /// What is done with videos, which go through the same encoder and projector; nil: the model takes none.
   package var videos: VideoConfiguration?
   /// The rows that the checkpoint says a tile has, and the key that says it. Where its own program depends on them another
@@ -104,7 +104,7 @@ package struct ModalityParts: Sendable {
   package init(name: String, place: String) {
     self.name = name
     self.place = place
-    prompt = ImagePrompt()
+    prompt = MediaPrompt()
     prompt.marker = "<\(name)>"
   }
 }
@@ -121,7 +121,7 @@ struct Modality: Sendable {
   /// nil only where there is no decoder either.
   let projector: ProjectorPart?
   let images: ImageConfiguration
-  let prompt: ImagePrompt
+  let prompt: MediaPrompt
   let videos: VideoConfiguration?
 
   /// Checks that the parts fit.
@@ -184,20 +184,7 @@ struct Modality: Sendable {
     }
 
     var prompt = parts.prompt
-    if let token = prompt.token {
-      if let decoder, token >= decoder.vocabulary {
-        throw .badData(
-          parts.place, "the token \(token) for \(name) is not one of the decoder's \(grouped(decoder.vocabulary))")
-      }
-      if let known = tokens(prompt.tokenText ?? prompt.marker), known != token {
-        throw .badData(
-          parts.place,
-          "the token for \(name) is \(token), but the tokenizer's \(printable(prompt.tokenText ?? prompt.marker)) is "
-            + "\(known)")
-      }
-    } else if let decoder {
-      prompt.token = tokens(prompt.tokenText ?? prompt.marker).flatMap { $0 < decoder.vocabulary ? $0 : nil }
-    }
+    try prompt.findToken(name: name, decoder: decoder, place: parts.place, tokens: tokens)
     self.encoder = encoder
     self.projector = projector
     self.images = images

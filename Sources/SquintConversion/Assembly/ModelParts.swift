@@ -5,6 +5,8 @@ struct ModelParts {
   /// What gives the decoder and the text; nil for encoders alone.
   let base: (any Checkpoint)?
   let modalities: [ModalityParts]
+  /// The same for media that are not images.
+  let others: [OtherParts]
   /// What the sources hold that something else replaces.
   let leftOut: [MappedTensors]
   /// What is not from the base, for people.
@@ -31,15 +33,17 @@ struct ModelParts {
     }
     var leftOut: [MappedTensors] = []
     var modalities = base?.modalities ?? []
+    var others = base?.others ?? []
     var replacements: [String] = []
     if sources.decoder != nil {
       // Of the checkpoint that gives the decoder only that is wanted where there is another.
       if let path = sources.source {
-        leftOut += modalities.flatMap(\.tensors)
+        leftOut += modalities.flatMap(\.tensors) + others.flatMap(\.tensors)
         let whole = try openCheckpoint(path, mmproj: sources.mmproj)
         modalities = whole.modalities
+        others = whole.others
         leftOut.append(whole.decoderTensors)
-        guard !modalities.isEmpty || !sources.encoders.isEmpty else {
+        guard !modalities.isEmpty || !others.isEmpty || !sources.encoders.isEmpty else {
           throw SquintError(
             .usage, "\(path): a text model's decoder is replaced by --decoder, and nothing else is in it")
         }
@@ -47,6 +51,26 @@ struct ModelParts {
       }
     }
     for name in Set(sources.encoders.keys).union(sources.projectors.keys).sorted() {
+      if let families = Families.otherEncoders[name] {
+        let index = others.firstIndex { $0.name == name }
+        var parts =
+          index.map { others[$0] }
+          ?? OtherParts(
+            name: name, place: base?.place ?? sources.encoders[name] ?? sources.projectors[name] ?? "")
+        if let path = sources.encoders[name] {
+          leftOut += [parts.encoder?.tensors].compactMap { $0 }
+          parts.encoder = try openOtherEncoder(path, name: name, families)
+          parts.processor = nil
+          replacements.append("encoder \(name) from \(lastComponent(path))")
+        }
+        if let path = sources.projectors[name] {
+          leftOut += [parts.projector?.tensors].compactMap { $0 }
+          parts.projector = try openProjector(path, name: name)
+          replacements.append("projector \(name) from \(lastComponent(path))")
+        }
+        if let index { others[index] = parts } else { others.append(parts) }
+        continue
+      }
       let index = modalities.firstIndex { $0.name == name }
       var parts =
         index.map { modalities[$0] }
@@ -76,6 +100,7 @@ struct ModelParts {
     self.base = base
     self.leftOut = leftOut + modalities.compactMap(\.ignored)
     self.modalities = modalities
+    self.others = others
     self.replacements = replacements
   }
 }
@@ -111,6 +136,26 @@ private func openEncoder(_ path: String, name: String) throws(SquintError) -> En
     path,
     "this is no encoder; give the folder with its config.json and *.safetensors, an ONNX file (NAME.onnx) or a GGUF file (mmproj)"
   )
+}
+
+/// Opens the encoder at `path` of media that are not images.
+private func openOtherEncoder(
+  _ path: String, name: String, _ families: [OtherEncoderFamily]
+) throws(SquintError) -> OtherEncoder {
+  guard try isFolder(path) else {
+    try SourceFile(path: path).refuseForeign()
+    throw .badData(path, "this is no encoder for \(name); give the folder with its config.json and *.safetensors")
+  }
+  let folder = CheckpointFolder(path: path)
+  let config = try folder.configuration()
+  let modelType = config["model_type"]?.string ?? ""
+  guard let family = families.first(where: { $0.modelTypes.contains(modelType) }) else {
+    let known = families.map(\.modelTypes[0]).joined(separator: ", ")
+    throw .badData(
+      folder.file("config.json"),
+      "the model_type \"\(printable(modelType))\" is not supported as an encoder for \(name); known are \(known)")
+  }
+  return try family.open(folder, config)
 }
 
 /// Opens the projector at `path`, of whatever kind it is.

@@ -39,7 +39,7 @@ struct SourceUse {
         throw .badData(
           mapped.place,
           "tensor \(printable(lost)) belongs to an encoder or a projector that is not supported, without which the model would "
-            + "be blind or deaf; known are \(VisionFamily.known)")
+            + "be blind or deaf; known are \(MediaFamily.known)")
       }
       // Where the embedding serves as the head, another head would be lost without a word.
       if let decoder, decoder.isTied,

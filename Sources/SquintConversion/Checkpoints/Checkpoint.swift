@@ -9,6 +9,8 @@ protocol Checkpoint: Sendable {
   var decoderTensors: MappedTensors { get }
   /// The ways into the model beside text that it has, or has in part.
   var modalities: [ModalityParts] { get }
+  /// The same for media that are not images.
+  var others: [OtherParts] { get }
   /// The class that the checkpoint says it is of, where that is none of those that are read.
   var unknownClass: String? { get }
 
@@ -20,6 +22,7 @@ protocol Checkpoint: Sendable {
 
 extension Checkpoint {
   var unknownClass: String? { nil }
+  var others: [OtherParts] { [] }
 }
 
 /// Everything of a checkpoint but its weights and their configuration.
@@ -28,6 +31,8 @@ struct CheckpointText: Sendable {
   /// What the model was converted from, in a few words.
   var source: String
   var license: String?
+  /// Modules of the source that are left out.
+  var dropped: [String] = []
   var defaults = GenerationDefaults()
   /// The file that the defaults are from, for messages.
   var defaultsPlace: String
@@ -41,6 +46,7 @@ struct CheckpointText: Sendable {
     plan.metadata["general.name"] = .string(name)
     plan.metadata["general.source"] = .string(source)
     if let license { plan.metadata["general.license"] = .string(license) }
+    if !dropped.isEmpty { plan.metadata["general.dropped"] = .strings(dropped) }
     guard let decoder else { return }
     try defaults.write(to: &plan.metadata, vocabulary: decoder.vocabulary, place: defaultsPlace)
     if let template { plan.metadata["chat.template"] = .string(template) }

@@ -9,7 +9,7 @@ struct GGUFVision {
   private let place: String
   private let source: GGUFSource
   private let metadata: GGUFMetadata
-  private let family: VisionFamily.GGUFFacts
+  private let family: MediaFamily.GGUFFacts
 
   /// - Throws: `SquintError.noInput` where it cannot be read, `.badData` where it is broken or not supported.
   init(path: String) throws(SquintError) {
@@ -27,7 +27,7 @@ struct GGUFVision {
       throw .badData(path, "it has no vision encoder (clip.has_vision_encoder); others are not supported")
     }
     let type = either(try metadata.text("clip.projector_type"), try metadata.text("clip.vision.projector_type")) ?? ""
-    let families = Families.vision.compactMap(\.gguf)
+    let families = Families.media.compactMap(\.gguf)
     guard let family = families.first(where: { $0.projectorType == type }) else {
       let known = families.map(\.projectorType).joined(separator: ", ")
       throw .badData(

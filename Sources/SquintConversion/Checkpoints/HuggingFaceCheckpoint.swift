@@ -5,10 +5,13 @@ import SquintText
 struct HuggingFaceCheckpoint: Checkpoint {
   let decoder: DecoderConfiguration
   let modalities: [ModalityParts]
+  let others: [OtherParts]
   let unknownClass: String?
   private let folder: CheckpointFolder
   private let tensors: any TensorSource
   let decoderTensors: MappedTensors
+  /// What it has for which there is no use.
+  private let dropped: DroppedModules
   private let config: JSONValue
   /// What opening it found.
   private let openingNotes: [String]
@@ -18,18 +21,18 @@ struct HuggingFaceCheckpoint: Checkpoint {
     folder = CheckpointFolder(path: path)
     let stated = try folder.configuration()
     let place = folder.file("config.json")
-    let family = try VisionFamily.family(of: stated, place: place)
+    let family = try MediaFamily.family(of: stated, place: place)
     config = family?.translated(stated) ?? stated
     var notes: [String] = []
     // A decoder in other words than transformers' comes with a class of its own.
-    unknownClass = family?.decoder == nil ? VisionFamily.unknownClass(config: config) : nil
+    unknownClass = family?.decoder == nil ? MediaFamily.unknownClass(config: config) : nil
     if let unknownClass {
       notes.append(
         "\(place): the class \(printable(unknownClass)) is not known; the model is read as its tensors and its model_type are"
       )
     }
     tensors = try folder.tensors(config: config, spelling: family?.spelling ?? .model, notes: &notes)
-    if family == nil { try VisionFamily.refuseParts(of: tensors, config: config, place: place) }
+    if family == nil { try MediaFamily.refuseParts(of: tensors, config: config, place: place) }
     let decoderType = family?.decoderType(config)
     let own = family?.decoder
     let names: NameMap
@@ -54,11 +57,16 @@ struct HuggingFaceCheckpoint: Checkpoint {
     try decoder.shareEmbedding(
       stored, source: tensors, key: own?.tieKey ?? "tie_word_embeddings", place: place, notes: &notes)
     self.decoder = decoder
+    dropped = DroppedModules(family?.dropped ?? [], of: tensors)
     decoderTensors = MappedTensors(
-      source: tensors, maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder))],
+      source: tensors,
+      maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder)), dropped.names],
       place: folder.path, rowOrder: decoder.rowOrder, fold: decoder.fold)
     let vision = HuggingFaceVision(folder: folder, config: config, source: tensors)
-    modalities = try family.map { (family) throws(SquintError) in [try family.parts(vision, &notes)] } ?? []
+    let images = try family?.parts.map { (parts) throws(SquintError) in try parts(vision, &notes) }
+    modalities = images.map { [$0] } ?? []
+    others = try family?.others(vision, &notes) ?? []
+    if let note = dropped.note { notes.append("\(folder.path): \(note)") }
     openingNotes = notes
   }
 
@@ -76,6 +84,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
       template: try chatTemplates().chosen(of: place, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))
+    text.dropped = dropped.modules.map(\.name)
     notes += openingNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
     return text

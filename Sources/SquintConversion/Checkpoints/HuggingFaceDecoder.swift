@@ -81,7 +81,7 @@ extension DecoderConfiguration {
     let inner = try reader.flag("tie_word_embeddings")
     let outer = try reader.outerFlag("tie_word_embeddings")
     // The class around the decoder may decide in its own way.
-    if let rule = Families.vision.first(where: { $0.recognizes(reader.outer) })?.isTied {
+    if let rule = Families.media.first(where: { $0.recognizes(reader.outer) })?.isTied {
       return rule(reader.outer, inner, outer)
     }
     return either(inner, outer)

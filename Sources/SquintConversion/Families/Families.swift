@@ -1,7 +1,7 @@
 /// All families that can be converted. A new one gets a file of its own in this folder and its line here.
 package enum Families {
   package static let decoders: [DecoderFamily] = [
-    .llama, .mistral, .qwen2, .qwen3, .qwen3MoE, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen3VL, .qwen3VLMoE, .granite,
+    .llama, .mistral, .qwen2, .qwen3, .qwen3MoE, .gemma3, .lfm2, .qwen2VL, .qwen25VL, .qwen25Omni, .qwen3VL, .qwen3VLMoE, .granite,
     .internLM2,
   ]
 
@@ -12,9 +12,14 @@ package enum Families {
     .clip, .llava, .siglip, .vit, .bit, .idefics3, .smolvlm, .gotOCR2, .qwen2VL, .qwen25VL, .llavaNeXT, .llavaOneVision,
   ]
 
+  /// Encoders of media that are not images, which models are put together from, by modality.
+  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [.whisper], "molecule": [], "series": []]
+
   /// The first that recognizes a checkpoint has it.
-  static let vision: [VisionFamily] = [
+  static let media: [MediaFamily] = [
     .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
-    .qwen2VL, .qwen25VL, .qwen3VL,
+    .qwen2VL, .qwen25VL, .qwen3VL, .qwen25Omni,
+    .qwen2Audio,
+    .qwen3ASR,
   ]
 }

@@ -2,8 +2,8 @@ import SquintFile
 
 // Idefics3 (arXiv 2408.12637) and SmolVLM: tiles, a tower whose positions are found by place, squares of patches side by side.
 
-extension VisionFamily {
-  static let idefics3 = VisionFamily(
+extension MediaFamily {
+  static let idefics3 = MediaFamily(
     description: "idefics3, smolvlm", classes: ["idefics3", "smolvlm"],
     recognizes: { ["idefics3", "smolvlm"].contains($0["model_type"]?.string ?? "") },
     isTied: { _, _, outer in outer ?? false },
@@ -118,7 +118,7 @@ extension HuggingFaceVision {
   }
 }
 
-extension ImagePrompt {
+extension MediaPrompt {
   /// Sets the text that Idefics3 and SmolVLM have around tiles (transformers, processing_idefics3.py).
   package mutating func setIdefics3(fake: String, global: String) {
     singlePrefix = fake + global

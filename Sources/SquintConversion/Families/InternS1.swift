@@ -3,9 +3,9 @@ import SquintFile
 // Intern-S1 and Intern-S1-mini (arXiv 2508.15763): InternVL's tower and projector with a Qwen3 or a mixture of its experts, under
 // names of its own.
 
-extension VisionFamily {
+extension MediaFamily {
   /// configuration_interns1.py, which comes with the checkpoints; transformers' draft of the class calls it `intern_s1`.
-  static let internS1 = VisionFamily(
+  static let internS1 = MediaFamily(
     description: "interns1", classes: ["interns1"],
     recognizes: { ["interns1", "intern_s1"].contains($0["model_type"]?.string ?? "") },
     decoderType: { config in

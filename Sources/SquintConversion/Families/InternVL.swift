@@ -3,9 +3,9 @@ import SquintFile
 // InternVL 2.5 to 3.5 (arXiv 2412.05271, 2504.10479, 2508.18265), as transformers keeps it and as OpenGVLab's own program does: InternViT,
 // squares of patches side by side, a norm and two matrices, a decoder.
 
-extension VisionFamily {
+extension MediaFamily {
   /// transformers' InternVLForConditionalGeneration (configuration_internvl.py).
-  static let internVL = VisionFamily(
+  static let internVL = MediaFamily(
     description: "internvl (transformers' and OpenGVLab's)", classes: ["internvl"],
     recognizes: { $0["model_type"]?.string == "internvl" },
     decoderType: { config in
@@ -78,7 +78,7 @@ extension VisionFamily {
   }
 
   /// OpenGVLab's InternVLChatModel (configuration_internvl_chat.py and modeling_internvl_chat.py, which come with its checkpoints).
-  static let internVLChat = VisionFamily(
+  static let internVLChat = MediaFamily(
     description: nil, classes: ["internvlchat"],
     recognizes: { $0["model_type"]?.string == "internvl_chat" },
     translated: { config in
@@ -324,7 +324,7 @@ extension HuggingFaceVision {
   }
 }
 
-extension ImagePrompt {
+extension MediaPrompt {
   /// Sets the text that InternVL has around all rows of an image.
   package mutating func setInternVL(start: String, end: String) {
     prefix = start

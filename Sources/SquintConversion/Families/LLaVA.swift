@@ -3,9 +3,9 @@ import SquintFile
 // LLaVA (arXiv 2304.08485, 2310.03744), as transformers keeps it and as its own program does: a vision tower, one or two matrices,
 // a decoder.
 
-extension VisionFamily {
+extension MediaFamily {
   /// transformers' LlavaForConditionalGeneration.
-  static let llava = VisionFamily(
+  static let llava = MediaFamily(
     description: "llava (transformers' and the original)", classes: ["llava"],
     recognizes: { $0["model_type"]?.string == "llava" },
     // configuration_llava.py, `__post_init__`
@@ -22,7 +22,7 @@ extension VisionFamily {
       }))
 
   /// The original LLaVA's: a decoder's configuration with `mm_` keys among its own.
-  static let originalLLaVA = VisionFamily(
+  static let originalLLaVA = MediaFamily(
     description: nil, classes: originalClasses.map { String($0.dropLast("ForCausalLM".count)) },
     recognizes: { config in
       let modelType = config["model_type"]?.string ?? ""

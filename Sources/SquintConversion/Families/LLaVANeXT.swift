@@ -2,9 +2,9 @@ import SquintFile
 
 // LLaVA-NeXT (LLaVA 1.6): as LLaVA, with images in tiles, whose rows are packed into one grid with a newline behind each of its rows.
 
-extension VisionFamily {
+extension MediaFamily {
   /// configuration_llava_next.py, modeling_llava_next.py
-  static let llavaNeXT = VisionFamily(
+  static let llavaNeXT = MediaFamily(
     description: "llava_next", classes: ["llavanext"],
     recognizes: { $0["model_type"]?.string == "llava_next" },
     isTied: { _, _, outer in outer ?? false },

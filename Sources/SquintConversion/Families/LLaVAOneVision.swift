@@ -2,9 +2,9 @@ import SquintFile
 
 // LLaVA-OneVision (arXiv 2408.03326): as LLaVA-NeXT, with SigLIP, more tiles, and a limit of rows beyond which the grid is resized.
 
-extension VisionFamily {
+extension MediaFamily {
   /// configuration_llava_onevision.py, modeling_llava_onevision.py
-  static let llavaOneVision = VisionFamily(
+  static let llavaOneVision = MediaFamily(
     description: "llava_onevision", classes: ["llavaonevision"],
     recognizes: { $0["model_type"]?.string == "llava_onevision" },
     decoderType: { config in

@@ -1,7 +1,7 @@
 import SquintFile
 
-extension VisionFamily {
-  static let nanoVLM = VisionFamily(
+extension MediaFamily {
+  static let nanoVLM = MediaFamily(
     description: "nanoVLM", classes: [], recognizes: NanoVLM.isNanoVLM, spelling: .nanoVLM,
     decoder: OwnDecoder(names: NanoVLM.decoderNames, tieKey: "lm_tie_weights") {
       (config, stored, place, notes) throws(SquintError) in

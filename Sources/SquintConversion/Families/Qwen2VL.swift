@@ -2,8 +2,8 @@ import SquintFile
 
 // Qwen2-VL: a tower with LayerNorm whose patches all see each other.
 
-extension VisionFamily {
-  static let qwen2VL = VisionFamily(
+extension MediaFamily {
+  static let qwen2VL = MediaFamily(
     description: "qwen2_vl", classes: ["qwen2vl"], recognizes: { $0["model_type"]?.string == "qwen2_vl" },
     decoderType: { _ in QwenVL.qwen2.textType },
     // configuration_qwen2_vl.py, `__post_init__`

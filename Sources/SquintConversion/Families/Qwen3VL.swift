@@ -3,8 +3,8 @@ import SquintFile
 // Qwen3-VL: a tower with a table of positions beside the rotary ones, and features of earlier layers for the decoder's first layers
 // ("DeepStack").
 
-extension VisionFamily {
-  static let qwen3VL = VisionFamily(
+extension MediaFamily {
+  static let qwen3VL = MediaFamily(
     description: "qwen3_vl, qwen3_vl_moe", classes: ["qwen3vl", "qwen3vlmoe"],
     recognizes: { ["qwen3_vl", "qwen3_vl_moe"].contains($0["model_type"]?.string ?? "") },
     decoderType: { $0["model_type"]?.string == "qwen3_vl_moe" ? QwenVL.mixtureTextType : QwenVL.qwen3.textType },

@@ -25,7 +25,7 @@ struct QwenVL: Sendable {
     @Sendable (ConfigurationReader, inout EncoderConfiguration, _ merge: Int) throws(SquintError) -> QwenViTGraph.Kind
   /// The names of the projector's matrices, without their numbers.
   let projector: [String]
-  let coordinates: ImagePrompt.Coordinates
+  let coordinates: MediaPrompt.Coordinates
   let videoFamily: VideoFamily
   /// Whether each two frames of a video have their time before them, and places of their own.
   var hasTimes = false
@@ -44,8 +44,8 @@ struct QwenVL: Sendable {
   static let words = (start: "<|vision_start|>", image: "<|image_pad|>", video: "<|video_pad|>", end: "<|vision_end|>")
 
   /// The prompt that templates write, and what stands where in it.
-  func prompt(token: Int?) -> ImagePrompt {
-    var prompt = ImagePrompt()
+  func prompt(token: Int?) -> MediaPrompt {
+    var prompt = MediaPrompt()
     prompt.marker = Self.words.start + Self.words.image + Self.words.end
     prompt.token = token
     prompt.tokenText = Self.words.image
@@ -160,7 +160,7 @@ extension EncoderConfiguration {
 
 extension VideoConfiguration.Resize {
   /// The same areas with sides that are multiples of `side`.
-  fileprivate mutating func setFactor(_ side: Int) {
+  mutating func setFactor(_ side: Int) {
     guard case .area(_, let least, let most, let isTotal) = self else { return }
     self = .area(factor: side, least: least, most: most, isTotal: isTotal)
   }
@@ -410,7 +410,7 @@ extension NameMap {
 
 // MARK: GGUF
 
-extension VisionFamily.GGUFFacts {
+extension MediaFamily.GGUFFacts {
   /// How llama.cpp keeps one of Qwen's models that see (tools/mtmd/clip.cpp, `PROJECTOR_TYPE_QWEN2VL` and its siblings).
   ///
   /// - Parameters:
@@ -421,12 +421,12 @@ extension VisionFamily.GGUFFacts {
     kind:
       @escaping @Sendable (inout EncoderConfiguration, GGUFSource, GGUFMetadata, _ merge: Int) throws(SquintError)
       -> QwenViTGraph.Kind
-  ) -> VisionFamily.GGUFFacts {
+  ) -> MediaFamily.GGUFFacts {
     @Sendable func merge(_ metadata: GGUFMetadata) throws(SquintError) -> Int {
       try metadata.size("clip.vision.spatial_merge_size", atMost: ProjectorConfiguration.largestShuffle)
         ?? QwenVL.merge
     }
-    return VisionFamily.GGUFFacts(
+    return MediaFamily.GGUFFacts(
       projectorType: projectorType,
       encoder: { _ in
         EncoderFamily(

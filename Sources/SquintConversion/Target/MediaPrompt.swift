@@ -1,8 +1,8 @@
 import SquintFile
 
-/// What stands around an image's features in a prompt (formats/vision.md, "In the prompt").
-package struct ImagePrompt: Equatable, Sendable {
-  /// What stands for an image in a rendered prompt.
+/// What stands around a medium's rows in a prompt (formats/vision.md, "In the prompt").
+package struct MediaPrompt: Equatable, Sendable {
+  /// What stands for a medium in a rendered prompt.
   package var marker = "<image>"
   /// The token whose places the features take, and its text; nil: the text around features is tokenized for itself.
   package var token: Int?
@@ -17,6 +17,12 @@ package struct ImagePrompt: Equatable, Sendable {
   package var rowSuffix = ""
   package var overviewPrefix = ""
   package var overviewSuffix = ""
+  /// Around each unit of a medium whose units have words of their own, and between two of them.
+  package var unitPrefix = ""
+  package var unitSuffix = ""
+  package var separator = ""
+  /// What is asked where the user asks nothing; empty: nothing is; nil: what the program asks.
+  package var question: String?
   /// Where rows stand for the rotary embedding; nil: each is one position further.
   package var positions: Positions?
   /// What the numbers of places are that the model names; nil: unknown.
@@ -46,6 +52,29 @@ package struct ImagePrompt: Equatable, Sendable {
 
   package init() {}
 
+  /// Checks the token, or finds it where the checkpoint does not say it.
+  ///
+  /// - Parameters:
+  ///   - name: the modality.
+  ///   - tokens: the id of an added token of the tokenizer; nil where it has none with this text.
+  mutating func findToken(
+    name: String, decoder: DecoderConfiguration?, place: String, tokens: (String) -> Int?
+  ) throws(SquintError) {
+    let text = tokenText ?? marker
+    guard let token else {
+      guard let decoder else { return }
+      self.token = tokens(text).flatMap { $0 < decoder.vocabulary ? $0 : nil }
+      return
+    }
+    if let decoder, token >= decoder.vocabulary {
+      throw .badData(place, "the token \(token) for \(name) is not one of the decoder's \(grouped(decoder.vocabulary))")
+    }
+    if let known = tokens(text), known != token {
+      throw .badData(
+        place, "the token for \(name) is \(token), but the tokenizer's \(printable(text)) is \(known)")
+    }
+  }
+
   /// Writes the prompt keys of the modality `name`.
   package func write(to metadata: inout Metadata, name: String) {
     if marker != "<\(name)>" { metadata["\(name).marker"] = .string(marker) }
@@ -55,7 +84,9 @@ package struct ImagePrompt: Equatable, Sendable {
       ("prefix", prefix), ("suffix", suffix), ("single_prefix", singlePrefix), ("single_suffix", singleSuffix),
       ("tile_prefix", tilePrefix),
       ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
+      ("unit_prefix", unitPrefix), ("unit_suffix", unitSuffix), ("separator", separator),
     ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
+    if let question { metadata["\(name).question"] = .string(question) }
     if let positions { metadata["\(name).positions"] = .string(positions.rawValue) }
     if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
     if let packing { metadata["\(name).packing"] = .string(packing.rawValue) }

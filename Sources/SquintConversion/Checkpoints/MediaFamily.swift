@@ -1,8 +1,8 @@
 import SquintFile
 
-/// A family of models that take images: how their checkpoints keep an encoder, a projector, and what stands around an image in a
+/// A family of models that take media: how their checkpoints keep an encoder, a projector, and what stands around an image in a
 /// prompt.
-struct VisionFamily: Sendable {
+struct MediaFamily: Sendable {
   /// How messages list what is known of it; nil where another family's words hold for it.
   let description: String?
   /// The classes that config.json names, without their endings (ForConditionalGeneration).
@@ -12,6 +12,8 @@ struct VisionFamily: Sendable {
   /// config.json in transformers' words, where the family has others.
   var translated: @Sendable (JSONValue) -> JSONValue = { $0 }
   var spelling = NameSpelling.model
+  /// Modules beside the model in its checkpoints for which there is no use, by what their names begin with: one that speaks.
+  var dropped: [String] = []
   /// The decoder's model_type where config.json does not give it as one.
   var decoderType: @Sendable (JSONValue) -> String? = { _ in nil }
   /// A decoder in the family's own words; nil: one of transformers'.
@@ -19,8 +21,11 @@ struct VisionFamily: Sendable {
   /// Whether the embedding serves as the head, by the config.json, what it says inside `text_config`, and what outside; nil:
   /// either.
   var isTied: (@Sendable (_ config: JSONValue, _ inner: Bool?, _ outer: Bool?) -> Bool?)?
-  /// Reads the modality of a folder; the notes take what the user should know.
-  let parts: @Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> ModalityParts
+  /// Reads the way into the model for images and videos; the notes take what the user should know. nil: there is none.
+  var parts: (@Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> ModalityParts)?
+  /// Reads the ways into the model for media that are not images.
+  var others: @Sendable (HuggingFaceVision, _ notes: inout [String]) throws(SquintError) -> [OtherParts] = { _, _ in []
+  }
   /// nil: llama.cpp does not keep it.
   var gguf: GGUFFacts?
 
@@ -60,23 +65,29 @@ struct VisionFamily: Sendable {
   }
 }
 
-extension VisionFamily {
+extension MediaFamily {
   /// How messages list the families.
-  static var known: String { Families.vision.compactMap(\.description).joined(separator: ", ") }
+  static var known: String { Families.media.compactMap(\.description).joined(separator: ", ") }
 
   /// The family of a folder with this config.json; nil for a decoder alone.
   ///
   /// - Throws: `SquintError.badData` where this is an encoder, or nothing that is known.
-  static func family(of config: JSONValue, place: String) throws(SquintError) -> VisionFamily? {
+  static func family(of config: JSONValue, place: String) throws(SquintError) -> MediaFamily? {
     let modelType = config["model_type"]?.string ?? ""
     let architectures = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let family = Families.vision.first { $0.recognizes(config) }
+    let family = Families.media.first { $0.recognizes(config) }
     if family == nil {
       if Families.encoders.contains(where: { $0.pair == modelType || $0.modelTypes.contains(modelType) }) {
         throw .badData(
           place,
           "model_type \"\(modelType)\" is an encoder alone; give it with --encoder image=FOLDER, and the text model with "
             + "--decoder")
+      }
+      if let (kind, _) = Families.otherEncoders.first(where: { $1.contains { $0.modelTypes.contains(modelType) } }) {
+        throw .badData(
+          place,
+          "model_type \"\(modelType)\" is taken as an encoder alone; give it with --encoder \(kind)=FOLDER, and the text model "
+            + "with --decoder")
       }
       let isDecoder =
         DecoderFamily.named(huggingFace: modelType) != nil && config["vision_config"] == nil
@@ -99,7 +110,7 @@ extension VisionFamily {
   /// The class that config.json names, where it is none of those that are read here.
   static func unknownClass(config: JSONValue) -> String? {
     let names = config["architectures"]?.array?.compactMap(\.string) ?? []
-    let families = Families.decoders.map(\.name) + Families.vision.flatMap(\.classes)
+    let families = Families.decoders.map(\.name) + Families.media.flatMap(\.classes)
     let endings = ["forcausallm", "model", "forconditionalgeneration"]
     func plain(_ name: String) -> String { name.lowercased().filter { $0 != "_" } }
     let known = Set(families.flatMap { family in endings.map { plain(family) + $0 } })
