@@ -3,8 +3,8 @@ import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
 // squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels, SquintTemplates > SquintText, SquintMedia,
-// SquintCompute > SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF. CSquintNano, the model that is part of squint,
-// belongs to the program alone: who imports Squint does not carry it.
+// SquintCompute > SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF, CSndfile, CMpg123, CSoxr, CKissFFT. CSquintNano, the
+// model that is part of squint, belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
   name: "squint",
   platforms: [.macOS(.v15)],
@@ -37,7 +37,9 @@ let package = Package(
     .target(name: "SquintModels", dependencies: ["SquintCompute", "SquintFile"]),
     .target(name: "SquintTemplates", dependencies: ["SquintText", "SquintFile"]),
     .target(name: "SquintText", dependencies: ["SquintFile"]),
-    .target(name: "SquintMedia", dependencies: ["CImages", "CWebP", "CGIF", "CSystem", "SquintFile"]),
+    .target(
+      name: "SquintMedia",
+      dependencies: ["CImages", "CWebP", "CGIF", "CSndfile", "CMpg123", "CSoxr", "CKissFFT", "CSystem", "SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash", "CSystem"]),
     .target(name: "CSystem"),
@@ -51,6 +53,10 @@ let package = Package(
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
     .systemLibrary(name: "CGIF", providers: [.apt(["libgif-dev"])]),
+    .systemLibrary(name: "CSndfile", pkgConfig: "sndfile", providers: [.apt(["libsndfile1-dev"])]),
+    .systemLibrary(name: "CMpg123", pkgConfig: "libmpg123", providers: [.apt(["libmpg123-dev"])]),
+    .systemLibrary(name: "CSoxr", pkgConfig: "soxr", providers: [.apt(["libsoxr-dev"])]),
+    .systemLibrary(name: "CKissFFT", providers: [.apt(["libkissfft-dev"])]),
 
     .testTarget(name: "SquintFileTests", dependencies: ["SquintFile"]),
     .testTarget(name: "SquintComputeTests", dependencies: ["SquintCompute", "CKernels"]),

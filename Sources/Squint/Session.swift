@@ -114,12 +114,13 @@ public final class Session {
   /// - Throws: `usage` where it was planned for none, or for smaller ones; `doesNotFit` where decoding it would take more
   ///   than the budget.
   public func check(_ medium: Medium) throws(SquintError) {
-    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity,
+    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }),
+      medium.size.rowsWithSound <= mediaCapacity,
       engine.holds(medium.size)
     else {
       throw SquintError(
         .usage,
-        "\(medium.path): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.rows)) tokens, but for "
+        "\(medium.path): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.size.rowsWithSound)) tokens, but for "
           + "smaller ones or none; begin it with this one")
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
@@ -131,6 +132,7 @@ public final class Session {
           + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.noun) smaller",
         needed: needed, available: plan.budget)
     }
+    if let sound = medium.sound { try check(sound) }
   }
 
   /// The rows of media that there is room for at a time.
@@ -181,17 +183,18 @@ public final class Session {
     var media: [(medium: Medium, row: Int)] = []
     var used = 0
     for span in prompt.spans where span.end > cachedCount {
-      // The rows of a medium follow each other; the same medium again begins with a row that was there.
-      let continues = media.last.map { $0.medium === span.medium } == true && span.rows.lowerBound > 0
-      if !continues {
-        guard used + span.medium.rows <= mediaCapacity else {
+      // The rows of a medium follow each other, those of a sound perhaps among its video's; the same medium again begins with its first.
+      var index = span.rows.lowerBound > 0 ? media.lastIndex { $0.medium === span.medium } : nil
+      if index == nil {
+        guard used + span.medium.size.rowsWithSound <= mediaCapacity else {
           end = span.position
           break
         }
+        index = media.count
         media.append((span.medium, used))
         used += span.medium.rows
       }
-      runs.append((span.position..<span.end, media[media.count - 1].row + span.rows.lowerBound))
+      if let index { runs.append((span.position..<span.end, media[index].row + span.rows.lowerBound)) }
     }
     guard !media.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
       throw SquintError(
@@ -237,8 +240,7 @@ public final class Session {
       evict(engine)
       waiting.removeFirst()
     }
-    encoded.media += media.count
-    encoded.units += count
+    for (medium, _) in media { encoded.add(medium.kind, media: 1, units: medium.size.units) }
     encoded.decodingSeconds += (decoded - start) / .seconds(1)
     encoded.encodingSeconds += (clock.now - decoded) / .seconds(1)
     visible = runs
@@ -381,15 +383,35 @@ public struct EncodingStatistics: Equatable, Sendable {
   public var media = 0
   /// Tiles of images, and what else is encoded by itself.
   public var units = 0
+  /// The same of each kind that there was.
+  public var kinds: [MediaKind: Count] = [:]
   /// From the files to units.
   public var decodingSeconds = 0.0
   /// From units to rows of the decoder.
   public var encodingSeconds = 0.0
 
+  /// So many media, in so many units.
+  public struct Count: Equatable, Sendable {
+    public var media = 0
+    public var units = 0
+  }
+
+  mutating func add(_ kind: MediaKind, media: Int, units: Int) {
+    self.media += media
+    self.units += units
+    kinds[kind, default: Count()].media += media
+    kinds[kind, default: Count()].units += units
+  }
+
   /// What was encoded since `earlier`.
   public func since(_ earlier: EncodingStatistics) -> EncodingStatistics {
     EncodingStatistics(
       media: media - earlier.media, units: units - earlier.units,
+      kinds: kinds.reduce(into: [:]) { result, entry in
+        let before = earlier.kinds[entry.key] ?? Count()
+        let more = Count(media: entry.value.media - before.media, units: entry.value.units - before.units)
+        if more.media > 0 { result[entry.key] = more }
+      },
       decodingSeconds: decodingSeconds - earlier.decodingSeconds,
       encodingSeconds: encodingSeconds - earlier.encodingSeconds)
   }

@@ -17,13 +17,16 @@ struct Inspect: ParsableCommand {
   struct Output: Encodable {
     struct Module: Encodable {
       let name: String
+      /// In the checkpoint's words, and the graph that computes it.
+      let family: String?
+      let graph: String
       let offset: Int
       let bytes: Int
       let parameters: Int
       let types: [String: Int]
 
       enum CodingKeys: String, CodingKey {
-        case name, offset, bytes, parameters
+        case name, family, graph, offset, bytes, parameters
         case types = "tensors_by_type"
       }
     }
@@ -49,7 +52,8 @@ struct Inspect: ParsableCommand {
     let modules = file.modules.enumerated().map { index, module in
       let tensors = tensorsByModule[index] ?? []
       return Output.Module(
-        name: module.name, offset: module.range.lowerBound, bytes: module.range.count,
+        name: module.name, family: try? file.metadata.string("\(module.name).architecture"),
+        graph: graphName(of: module.name, in: file), offset: module.range.lowerBound, bytes: module.range.count,
         parameters: tensors.reduce(0) { $0 + $1.elementCount },
         types: tensors.reduce(into: [:]) { $0[$1.type.name, default: 0] += 1 })
     }
@@ -69,10 +73,10 @@ struct Inspect: ParsableCommand {
     Terminal.write("\(printable(file.path)): \(grouped(file.byteCount)) bytes\n\n")
     for (key, value) in file.metadata.entries { Terminal.write("\(key) = \(JSONMetadata(value).summary)\n") }
     Terminal.write("\n")
-    var table = TextTable(["module", "parameters", "bytes", "bits per weight", "types"])
+    var table = TextTable(["module", "family", "graph", "parameters", "bytes", "bits per weight", "types"])
     for module in modules {
       table.add([
-        module.name, grouped(module.parameters), grouped(module.bytes),
+        module.name, printable(module.family ?? "", limit: 40), module.graph, grouped(module.parameters), grouped(module.bytes),
         fixed(Double(module.bytes) * 8 / Double(max(module.parameters, 1)), 2),
         module.types.sorted { $0.key < $1.key }.map { "\($0.key) × \($0.value)" }.joined(separator: ", "),
       ])
@@ -89,6 +93,15 @@ struct Inspect: ParsableCommand {
     }
     Terminal.write(list.text)
   }
+}
+
+/// The graph that computes `module`; files from before there was another name none.
+private func graphName(of module: String, in file: ModelFile) -> String {
+  let usual =
+    module == "decoder"
+    ? DecoderGraph.usual.rawValue
+    : module.hasPrefix("projector.") ? ProjectorGraph.usual.rawValue : EncoderGraph.usual.rawValue
+  return printable((try? file.metadata.string("\(module).graph", default: usual)) ?? "", limit: 40)
 }
 
 /// A value of the metadata, for JSON and for people.

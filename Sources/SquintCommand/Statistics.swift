@@ -43,14 +43,23 @@ struct Statistics: Encodable {
 
   var timings: Timings
   var memory: Memory
+  /// What media of each kind were encoded, for people.
+  var media: [(kind: MediaKind, count: Int, units: Int)] = []
+
+  enum CodingKeys: String, CodingKey {
+    case timings, memory
+  }
 
   /// One line for a person.
   var line: String {
     let media =
       timings.media == 0
       ? ""
-      : "\(timings.media) image\(timings.media == 1 ? "" : "s") in \(timings.units) tile"
-        + "\(timings.units == 1 ? "" : "s") decoded in \(fixed(timings.secondsToDecodeMedia * 1000, 0)) ms and encoded in "
+      : media.map { kind, count, units in
+        let parts = kind == .image ? "tile" : "part"
+        return "\(count) \(count == 1 ? kind.noun : kind.plural) in \(units) \(parts)\(units == 1 ? "" : "s")"
+      }.joined(separator: ", ")
+        + " decoded in \(fixed(timings.secondsToDecodeMedia * 1000, 0)) ms and encoded in "
         + "\(fixed(timings.secondsToEncodeMedia * 1000, 0)) ms, "
     return media
       + "\(timings.promptTokens) prompt tokens at \(fixed(timings.promptTokensPerSecond, 1))/s, first token after "
@@ -100,7 +109,8 @@ struct StatisticsClock {
         generatedTokens: count, generatedTokensPerSecond: rate(count - 1, decoding)),
       memory: .init(
         planned: session.plan.peak, peak: Machine.peakResidentBytes(), read: session.bytesRead,
-        readPerToken: session.plan.bytesReadPerToken))
+        readPerToken: session.plan.bytesReadPerToken),
+      media: MediaKind.allCases.compactMap { kind in looked.kinds[kind].map { (kind, $0.media, $0.units) } })
   }
 
   private func rate(_ count: Int, _ seconds: Double) -> Double { seconds > 0 ? Double(max(count, 0)) / seconds : 0 }

@@ -131,6 +131,9 @@ final class ChildProcess {
     return lines.last
   }
 
+  /// Whether it complained in these words.
+  func hasSaid(_ words: String) -> Bool { String(decoding: complaint, as: UTF8.self).contains(words) }
+
   /// The program `name` in the folders of PATH; nil where there is none.
   static func find(_ name: String) -> String? {
     guard let folders = getenv("PATH").map({ String(fileName: UnsafePointer($0)) }) else { return nil }

@@ -86,7 +86,7 @@ final class FFmpegVideo: VideoReader {
   // MARK: Asking ffmpeg
 
   /// What hostile files could name others with, such as playlists, is not read.
-  private static let formats = [
+  static let formats = [
     "mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "live_flv", "ogg",
     "asf",
     "h264", "hevc", "av1", "obu", "ivf", "m4v", "mjpeg", "dv", "mxf", "rm", "swf", "wtv", "nut", "apng", "gif",
@@ -135,28 +135,10 @@ final class FFmpegVideo: VideoReader {
     var rate: Double?
   }
 
-  /// A file as it was when it was looked at, so that it is looked at once.
-  private struct Identity: Equatable {
-    let device: UInt64
-    let number: UInt64
-    let byteCount: Int
-    let changed: [Int]
-  }
-  private static let known = Mutex<(file: Identity, facts: Facts)?>(nil)
+  private static let known = Mutex<(file: FileIdentity, facts: Facts)?>(nil)
 
   private static func facts(of file: MediaFile, _ program: String) throws(SquintError) -> Facts {
-    var status = stat()
-    var identity: Identity?
-    if fstat(file.descriptor, &status) == 0 {
-      #if canImport(Darwin)
-        let time = status.st_mtimespec
-      #else
-        let time = status.st_mtim
-      #endif
-      identity = Identity(
-        device: UInt64(truncatingIfNeeded: status.st_dev), number: UInt64(truncatingIfNeeded: status.st_ino),
-        byteCount: Int(status.st_size), changed: [Int(time.tv_sec), Int(time.tv_nsec)])
-    }
+    let identity = FileIdentity(file)
     if let found = known.withLock({ $0 }), found.file == identity { return found.facts }
 
     var facts = Facts()

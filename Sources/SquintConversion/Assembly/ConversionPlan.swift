@@ -152,8 +152,11 @@ extension PlannedModule {
       var shapes = wanted.otherShapes
       if let shape = wanted.channelsLastShape { shapes.append(shape) }
       origin = TensorOrigin(source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: shapes))
-      if let shape = wanted.channelsLastShape, tensor.shape == shape, !wanted.otherShapes.contains(shape) {
-        origin.channelsLast = shape.last
+      let isLast = wanted.channelsLastShape.map { $0 == tensor.shape && !wanted.otherShapes.contains($0) } ?? false
+      if let channels = wanted.channels {
+        if !isLast { origin.channelsFirst = channels }
+      } else if isLast {
+        origin.channelsLast = tensor.shape.last
       }
     } else if let fused = wanted.fused, let tensor = found[fused.name] {
       origin = TensorOrigin(

@@ -10,6 +10,8 @@ package struct TensorOrigin: Sendable {
   package var firstRow = 0
   /// Whether the columns are [side, side, channels] in the source, so many channels, and [channels, side, side] here.
   package var channelsLast: Int?
+  /// Whether the columns are [channels, pixels] in the source, so many channels, and [pixels, channels] here.
+  package var channelsFirst: Int?
   /// A vector of the source whose numbers multiply the rows.
   package var rowScale: SourceTensor?
   /// How the kernels of two frames become the columns; nil: they are no kernels of two frames, or as they are in the source.
@@ -59,6 +61,8 @@ package struct TensorOrigin: Sendable {
       try source.read(tensor, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
     }
     if let channelsLast { toPlanes(rows.count, of: buffer, channels: channelsLast) }
+    // The same with the axes exchanged.
+    if let channelsFirst { toPlanes(rows.count, of: buffer, channels: tensor.columns / channelsFirst) }
   }
 
   /// Reads the kernels of both frames, and adds or interleaves them.

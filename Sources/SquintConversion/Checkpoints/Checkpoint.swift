@@ -33,6 +33,8 @@ struct CheckpointText: Sendable {
   /// What the model was converted from, in a few words.
   var source: String
   var license: String?
+  /// Modules of the source that are left out.
+  var dropped: [String] = []
   var defaults = GenerationDefaults()
   /// The file that the defaults are from, for messages.
   var defaultsPlace: String
@@ -46,6 +48,7 @@ struct CheckpointText: Sendable {
     plan.metadata["general.name"] = .string(name)
     plan.metadata["general.source"] = .string(source)
     if let license { plan.metadata["general.license"] = .string(license) }
+    if !dropped.isEmpty { plan.metadata["general.dropped"] = .strings(dropped) }
     guard let decoder else { return }
     try defaults.write(to: &plan.metadata, vocabulary: decoder.vocabulary, place: defaultsPlace)
     if let template { plan.metadata["chat.template"] = .string(template) }

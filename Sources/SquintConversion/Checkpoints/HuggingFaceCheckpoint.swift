@@ -10,6 +10,8 @@ struct HuggingFaceCheckpoint: Checkpoint {
   private let folder: CheckpointFolder
   private let tensors: any TensorSource
   let decoderTensors: MappedTensors
+  /// What it has for which there is no use.
+  private let dropped: DroppedModules
   private let config: JSONValue
   /// What opening it found.
   private let openingNotes: [String]
@@ -55,13 +57,16 @@ struct HuggingFaceCheckpoint: Checkpoint {
     try decoder.shareEmbedding(
       stored, source: tensors, key: own?.tieKey ?? "tie_word_embeddings", place: place, notes: &notes)
     self.decoder = decoder
+    dropped = DroppedModules(family?.dropped ?? [], of: tensors)
     decoderTensors = MappedTensors(
-      source: tensors, maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder))],
+      source: tensors,
+      maps: [names.ignoringLayers(from: decoder.layers).replacing(layerStems(decoder)), dropped.names],
       place: folder.path, rowOrder: decoder.rowOrder, fold: decoder.fold)
     let vision = HuggingFaceVision(folder: folder, config: config, source: tensors)
     let images = try family?.parts.map { (parts) throws(SquintError) in try parts(vision, &notes) }
     modalities = images.map { [$0] } ?? []
     others = try family?.others(vision, &notes) ?? []
+    if let note = dropped.note { notes.append("\(folder.path): \(note)") }
     openingNotes = notes
   }
 
@@ -79,6 +84,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
       template: try chatTemplates().chosen(of: place, usual: usual, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))
+    text.dropped = dropped.modules.map(\.name)
     notes += openingNotes
     if let eos = text.tokenizer?.eosToken { text.defaults.stopTokens.append(Int64(eos)) }
     return text

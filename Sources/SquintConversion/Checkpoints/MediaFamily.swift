@@ -12,6 +12,8 @@ struct MediaFamily: Sendable {
   /// config.json in transformers' words, where the family has others.
   var translated: @Sendable (JSONValue) -> JSONValue = { $0 }
   var spelling = NameSpelling.model
+  /// Modules beside the model in its checkpoints for which there is no use, by what their names begin with: one that speaks.
+  var dropped: [String] = []
   /// The decoder's model_type where config.json does not give it as one.
   var decoderType: @Sendable (JSONValue) -> String? = { _ in nil }
   /// A decoder in the family's own words; nil: one of transformers'.
@@ -80,6 +82,12 @@ extension MediaFamily {
           place,
           "model_type \"\(modelType)\" is an encoder alone; give it with --encoder image=FOLDER, and the text model with "
             + "--decoder")
+      }
+      if let (kind, _) = Families.otherEncoders.first(where: { $1.contains { $0.modelTypes.contains(modelType) } }) {
+        throw .badData(
+          place,
+          "model_type \"\(modelType)\" is taken as an encoder alone; give it with --encoder \(kind)=FOLDER, and the text model "
+            + "with --decoder")
       }
       let isDecoder =
         DecoderFamily.named(huggingFace: modelType) != nil && config["vision_config"] == nil

@@ -30,6 +30,7 @@ enum NameSpelling: Sendable {
   /// What stands in front of a decoder's names: the attributes of the classes around it.
   private static let shells: Set<Substring> = [
     "model", "base_model", "language_model", "text_model", "transformer", "pretrained_model", "ema", "ema_model",
+    "thinker",
   ]
 
   private static let towerShells: Set<Substring> = [
@@ -74,7 +75,9 @@ enum NameSpelling: Sendable {
   private static let modelRoots: [Substring: String] = {
     var roots: [Substring: String] = [
       "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
-      "vision_model": "", "visual": "", "mlp1": "", "image_newline": "", "graph_tower": "",
+      "vision_model": "", "visual": "", "audio_tower": "", "mlp1": "", "image_newline": "",
+      "graph_tower": "",
+      "ts_encoder": "",
     ]
     for family in Families.decoders {
       for (source, _) in family.huggingFace.names.stems {

@@ -162,7 +162,7 @@ extension NameMap {
   static let moleculeHeads = NameMap(module: "", stems: [], ignoredPrefixes: ["graph_pred_linear.", "projector."])
 }
 
-/// What is done to molecules before the graph network: InstructMol's numbers, which need no setting.
+/// What is done to molecules before the graph network: InstructMol's numbers, element and chirality, type and direction.
 struct MoleculeSettings: ProcessorSettings {
-  func write(to metadata: inout Metadata) {}
+  func write(to metadata: inout Metadata) { metadata["molecule.features"] = .string("chirality") }
 }

@@ -26,22 +26,28 @@ extension QwenVL {
   fileprivate static let usualWindow = 112
 
   /// configuration_qwen2_5_vl.py, modeling_qwen2_5_vl.py
-  static let qwen25 = QwenVL(
-    architecture: "qwen2_5vl", textType: "qwen2_5_vl_text", width: 3584, layers: 32, patch: 14, activation: .silu,
-    hasPatchBias: false,
-    ffnWidth: { (reader, _) throws(SquintError) in try reader.size("intermediate_size") ?? 3420 },
-    kind: { (reader, encoder, merge) throws(SquintError) in
-      guard encoder.activation == .silu else {
-        throw .badData(reader.place, "hidden_act \(encoder.activation.rawValue) is not supported; qwen2_5_vl has silu")
-      }
-      let pixels = try reader.size("window_size") ?? usualWindow
-      let full = try reader.integers("fullatt_block_indexes") ?? [7, 15, 23, 31]
-      let layers = encoder.sourceLayers
-      return .qwen25(
-        window: try window(pixels, patch: encoder.patch, merge: merge, place: reader.place),
-        fullLayers: Set(full).sorted().filter { (0..<layers).contains($0) })
-    }, projector: ["visual.merger.mlp"], coordinates: .resized,
-    videoFamily: .qwen2VL, positionsPerSecond: 4)
+  static let qwen25 = qwen25(textType: "qwen2_5_vl_text", positionsPerSecond: 4)
+
+  /// The tower of Qwen2.5-VL beside a decoder of the type `textType`.
+  static func qwen25(textType: String, positionsPerSecond: Double?) -> QwenVL {
+    QwenVL(
+      architecture: "qwen2_5vl", textType: textType, width: 3584, layers: 32, patch: 14, activation: .silu,
+      hasPatchBias: false,
+      ffnWidth: { (reader, _) throws(SquintError) in try reader.size("intermediate_size") ?? 3420 },
+      kind: { (reader, encoder, merge) throws(SquintError) in
+        guard encoder.activation == .silu else {
+          throw .badData(
+            reader.place, "hidden_act \(encoder.activation.rawValue) is not supported; qwen2_5_vl has silu")
+        }
+        let pixels = try reader.size("window_size") ?? usualWindow
+        let full = try reader.integers("fullatt_block_indexes") ?? [7, 15, 23, 31]
+        let layers = encoder.sourceLayers
+        return .qwen25(
+          window: try window(pixels, patch: encoder.patch, merge: merge, place: reader.place),
+          fullLayers: Set(full).sorted().filter { (0..<layers).contains($0) })
+      }, projector: ["visual.merger.mlp"], coordinates: .resized,
+      videoFamily: .qwen2VL, positionsPerSecond: positionsPerSecond)
+  }
 
   /// The side of a window in merged patches.
   fileprivate static func window(_ pixels: Int, patch: Int, merge: Int, place: String) throws(SquintError) -> Int {

@@ -160,7 +160,7 @@ extension EncoderConfiguration {
 
 extension VideoConfiguration.Resize {
   /// The same areas with sides that are multiples of `side`.
-  fileprivate mutating func setFactor(_ side: Int) {
+  mutating func setFactor(_ side: Int) {
     guard case .area(_, let least, let most, let isTotal) = self else { return }
     self = .area(factor: side, least: least, most: most, isTotal: isTotal)
   }

@@ -58,6 +58,25 @@ package struct VideoConfiguration: Equatable, Sendable {
   package var positions: MediaPrompt.Positions?
   /// With three-axis positions: the positions of a second in time; nil: a unit is one position.
   package var positionsPerSecond: Double?
+  /// Whether a unit takes the time that the rate says, and not the mean of those that are taken.
+  package var isNominal = false
+  /// How a video's own sound stands among its rows; nil: it is not heard.
+  package var sound: Sound?
+
+  /// The rows of a video and of its sound, by turns.
+  package struct Sound: Equatable, Sendable {
+    /// Before and behind all rows, inside the video's own prefix and suffix.
+    package var prefix: String
+    package var suffix: String
+    /// The time of a turn, in seconds.
+    package var seconds: Double
+
+    package init(prefix: String, suffix: String, seconds: Double) {
+      self.prefix = prefix
+      self.suffix = suffix
+      self.seconds = seconds
+    }
+  }
 
   package init() {}
 
@@ -100,6 +119,12 @@ package struct VideoConfiguration: Equatable, Sendable {
     ] where !text.isEmpty { set(key, .string(text)) }
     set("positions", positions.map { .string($0.rawValue) })
     set("steps_per_second", positionsPerSecond.map { .float($0) })
+    if isNominal { set("clock", .string("nominal")) }
+    guard let sound else { return }
+    set("sound", .string("interleaved"))
+    set("sound_seconds", .float(sound.seconds))
+    if !sound.prefix.isEmpty { set("sound_prefix", .string(sound.prefix)) }
+    if !sound.suffix.isEmpty { set("sound_suffix", .string(sound.suffix)) }
   }
 }
 
