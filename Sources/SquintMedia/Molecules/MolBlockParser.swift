@@ -12,6 +12,7 @@ struct MolBlockParser {
   private var points: [Point] = []
   private var hasWedges = false
   private var isMarkedAsSpace = false
+  private var hasGroups = false
   /// Of V3000's atoms and bonds: their index by their name.
   private var atomIndices: [Int: Int] = [:]
   /// Valences that are written down: nil where they are not, 0 where there are no more bonds.
@@ -27,6 +28,17 @@ struct MolBlockParser {
     let first = Array(lines[3].prefix(6))
     return first.count == 6 && first.allSatisfy { $0 == 0x20 || (48...57).contains($0) } && first[2] != 0x20
       && first[5] != 0x20
+  }
+
+  /// Whether another molecule follows the first one in an SDF file.
+  static func hasMore(_ bytes: [UInt8]) -> Bool {
+    let mark = Array("$$$$".utf8)
+    var rest = bytes[...]
+    while let line = rest.firstIndex(of: UInt8(ascii: "\n")) {
+      if rest.starts(with: mark) { return rest[line...].contains { $0 > 0x20 } }
+      rest = rest[(line + 1)...]
+    }
+    return false
   }
 
   /// The molecule of `bytes` with its chirality as drawn, perceived up to the point where stereo is checked.
@@ -118,6 +130,7 @@ struct MolBlockParser {
     case "*", "A", "AH", "Q", "QH", "X", "XH", "M", "MH", "R":
       atom = Molecule.Atom(0, place: lineNumber)
       atom.hasNoImplicit = true
+    case "L": throw bad("a list of atoms is a question, not a molecule")
     case "R#", "LP", "Pol", "Mod":
       atom = Molecule.Atom(0, place: lineNumber)
     case let symbol where symbol.first == "R" && symbol.dropFirst().utf8.allSatisfy { (48...57).contains($0) }:
@@ -253,6 +266,7 @@ struct MolBlockParser {
         for own in ["MRV_", "SMARTSQ", "ZBO", "ZCH", "HYD"] where name.contains(own) {
           throw bad("the data \(own) is not read; it changes the molecule in a way of one program's own")
         }
+      case "M  STY": hasGroups = true
       case "S  SKP":
         let count = try number(field(line, 6, 3), "the number of lines")
         guard count >= 0 else { throw bad("a number of lines is negative") }
@@ -334,6 +348,7 @@ struct MolBlockParser {
     while true {
       let line = try nextV3000().uppercased()
       if line.hasPrefix("END CTAB") { break }
+      if line.hasPrefix("BEGIN SGROUP") { hasGroups = true }
       for own in ["MRV_", "SMARTSQ", "FIELDNAME=ZBO", "FIELDNAME=ZCH", "FIELDNAME=HYD"] where line.contains(own) {
         throw bad("the data \(own) is not read; it changes the molecule in a way of one program's own")
       }
@@ -343,7 +358,7 @@ struct MolBlockParser {
 
   private mutating func readV3000Atom(_ tokens: [String]) throws(SquintError) {
     guard tokens.count >= 6 else { throw bad("the line of an atom is too short") }
-    guard !tokens[1].hasPrefix("["), !tokens[1].uppercased().hasPrefix("NOT") else {
+    guard !tokens[1].hasPrefix("["), !tokens[1].uppercased().contains("NOT") else {
       throw bad("a list of atoms is a question, not a molecule")
     }
     let atom = molecule.atoms.count
@@ -423,6 +438,12 @@ struct MolBlockParser {
     for (atom, valence) in valences {
       molecule.atoms[atom].hasNoImplicit = true
       molecule.atoms[atom].explicitHydrogens = max(0, valence - molecule.atoms[atom].explicitValence)
+    }
+    if hasGroups, let hydrogen = molecule.atoms.indices.first(where: { molecule.atoms[$0].number == 1 && molecule.atoms[$0].isotope == 0 }) {
+      // The reference keeps some of them, by what the groups are.
+      throw Molecule.bad(
+        "\(molecule.name(hydrogen)) is an atom of its own in a file with groups of atoms (S-groups), which is not read; save it without the groups, or without hydrogens"
+      )
     }
     let stereo = MolBlockStereo(points: points)
     let hasDepth = points.contains { abs($0.z) > 1e-3 }
