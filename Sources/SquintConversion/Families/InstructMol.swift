@@ -51,10 +51,10 @@ enum InstructMol {
       {%- for part in message['content'] if part['type'] == 'text' %}{{- part['text'] | trim if loop.length == 1 else part['text'] }}\
       {%- endfor %}\
       {%- else %}\
+      {%- set place = namespace(leads=true) %}\
       {%- for part in message['content'] %}\
-      {%- if part['type'] == 'molecule' %}{{- '<image>' }}{%- if loop.previtem is not defined or loop.previtem['type'] == 'molecule' %}\
-      {{- '\\n' }}{%- endif %}\
-      {%- else %}{{- part['text'] }}{%- endif %}\
+      {%- if part['type'] == 'molecule' %}{{- '<image>' }}{%- if place.leads %}{{- '\\n' }}{%- endif %}\
+      {%- else %}{%- set place.leads = false %}{{- part['text'] }}{%- endif %}\
       {%- endfor %}\
       {%- endif %}\
       {%- endif %}\
