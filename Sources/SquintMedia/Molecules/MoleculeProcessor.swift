@@ -53,7 +53,8 @@ package struct MoleculeProcessor: Sendable, Equatable {
     return (Array(bytes[(isBlank ? start - 1 : start)..<end]), bytes[end...].contains { $0 > 0x20 })
   }
 
-  private func read(_ file: MediaFile) throws(SquintError) -> (bytes: [UInt8], molecule: Molecule, graph: MoleculeGraph) {
+  private func read(_ file: MediaFile) throws(SquintError) -> (bytes: [UInt8], molecule: Molecule, graph: MoleculeGraph)
+  {
     let bytes = try file.bytes(at: 0, count: MolBlockParser.mostBytes)
     do throws(SquintError) {
       let molecule = try Self.perceived(bytes)
