@@ -10,7 +10,9 @@ import SquintMedia
 @main struct MoleculeProbe {
   static func main() {
     let arguments = CommandLine.arguments.dropFirst()
-    if arguments.first == "--mutate", arguments.count == 3, let seed = UInt64(arguments[arguments.startIndex + 1]), let count = Int(arguments[arguments.startIndex + 2]) {
+    if arguments.first == "--mutate", arguments.count == 3, let seed = UInt64(arguments[arguments.startIndex + 1]),
+      let count = Int(arguments[arguments.startIndex + 2])
+    {
       mutate(seed: seed, count: count)
     } else {
       while let line = readLine() { print(answer(Array(line.utf8))) }

@@ -20,7 +20,8 @@ struct MolBlockParser {
 
   /// Whether `bytes` are a MOL file rather than SMILES: the fourth line is a counts line.
   static func isMolBlock(_ bytes: [UInt8]) -> Bool {
-    let lines = bytes.prefix(mostBytes).split(separator: UInt8(ascii: "\n"), maxSplits: 4, omittingEmptySubsequences: false)
+    let lines = bytes.prefix(mostBytes).split(
+      separator: UInt8(ascii: "\n"), maxSplits: 4, omittingEmptySubsequences: false)
     guard lines.count > 3 else { return false }
     let counts = String(decoding: lines[3], as: UTF8.self)
     if counts.contains("V2000") || counts.contains("V3000") { return true }
@@ -63,7 +64,9 @@ struct MolBlockParser {
   private func bad(_ what: String) -> SquintError { Molecule.bad("line \(lineNumber): \(what)") }
 
   private mutating func nextLine() throws(SquintError) -> [UInt8] {
-    guard lineNumber < lines.count else { throw Molecule.bad("the MOL file ends after line \(lineNumber), before its M  END") }
+    guard lineNumber < lines.count else {
+      throw Molecule.bad("the MOL file ends after line \(lineNumber), before its M  END")
+    }
     lineNumber += 1
     return Array(lines[lineNumber - 1])
   }
@@ -81,7 +84,9 @@ struct MolBlockParser {
   private func number(_ bytes: some Sequence<UInt8>, _ what: String) throws(SquintError) -> Int {
     let written = text(bytes)
     guard !written.isEmpty else { return 0 }
-    guard written.utf8.count <= 9, let value = Int(written) else { throw bad("\(what) is “\(written.prefix(20))”, no number") }
+    guard written.utf8.count <= 9, let value = Int(written) else {
+      throw bad("\(what) is “\(written.prefix(20))”, no number")
+    }
     return value
   }
 
@@ -138,7 +143,8 @@ struct MolBlockParser {
       atom.isotope = Int(symbol.dropFirst()) ?? 0
     default:
       let spelled = symbol.prefix(1) + symbol.dropFirst().lowercased()
-      guard let number = Elements.symbols.dropFirst().firstIndex(of: symbol.utf8.count == 2 ? String(spelled) : symbol) else {
+      guard let number = Elements.symbols.dropFirst().firstIndex(of: symbol.utf8.count == 2 ? String(spelled) : symbol)
+      else {
         throw bad("there is no element “\(symbol.prefix(12))”")
       }
       atom = Molecule.Atom(number, place: lineNumber)
@@ -206,7 +212,8 @@ struct MolBlockParser {
       guard line.count >= 9 else { throw bad("the line of a bond is too short") }
       try addBond(
         try number(field(line, 0, 3), "an atom of the bond") - 1,
-        try number(field(line, 3, 3), "an atom of the bond") - 1, type: try number(field(line, 6, 3), "the type of the bond"))
+        try number(field(line, 3, 3), "an atom of the bond") - 1,
+        type: try number(field(line, 6, 3), "the type of the bond"))
       if line.count >= 18, try number(field(line, 15, 3), "the topology") != 0 {
         throw bad("the bond asks for a ring, which is a question, not a molecule")
       }
@@ -353,7 +360,9 @@ struct MolBlockParser {
         throw bad("the data \(own) is not read; it changes the molecule in a way of one program's own")
       }
     }
-    guard String(decoding: try nextLine(), as: UTF8.self).hasPrefix("M  END") else { throw bad("M  END should stand here") }
+    guard String(decoding: try nextLine(), as: UTF8.self).hasPrefix("M  END") else {
+      throw bad("M  END should stand here")
+    }
   }
 
   private mutating func readV3000Atom(_ tokens: [String]) throws(SquintError) {
@@ -386,7 +395,9 @@ struct MolBlockParser {
         if valence != 0 { valences[atom] = max(0, valence) }
       case "RGROUPS":
         let labels = value.filter { $0 != "(" && $0 != ")" }.split(separator: " ")
-        if let label = labels.last.flatMap({ Int($0) }), labels.count > 1 { molecule.atoms[atom].isotope = label & 0xFFFF }
+        if let label = labels.last.flatMap({ Int($0) }), labels.count > 1 {
+          molecule.atoms[atom].isotope = label & 0xFFFF
+        }
       case "HCOUNT", "UNSAT", "RBCNT", "SUBST":
         guard value == "0" else { throw bad("\(token.prefix(20)) is a question, not a molecule") }
       default: break
@@ -439,7 +450,11 @@ struct MolBlockParser {
       molecule.atoms[atom].hasNoImplicit = true
       molecule.atoms[atom].explicitHydrogens = max(0, valence - molecule.atoms[atom].explicitValence)
     }
-    if hasGroups, let hydrogen = molecule.atoms.indices.first(where: { molecule.atoms[$0].number == 1 && molecule.atoms[$0].isotope == 0 }) {
+    if hasGroups,
+      let hydrogen = molecule.atoms.indices.first(where: {
+        molecule.atoms[$0].number == 1 && molecule.atoms[$0].isotope == 0
+      })
+    {
       // The reference keeps some of them, by what the groups are.
       throw Molecule.bad(
         "\(molecule.name(hydrogen)) is an atom of its own in a file with groups of atoms (S-groups), which is not read; save it without the groups, or without hydrogens"

@@ -102,7 +102,9 @@ struct MolBlockStereo {
       for other in 0..<index where (vectors[index] - vectors[other]).squaredLength < Self.small { return .none }
     }
     let number = molecule.atoms[atom].number
-    guard bonds.allSatisfy({ molecule.bonds[$0].order == .single }) || number == 15 || number == 16 else { return .none }
+    guard bonds.allSatisfy({ molecule.bonds[$0].order == .single }) || number == 15 || number == 16 else {
+      return .none
+    }
 
     var order = Array(vectors.indices)
     var isOdd = false
@@ -226,7 +228,8 @@ struct MolBlockStereo {
       let total = this.totalDegree
       guard this.degree >= 3, total <= 6 else { continue }
       let isUnknown = this.bonds.contains {
-        molecule.bonds[$0].begin == atom && molecule.bonds[$0].order == .single && molecule.bonds[$0].direction == .unknown
+        molecule.bonds[$0].begin == atom && molecule.bonds[$0].order == .single
+          && molecule.bonds[$0].direction == .unknown
       }
       let vectors = molecule.neighbors(atom).map { points[$0] - points[atom] }
       if this.number >= 15, !isUnknown, let other = coordination(vectors.map(\.normalized)) {

@@ -53,7 +53,8 @@ package struct MoleculeProcessor: Sendable, Equatable {
     return (Array(bytes[(isBlank ? start - 1 : start)..<end]), bytes[end...].contains { $0 > 0x20 })
   }
 
-  private func read(_ file: MediaFile) throws(SquintError) -> (bytes: [UInt8], molecule: Molecule, graph: MoleculeGraph) {
+  private func read(_ file: MediaFile) throws(SquintError) -> (bytes: [UInt8], molecule: Molecule, graph: MoleculeGraph)
+  {
     let bytes = try file.bytes(at: 0, count: MolBlockParser.mostBytes)
     do throws(SquintError) {
       let molecule = try Self.perceived(bytes)
@@ -125,5 +126,14 @@ extension MoleculeGraph {
     for atom in atoms { numbers += [atom.element, atom.chirality] }
     for edge in edges { numbers += [edge.source, edge.target, edge.type, edge.direction] }
     return numbers.withUnsafeBytes { Array($0) }
+  }
+}
+
+extension MoleculeProcessor {
+  /// Whether what a user gives for a molecule names a file, and is not SMILES: by its ending, or a pipe.
+  package static func isFileName(_ text: String) -> Bool {
+    let name = text.lowercased()
+    return [".smi", ".smiles", ".mol", ".sdf", ".sd"].contains { name.hasSuffix($0) }
+      || MediaFile.inherited(text) != nil
   }
 }

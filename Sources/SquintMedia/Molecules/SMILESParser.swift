@@ -61,7 +61,8 @@ struct SMILESParser {
   /// - Throws: `badData` with the place where it is none.
   static func molecule(_ text: [UInt8]) throws(SquintError) -> Molecule {
     guard text.count <= mostCharacters else {
-      throw Molecule.bad("the SMILES has \(grouped(text.count)) characters; at most \(grouped(mostCharacters)) are read")
+      throw Molecule.bad(
+        "the SMILES has \(grouped(text.count)) characters; at most \(grouped(mostCharacters)) are read")
     }
     try refuseExtensions(text)
     var parser = SMILESParser(text)
@@ -82,7 +83,8 @@ struct SMILESParser {
     var place = start + 1
     for field in rest[..<stop].split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false) {
       let isGroup =
-        field.starts(with: "a:".utf8) || ((field.first == UInt8(ascii: "&") || field.first == UInt8(ascii: "o")) && field.contains(UInt8(ascii: ":")))
+        field.starts(with: "a:".utf8)
+        || ((field.first == UInt8(ascii: "&") || field.first == UInt8(ascii: "o")) && field.contains(UInt8(ascii: ":")))
       guard field.isEmpty || isGroup || field.allSatisfy({ (48...57).contains($0) }) else {
         throw Molecule.bad(
           "the CXSMILES extension \(String(decoding: field.prefix(20), as: UTF8.self)) at character \(place + 1) is not read; give the SMILES without what is between the | |"
@@ -192,7 +194,8 @@ struct SMILESParser {
     isNamedClass = false
     var atom = try readAtom()
     guard molecule.atoms.count < Molecule.mostAtoms else {
-      throw Molecule.bad("the molecule has more than \(grouped(Molecule.mostAtoms)) atoms; the features would not fit a prompt")
+      throw Molecule.bad(
+        "the molecule has more than \(grouped(Molecule.mostAtoms)) atoms; the features would not fit a prompt")
     }
     atom.startsFragment = isStart
     let new = molecule.atoms.count
@@ -229,7 +232,9 @@ struct SMILESParser {
     if first == UInt8(ascii: "*") { return (0, false, 1) }
     let second = peek()
     if isBracket {
-      if let second, let third = peek(2), let number = Self.provisional[String(decoding: [first, second, third], as: UTF8.self)] {
+      if let second, let third = peek(2),
+        let number = Self.provisional[String(decoding: [first, second, third], as: UTF8.self)]
+      {
         return (number, false, 3)
       }
       if let second {
@@ -434,7 +439,9 @@ struct SMILESParser {
         let first = ends[index]
         guard index + 1 < ends.count else { throw bad("nothing closes the ring \(ring) that opens", at: first.place) }
         let second = ends[index + 1]
-        guard first.atom != second.atom else { throw bad("the ring \(ring) closes at the atom where it opens,", at: second.place) }
+        guard first.atom != second.atom else {
+          throw bad("the ring \(ring) closes at the atom where it opens,", at: second.place)
+        }
         guard molecule.bond(between: first.atom, second.atom) == nil else {
           throw bad("the ring \(ring) closes with a bond that is there already,", at: second.place)
         }

@@ -36,7 +36,9 @@ extension Molecule {
       case .clockwise, .counterclockwise:
         if atoms[atom].hybridization != .sp3 { atoms[atom].chirality = .none }
       case let chirality:
-        if let range = chirality.coordination, !range.contains(atoms[atom].totalDegree) { atoms[atom].chirality = .none }
+        if let range = chirality.coordination, !range.contains(atoms[atom].totalDegree) {
+          atoms[atom].chirality = .none
+        }
       }
     }
     keepHydrogens(of: aromatic)
@@ -148,7 +150,8 @@ extension Molecule {
       }
       nodes.append(
         MoleculeGraph.Atom(
-          element: Int32(this.number == 0 ? Elements.last : this.number - 1), chirality: Int32(this.chirality.rawValue)))
+          element: Int32(this.number == 0 ? Elements.last : this.number - 1), chirality: Int32(this.chirality.rawValue))
+      )
     }
     var edges: [MoleculeGraph.Edge] = []
     edges.reserveCapacity(2 * bonds.count)
