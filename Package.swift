@@ -72,6 +72,7 @@ let package = Package(
         "AllocationCounter",
       ]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
+    .executableTarget(name: "MoleculeProbe", dependencies: ["SquintMedia", "SquintFile"], path: "Tests/MoleculeProbe"),
     .testTarget(
       name: "CommandLineTests",
       dependencies: [

@@ -57,7 +57,10 @@ extension Model {
       case .medium(let kind) where accepts(kind):
         marked.append(ownMarker(kind))
         hasPlaces = true
-      case .medium(let kind): marked.append(.own(kind.marker))
+      case .medium(let kind):
+        marked.append(.own(kind.marker))
+        // The checkpoint's own places may be called as those of another kind: InstructMol's molecules are <image>.
+        hasPlaces = hasPlaces || ownMarkers.contains { $0.text == kind.marker }
       case .text(let text): marked.append(.own(text))
       case .escaped(let kind): marked.append(.content(kind.marker))
       }

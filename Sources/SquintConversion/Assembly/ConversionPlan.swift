@@ -40,6 +40,7 @@ extension PlannedModule {
       if let fused = tensor.fused { names.insert(fused.name) }
       if let stack = tensor.stack { names.formUnion(stack.names) }
       if let rowScale = tensor.rowScale { names.insert(rowScale) }
+      if let norm = tensor.batchNorm { names.formUnion(norm.names) }
       if let frames = tensor.frames { names.formUnion([frames.both, frames.first, frames.second]) }
     }
     var found: [String: SourceTensor] = [:]
@@ -165,6 +166,20 @@ extension PlannedModule {
     }
     if let scale = wanted.rowScale.flatMap({ found[$0] }) {
       origin.rowScale = try seen(scale, as: [wanted.shape[0]])
+    }
+    if let norm = wanted.batchNorm {
+      var vectors: [SourceTensor] = []
+      for name in norm.names {
+        guard let vector = found[name] else {
+          throw .badData(
+            source.path(of: origin.tensor),
+            "tensor \(printable(origin.tensor.name)) has a batch norm behind it, of which \(name) is missing; the checkpoint is "
+              + "incomplete")
+        }
+        vectors.append(try seen(vector, as: [wanted.shape[0]]))
+      }
+      origin.batchNorm = BatchNormOrigin(
+        weight: vectors[0], bias: vectors[1], mean: vectors[2], variance: vectors[3], epsilon: norm.epsilon)
     }
     return origin
   }

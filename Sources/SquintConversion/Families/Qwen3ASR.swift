@@ -58,7 +58,7 @@ enum Qwen3ASR {
     // What its class of the text's configuration assumes, other than transformers' of Qwen3.
     var text = thinker["text_config"]?.object ?? JSONObject()
     for (key, usual) in [("rope_theta", 5e6), ("max_position_embeddings", 128_000)] where text[key] == nil {
-      text = text.setting(key, to: .number(usual))
+      text = text.setting(key, to: .double(usual))
     }
     return .object(whole.setting("text_config", to: .object(text)).setting("is_published", to: .bool(true)))
   }

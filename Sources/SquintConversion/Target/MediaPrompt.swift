@@ -8,6 +8,8 @@ package struct MediaPrompt: Equatable, Sendable {
   package var token: Int?
   /// nil: the marker.
   package var tokenText: String?
+  /// Whether it has no token, whatever the tokenizer has.
+  package var isWithoutToken = false
   /// Around an image of several tiles.
   package var prefix = ""
   package var suffix = ""
@@ -61,6 +63,7 @@ package struct MediaPrompt: Equatable, Sendable {
     name: String, decoder: DecoderConfiguration?, place: String, tokens: (String) -> Int?
   ) throws(SquintError) {
     let text = tokenText ?? marker
+    guard !isWithoutToken else { return }
     guard let token else {
       guard let decoder else { return }
       self.token = tokens(text).flatMap { $0 < decoder.vocabulary ? $0 : nil }

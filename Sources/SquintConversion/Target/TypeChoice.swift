@@ -26,7 +26,7 @@ package struct TypeChoice: Sendable {
     }
     let isChanged =
       origin.rowScale != nil || origin.frames != nil || origin.update != nil || origin.fold != Fold()
-      || origin.channelsFirst != nil || origin.channelsLast != nil
+      || origin.channelsFirst != nil || origin.channelsLast != nil || origin.batchNorm != nil
     let columns = origin.stack?.columns ?? source.columns
     if !isChanged, origin.tensors.allSatisfy({ $0.type == source.type }),
       let exact = source.type.exactType(columns: columns)

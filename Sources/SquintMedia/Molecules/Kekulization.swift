@@ -84,11 +84,14 @@ extension Molecule {
       var choice = 1
       let choices = 1 << min(questions.count, 12)
       while choice < choices {
-        for bond in bonds.indices where bonds[bond].isAromatic && isMember[bonds[bond].begin] && isMember[bonds[bond].end] {
+        for bond in bonds.indices
+        where bonds[bond].isAromatic && isMember[bonds[bond].begin] && isMember[bonds[bond].end] {
           bonds[bond].order = .single
         }
         var without = walk
-        for (bit, atom) in questions.prefix(12).enumerated() where choice >> bit & 1 == 1 { without.isCandidate[atom] = false }
+        for (bit, atom) in questions.prefix(12).enumerated() where choice >> bit & 1 == 1 {
+          without.isCandidate[atom] = false
+        }
         if without.runAgain(&self, mostRetreats: Self.mostRetreats) { return }
         choice += 1
       }
@@ -99,7 +102,8 @@ extension Molecule {
     if other.run(&self, mostRetreats: 100 * Self.mostRetreats) { return }
     let left = members.first { walk.isCandidate[$0] } ?? members[0]
     throw Self.bad(
-      "the aromatic ring with \(name(left)) cannot be given single and double bonds; a hydrogen may be missing, as in [nH]")
+      "the aromatic ring with \(name(left)) cannot be given single and double bonds; a hydrogen may be missing, as in [nH]"
+    )
   }
 
   /// Which atoms need a double bond; makes the system's aromatic bonds single.
@@ -109,7 +113,9 @@ extension Molecule {
     // Rings without an aromatic atom that is in no other ring.
     var isRingWithout = [Bool](repeating: true, count: rings.atoms.count)
     for ring in rings.atoms.indices {
-      if rings.atoms[ring].contains(where: { rings.countOfAtom[$0] == 1 && isAromatic($0) }) { isRingWithout[ring] = false }
+      if rings.atoms[ring].contains(where: { rings.countOfAtom[$0] == 1 && isAromatic($0) }) {
+        isRingWithout[ring] = false
+      }
     }
     var toSingle: [Int] = []
     for atom in members {

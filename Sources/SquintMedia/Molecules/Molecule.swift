@@ -8,13 +8,34 @@ struct Molecule {
   static let mostAtoms = 4096
 
   enum Chirality: UInt8 {
-    case none, clockwise, counterclockwise, allene
+    case none, clockwise, counterclockwise, allene, squarePlanar, bipyramidal, octahedral
 
     var inverted: Chirality {
       switch self {
       case .clockwise: .counterclockwise
       case .counterclockwise: .clockwise
-      case .none, .allene: self
+      default: self
+      }
+    }
+
+    /// How many neighbors a centre has that is none of four; nil for others.
+    var coordination: ClosedRange<Int>? {
+      switch self {
+      case .squarePlanar: 2...4
+      case .bipyramidal: 2...5
+      case .octahedral: 2...6
+      default: nil
+      }
+    }
+
+    /// What the features of atoms have no number for, in words.
+    var unknownName: String? {
+      switch self {
+      case .allene: "the centre of an allene (@AL)"
+      case .squarePlanar: "a square planar centre (@SP)"
+      case .bipyramidal: "a trigonal bipyramidal centre (@TB)"
+      case .octahedral: "an octahedral centre (@OH)"
+      case .none, .clockwise, .counterclockwise: nil
       }
     }
   }

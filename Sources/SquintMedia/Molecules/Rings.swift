@@ -142,7 +142,9 @@ private struct RelevantCycles {
       }
     }
     for (index, bond) in block.enumerated() {
-      guard let begin = indices[molecule.bonds[bond].begin], let end = indices[molecule.bonds[bond].end] else { continue }
+      guard let begin = indices[molecule.bonds[bond].begin], let end = indices[molecule.bonds[bond].end] else {
+        continue
+      }
       neighbors[begin].append((end, index))
       neighbors[end].append((begin, index))
     }
@@ -190,7 +192,9 @@ private struct RelevantCycles {
     var previous = -1
     while true {
       let last = cycle[cycle.count - 1]
-      guard let next = neighbors[last].first(where: { $0.bond != previous }), next.atom != 0 || cycle.count < 3 else { break }
+      guard let next = neighbors[last].first(where: { $0.bond != previous }), next.atom != 0 || cycle.count < 3 else {
+        break
+      }
       if next.atom == 0 { break }
       previous = next.bond
       cycle.append(next.atom)

@@ -37,6 +37,8 @@ struct SMILESParser {
   private struct BondMark {
     var order: Molecule.Bond.Order?
     var direction = Molecule.Bond.Direction.none
+    /// `~`: of a ring closure it means what no mark does, except that it counts as told.
+    var isAny = false
   }
 
   private init(_ text: [UInt8]) {
@@ -59,7 +61,8 @@ struct SMILESParser {
   /// - Throws: `badData` with the place where it is none.
   static func molecule(_ text: [UInt8]) throws(SquintError) -> Molecule {
     guard text.count <= mostCharacters else {
-      throw Molecule.bad("the SMILES has \(grouped(text.count)) characters; at most \(grouped(mostCharacters)) are read")
+      throw Molecule.bad(
+        "the SMILES has \(grouped(text.count)) characters; at most \(grouped(mostCharacters)) are read")
     }
     try refuseExtensions(text)
     var parser = SMILESParser(text)
@@ -80,7 +83,8 @@ struct SMILESParser {
     var place = start + 1
     for field in rest[..<stop].split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false) {
       let isGroup =
-        field.starts(with: "a:".utf8) || ((field.first == UInt8(ascii: "&") || field.first == UInt8(ascii: "o")) && field.contains(UInt8(ascii: ":")))
+        field.starts(with: "a:".utf8)
+        || ((field.first == UInt8(ascii: "&") || field.first == UInt8(ascii: "o")) && field.contains(UInt8(ascii: ":")))
       guard field.isEmpty || isGroup || field.allSatisfy({ (48...57).contains($0) }) else {
         throw Molecule.bad(
           "the CXSMILES extension \(String(decoding: field.prefix(20), as: UTF8.self)) at character \(place + 1) is not read; give the SMILES without what is between the | |"
@@ -169,7 +173,9 @@ struct SMILESParser {
       if self.byte == UInt8(ascii: "\\") { index += 1 }
       return BondMark(order: nil, direction: .down)
     case UInt8(ascii: "$"): throw bad("the features of bonds have no number for the quadruple bond")
-    case UInt8(ascii: "~"): throw bad("the features of bonds have no number for the bond of any kind")
+    case UInt8(ascii: "~"):
+      index += 1
+      return BondMark(order: nil, isAny: true)
     case UInt8(ascii: "<") where peek() == UInt8(ascii: "-"): throw dative(start)
     default: return nil
     }
@@ -182,10 +188,14 @@ struct SMILESParser {
   // MARK: Atoms
 
   private mutating func addAtom(bond mark: BondMark?, isStart: Bool) throws(SquintError) {
+    if mark?.isAny == true {
+      throw bad("the features of bonds have no number for the bond of any kind (~)", at: place - 1)
+    }
     isNamedClass = false
     var atom = try readAtom()
     guard molecule.atoms.count < Molecule.mostAtoms else {
-      throw Molecule.bad("the molecule has more than \(grouped(Molecule.mostAtoms)) atoms; the features would not fit a prompt")
+      throw Molecule.bad(
+        "the molecule has more than \(grouped(Molecule.mostAtoms)) atoms; the features would not fit a prompt")
     }
     atom.startsFragment = isStart
     let new = molecule.atoms.count
@@ -222,7 +232,9 @@ struct SMILESParser {
     if first == UInt8(ascii: "*") { return (0, false, 1) }
     let second = peek()
     if isBracket {
-      if let second, let third = peek(2), let number = Self.provisional[String(decoding: [first, second, third], as: UTF8.self)] {
+      if let second, let third = peek(2),
+        let number = Self.provisional[String(decoding: [first, second, third], as: UTF8.self)]
+      {
         return (number, false, 3)
       }
       if let second {
@@ -338,17 +350,19 @@ struct SMILESParser {
         let numberPlace = place
         let permutation = try number()
         guard permutation != 0 else { throw bad("the chirality @\(kind)0 does not exist; it stands", at: start) }
-        switch kind {
-        case "TH", "AL":
-          guard (permutation ?? 1) <= 2 else {
-            throw bad("there is no chirality @\(kind)\(permutation ?? 0); its number stands", at: numberPlace)
+        let (chirality, most): (Molecule.Chirality, Int) =
+          switch kind {
+          case "TH": (permutation == 2 ? .clockwise : .counterclockwise, 2)
+          case "AL": (.allene, 2)
+          case "SP": (.squarePlanar, 3)
+          case "TB": (.bipyramidal, 20)
+          default: (.octahedral, 30)
           }
-          atom.chirality = kind == "AL" ? .allene : permutation == 2 ? .clockwise : .counterclockwise
-          isNamedClass = true
-        default:
-          let name = kind == "SP" ? "square planar" : kind == "TB" ? "trigonal bipyramidal" : "octahedral"
-          throw bad("the features of atoms have no number for the \(name) centre (@\(kind))", at: start)
+        guard (permutation ?? 1) <= most else {
+          throw bad("there is no chirality @\(kind)\(permutation ?? 0); its number stands", at: numberPlace)
         }
+        atom.chirality = chirality
+        isNamedClass = true
         return
       }
     }
@@ -425,12 +439,14 @@ struct SMILESParser {
         let first = ends[index]
         guard index + 1 < ends.count else { throw bad("nothing closes the ring \(ring) that opens", at: first.place) }
         let second = ends[index + 1]
-        guard first.atom != second.atom else { throw bad("the ring \(ring) closes at the atom where it opens,", at: second.place) }
+        guard first.atom != second.atom else {
+          throw bad("the ring \(ring) closes at the atom where it opens,", at: second.place)
+        }
         guard molecule.bond(between: first.atom, second.atom) == nil else {
           throw bad("the ring \(ring) closes with a bond that is there already,", at: second.place)
         }
         // The first one's order counts, if it has one; the bond begins where the order is told, or else at the second.
-        let isFirst = first.bond?.order != nil
+        let isFirst = first.bond.map { $0.order != nil || $0.isAny } ?? false
         let (from, to) = isFirst ? (first, second) : (second, first)
         var bond = self.bond(from: from.atom, to: to.atom, from.bond, second.place)
         if bond.direction == .none, let direction = to.bond?.direction, direction != .none {

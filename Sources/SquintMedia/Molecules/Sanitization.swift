@@ -2,9 +2,8 @@ import SquintFile
 
 /// From a molecule as it is written to the one that RDKit would give: without hydrogens, with aromaticity and checked chirality.
 extension Molecule {
-  /// Perceives all that the features tell.
+  /// Perceives all that the features tell, but for what `perceiveStereo` does.
   ///
-  /// - Parameter beforeStereo: what else reads the molecule before its chirality is checked.
   /// - Throws: `badData` where the molecule makes no sense, or the features have no numbers for it.
   mutating func perceive() throws(SquintError) {
     for atom in atoms.indices { updateValence(atom) }
@@ -32,8 +31,15 @@ extension Molecule {
     for (atom, isAromatic) in aromaticAtoms().enumerated() where isAromatic { aromatic[atom] = true }
     perceiveConjugation()
     perceiveHybridization()
-    for atom in atoms.indices where atoms[atom].hybridization != .sp3 && atoms[atom].chirality != .allene {
-      atoms[atom].chirality = .none
+    for atom in atoms.indices {
+      switch atoms[atom].chirality {
+      case .clockwise, .counterclockwise:
+        if atoms[atom].hybridization != .sp3 { atoms[atom].chirality = .none }
+      case let chirality:
+        if let range = chirality.coordination, !range.contains(atoms[atom].totalDegree) {
+          atoms[atom].chirality = .none
+        }
+      }
     }
     keepHydrogens(of: aromatic)
     try updateValences()
@@ -88,13 +94,13 @@ extension Molecule {
     {
       return false
     }
-    return neighbor.number > 1
+    return neighbor.number > 1 && neighbor.chirality.coordination == nil
   }
 
   /// Takes a hydrogen's bond from its neighbor, which counts it.
   private mutating func remove(_ hydrogen: Int, _ bond: Int) {
     let heavy = bonds[bond].other(hydrogen)
-    atoms[heavy].explicitHydrogens += 1
+    if text == .smiles || mustWriteHydrogen(heavy) { atoms[heavy].explicitHydrogens += 1 }
     let others = atoms[heavy].bonds.filter { $0 != bond }
     if atoms[heavy].chirality != .none && isOddPermutation(others + [bond], of: heavy) {
       atoms[heavy].chirality = atoms[heavy].chirality.inverted
@@ -117,6 +123,18 @@ extension Molecule {
     atoms[heavy].bonds = others
   }
 
+  /// Whether an atom of a MOL file would lose the hydrogen that is taken out, if it were not written down.
+  private func mustWriteHydrogen(_ atom: Int) -> Bool {
+    let this = atoms[atom]
+    if this.hasNoImplicit || this.chirality != .none { return true }
+    if Elements.valences(this.number).dropFirst().contains(this.totalValence) { return true }
+    guard isAromatic(atom) else { return false }
+    if this.number == 7 || this.number == 15 { return true }
+    let orders = this.bonds.map { bonds[$0].order }
+    return orders.count == 3 && orders.filter { $0 == .single }.count == 1
+      && orders.filter { $0 == .aromatic }.count == 2 && this.totalValence == 3
+  }
+
   // MARK: The graph
 
   /// The numbers of the molecule's atoms and bonds.
@@ -127,12 +145,13 @@ extension Molecule {
     nodes.reserveCapacity(atoms.count)
     for atom in atoms.indices {
       let this = atoms[atom]
-      guard this.chirality != .allene else {
-        throw Self.bad("\(name(atom)) is the centre of an allene (@AL), and the features of atoms have no number for that")
+      if let name = this.chirality.unknownName {
+        throw Self.bad("\(self.name(atom)) is \(name), and the features of atoms have no number for that")
       }
       nodes.append(
         MoleculeGraph.Atom(
-          element: Int32(this.number == 0 ? Elements.last : this.number - 1), chirality: Int32(this.chirality.rawValue)))
+          element: Int32(this.number == 0 ? Elements.last : this.number - 1), chirality: Int32(this.chirality.rawValue))
+      )
     }
     var edges: [MoleculeGraph.Edge] = []
     edges.reserveCapacity(2 * bonds.count)

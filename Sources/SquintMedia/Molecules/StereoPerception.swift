@@ -19,7 +19,9 @@ extension Molecule {
   private mutating func clearCentres(_ stereo: StereoSearch) {
     let isRingCentre = ringCentres(stereo)
     for atom in atoms.indices
-    where atoms[atom].chirality != .none && stereo.labels[atom] == .none && !isRingCentre[atom] {
+    where atoms[atom].chirality != .none && atoms[atom].chirality.coordination == nil && stereo.labels[atom] == .none
+      && !isRingCentre[atom]
+    {
       atoms[atom].chirality = .none
     }
   }
