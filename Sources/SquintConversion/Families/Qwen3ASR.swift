@@ -57,9 +57,10 @@ enum Qwen3ASR {
     if let kind = thinker["model_type"] { whole = whole.setting("thinker_type", to: kind) }
     // What its class of the text's configuration assumes, other than transformers' of Qwen3.
     var text = thinker["text_config"]?.object ?? JSONObject()
-    for (key, usual) in [("rope_theta", 5e6), ("max_position_embeddings", 128_000)] where text[key] == nil {
-      text = text.setting(key, to: .number(usual))
-    }
+    let usual: [(key: String, value: JSONValue)] = [
+      ("rope_theta", .double(5e6)), ("max_position_embeddings", .int(128_000)),
+    ]
+    for (key, value) in usual where text[key] == nil { text = text.setting(key, to: value) }
     return .object(whole.setting("text_config", to: .object(text)).setting("is_published", to: .bool(true)))
   }
 }
