@@ -135,6 +135,8 @@ struct MediaMarkup: Sendable {
   let unitPrefix: String
   let unitSuffix: String
   let separator: String
+  /// What is asked about a medium where the user asks nothing; nil: the model does not say.
+  let question: String?
 
   /// Reads the keys `KIND.*`.
   init(_ kind: MediaKind, _ metadata: Metadata) throws(SquintError) {
@@ -168,6 +170,7 @@ struct MediaMarkup: Sendable {
     unitPrefix = try text("unit_prefix")
     unitSuffix = try text("unit_suffix")
     separator = try text("separator")
+    question = metadata["\(name).question"] == nil ? nil : try text("question")
   }
 
   /// All that is written for media.
