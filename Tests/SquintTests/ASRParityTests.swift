@@ -15,7 +15,7 @@ import Testing
     for test in fixture.cases where test.name == "short" || test.name == "middle" {
       let expected = try numpyNumbers(fixture.file(test, "features.npy"))
       var ours: [Float] = []
-      try Embedder(path: fixture.model.path, .audio, stage: .projector, threads: 2).embed(fixture.sounds(test)[0]) {
+      try Embedder(path: fixture.path, .audio, stage: .projector, threads: 2).embed(fixture.sounds(test)[0]) {
         _ in
       } visit: {
         (_, _, part) throws(SquintError) in
@@ -134,6 +134,7 @@ private struct ASRFixture {
 
   let cases: [Case]
   let model: Model
+  let path: String
   private let folder: TemporaryFolder
 
   init(_ checkpoint: String, _ type: ElementType) throws {
@@ -143,7 +144,7 @@ private struct ASRFixture {
     var options = ConversionOptions()
     options.type = type
     options.jobs = 1
-    let path = folder.path + "/model.squint"
+    path = folder.path + "/model.squint"
     try convert(source: Self.root.appendingPathComponent(checkpoint).path, to: path, options: options)
     model = try Model(path: path)
   }
