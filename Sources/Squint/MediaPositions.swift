@@ -17,6 +17,8 @@ struct MediaPositions: Equatable, Sendable {
   /// a unit is one step.
   private(set) var secondsPerUnit: Float
   let stepsPerSecond: Float
+  /// How the rows of a video's sound stand among its own; nil: it is not heard.
+  let interleaving: Interleaving?
   /// Whether the metadata says how many steps a second is.
   private let isTimed: Bool
 
@@ -32,6 +34,24 @@ struct MediaPositions: Equatable, Sendable {
     guard (0...1e6).contains(stepsPerSecond) else {
       throw SquintError(.badData, "metadata \(key) is \(stepsPerSecond); convert the model again")
     }
+    interleaving = try Self.interleaving(kind, metadata, stepsPerSecond: stepsPerSecond)
+  }
+
+  /// Reads `video.sound` and what belongs to it.
+  private static func interleaving(
+    _ kind: MediaKind, _ metadata: Metadata, stepsPerSecond: Float
+  ) throws(SquintError) -> Interleaving? {
+    guard kind == .video, metadata["video.sound"] != nil else { return nil }
+    let rule = try metadata.string("video.sound")
+    let seconds = try metadata.float("video.sound_seconds")
+    let steps = Double(stepsPerSecond) * seconds
+    guard rule == "interleaved", seconds > 0, steps >= 1, steps <= 1e6 else {
+      throw SquintError(
+        .badData,
+        "metadata video.sound is \(rule) by turns of \(seconds) seconds, which is not known; convert the model again"
+      )
+    }
+    return Interleaving(stepsPerTurn: Int(steps))
   }
 
   /// The same for a medium whose units come at these times, where time counts.

@@ -10,25 +10,40 @@ import Synchronization
 public final class Medium: Sendable {
   public let path: String
   public let size: MediumSize
+  /// The sound of a video, whose rows stand in a prompt among those of its frames; nil where there is none, or it is not heard.
+  public let sound: Medium?
   private let processor: any MediaProcessor
   /// The file, where it cannot be opened again by its path.
   private let kept: MediaFile?
   private let decoded = Mutex<MediaUnits?>(nil)
 
-  convenience init(path: String, _ modality: Modality, _ limits: MediaLimits = MediaLimits()) throws(SquintError) {
-    try self.init(modality.kind.file(path), modality, limits)
+  /// - Parameter sounds: what hears a video's own sound; nil: nothing does.
+  convenience init(
+    path: String, _ modality: Modality, sounds: Modality? = nil, _ limits: MediaLimits = MediaLimits()
+  ) throws(SquintError) {
+    let file = try modality.kind.file(path)
+    let sound = try sounds.flatMap { (sounds) throws(SquintError) in
+      try file.soundOfVideo().map { (file) throws(SquintError) in try Medium(file, sounds, MediaLimits(), sound: nil) }
+    }
+    try self.init(file, modality, limits, sound: sound)
   }
 
   /// The same medium within other limits.
   convenience init(_ medium: Medium, _ modality: Modality, _ limits: MediaLimits) throws(SquintError) {
-    try self.init(medium.file(), modality, limits)
+    try self.init(medium.file(), modality, limits, sound: medium.sound)
   }
 
-  private init(_ file: MediaFile, _ modality: Modality, _ limits: MediaLimits) throws(SquintError) {
+  private init(
+    _ file: MediaFile, _ modality: Modality, _ limits: MediaLimits, sound: Medium?
+  ) throws(SquintError) {
     path = file.path
     kept = file.isReadOnce ? file : nil
+    self.sound = sound
     do throws(SquintError) {
+      var size: MediumSize
       (processor, size) = try modality.limited(limits, of: file)
+      size.sounds = sound.map { [$0.size] } ?? []
+      self.size = size
     } catch {
       throw error.naming(path)
     }
@@ -43,6 +58,9 @@ public final class Medium: Sendable {
 
   /// The rows of the decoder that it takes.
   public var rows: Int { size.rows }
+
+  /// What is encoded by itself: the medium, and its sound.
+  var parts: [Medium] { [self] + (sound.map { [$0] } ?? []) }
 
   /// Its units, decoded now or before; nil where `shouldContinue`, which is asked while it is decoded, said no.
   func units(while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? {
@@ -78,6 +96,10 @@ public struct MediaLimits: Equatable, Sendable {
   public var framesPerSecond: Double?
   /// The frames of a video that are looked at, at most.
   public var frames: Int?
+  /// Whether the sound of a video is heard, where the model was trained with it.
+  public var hearsVideos = true
+  /// The points that a second of a series has; nil: unknown, and as is usual for the model.
+  public var pointsPerSecond: Double?
 
   public init(units: Int? = nil, rows: Int? = nil, framesPerSecond: Double? = nil, frames: Int? = nil) {
     self.units = units
@@ -100,6 +122,7 @@ extension Modality {
       return (chosen, try size(chosen))
     }
     var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
+    if let series = processor as? SeriesProcessor { processor = try series.choosing(rate: limits.pointsPerSecond) }
     if let rows = limits.rows, let multiple = processor.multiple, try size(processor).rows > rows {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }
@@ -161,6 +184,8 @@ public struct MediumSize: Equatable, Sendable {
   let positions: MediaPositions
   /// The memory of a medium that came through a pipe, as long as it is there, in bytes.
   public let heldBytes: Int
+  /// That of its sound, which a video may have: none or one.
+  fileprivate(set) var sounds: [MediumSize] = []
 
   init(
     kind: MediaKind, cost: MediaCost, grids: [FeatureGrid], arrangement: RowArrangement?, positions: MediaPositions,
@@ -182,6 +207,15 @@ public struct MediumSize: Equatable, Sendable {
 
   /// The rows of the decoder that it takes.
   public var rows: Int { arrangement?.count ?? zip(cost.layout.runs, grids).reduce(0) { $0 + $1.0.count * $1.1.count } }
+
+  /// What its sound takes, where a video has one that is heard.
+  public var sound: MediumSize? { sounds.first }
+
+  /// The rows of the decoder that it takes together with its sound.
+  public var rowsWithSound: Int { rows + (sound?.rows ?? 0) }
+
+  /// What is encoded by itself: the medium, and its sound.
+  var parts: [MediumSize] { [self] + sounds }
 
   /// The first of the rows of unit `unit`, where they follow each other.
   func firstRow(ofUnit unit: Int) -> Int {

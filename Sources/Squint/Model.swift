@@ -198,7 +198,10 @@ public final class Model: Sendable {
   public func medium(
     _ kind: MediaKind, _ path: String, _ limits: MediaLimits = MediaLimits()
   ) throws(SquintError) -> Medium {
-    try Medium(path: path, modality(kind), limits)
+    let modality = try modality(kind)
+    let hears = kind == .video && limits.hearsVideos && modality.positions.interleaving != nil
+    let sounds = hears ? modalities.first { $0.kind == .audio } : nil
+    return try Medium(path: path, modality, sounds: sounds, limits)
   }
 
   /// The images at `paths`, as `image` opens each.
@@ -230,12 +233,13 @@ public final class Model: Sendable {
     while true {
       var options = options
       options.media = .once(media.map(\.size))
-      options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.rows }
-      let most = media.map(\.size.units).max() ?? 1
+      options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.size.rowsWithSound }
+      // A sound is heard whole, or not at all.
+      let most = media.filter { $0.kind != .audio }.map(\.size.units).max() ?? 1
       guard most > 1, (try? SessionPlan(self, options)) == nil else { return media }
       limits.units = most - 1
       // What came through a pipe comes only once.
-      for index in media.indices {
+      for index in media.indices where media[index].kind != .audio {
         var limits = limits
         limits.isOneOfSeveral = files.count { $0.kind == media[index].kind } > 1
         if media[index].size.units == most, most > 1 {

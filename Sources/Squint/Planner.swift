@@ -63,8 +63,9 @@ struct Planner {
   private static func demand(_ options: SessionOptions, _ model: Model) throws(SquintError) -> MediaDemand? {
     switch options.media {
     case .none: return nil
-    case .once(let sizes):
-      guard !sizes.isEmpty else { return nil }
+    case .once(let media):
+      guard !media.isEmpty else { return nil }
+      let sizes = media.flatMap(\.parts)
       for size in sizes { _ = try model.modality(size.kind) }
       let uses = model.modalities.map { modality in
         (modality, sizes.filter { $0.kind == modality.kind }.map(\.cost.layout))
@@ -79,10 +80,11 @@ struct Planner {
     case .always:
       guard !model.modalities.isEmpty else { return nil }
       var uses: [(Modality, [MediaLayout])] = []
-      var (rows, decodingBytes) = (0, 0)
+      var (rows, decodingBytes) = (options.known.map(\.rowsWithSound).max() ?? 0, 0)
+      let known = options.known.flatMap(\.parts)
       for modality in model.modalities {
         // Media may be of any length: those that are known count, and others no larger than they, or than what is usual.
-        var sizes = options.known.filter { $0.kind == modality.kind }
+        var sizes = known.filter { $0.kind == modality.kind }
         if modality.kind != .video { sizes.append(try model.largest(modality, options.limits)) }
         guard !sizes.isEmpty else { continue }
         uses.append((modality, sizes.map(\.cost.layout)))
@@ -92,7 +94,7 @@ struct Planner {
       guard !uses.isEmpty else { return nil }
       return MediaDemand(
         uses: uses, rows: rows, decodingBytes: decodingBytes,
-        streamedUnitBytes: options.known.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
+        streamedUnitBytes: known.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
     }
   }
 
@@ -411,7 +413,7 @@ struct Planner {
         let smaller = sizes.map { $0.limited(toUnits: units) }
         options.media = .once(smaller)
         options.prompt = self.options.prompt.map { prompt in
-          prompt - sizes.reduce(0) { $0 + $1.rows } + smaller.reduce(0) { $0 + $1.rows }
+          prompt - sizes.reduce(0) { $0 + $1.rowsWithSound } + smaller.reduce(0) { $0 + $1.rowsWithSound }
         }
       }
       guard let planner = try? with(options) else { return false }

@@ -20,6 +20,8 @@ public struct Prompt: Sendable {
   public internal(set) var tokens: [Int32] = []
   /// In the order of the positions.
   private(set) var spans: [Span] = []
+  /// The tokens that stand, for the rotary embedding, where the one before them does; ascending.
+  private(set) var standing: [Int] = []
   /// What was done to make it that people should know, a line each.
   public internal(set) var notes: [String] = []
 
@@ -32,33 +34,26 @@ public struct Prompt: Sendable {
   public var count: Int { tokens.count }
 
   /// Where the position `index`, or one behind the last, stands for the rotary embedding: a token is one step behind what comes before
-  /// it, on all axes; the rows of a medium are where `MediaPositions` says.
+  /// it, on all axes, or where that is; the rows of a medium are where `MediaPositions` says.
   func rotaryPosition(_ index: Int) -> RotaryPosition {
     // How much further behind the beginning a position is than it would be without the media before it.
     var shift = 0
-    var next = 0
-    while next < spans.count, spans[next].position <= index {
-      let first = spans[next]
-      next += 1
-      guard first.medium.size.positions.isSpread else { continue }
-      // Parts of a medium that follow each other are one.
-      var end = first.end
-      var rows = first.rows
-      while next < spans.count, spans[next].position == end, spans[next].medium === first.medium,
-        spans[next].rows.lowerBound == rows.upperBound
-      {
-        end = spans[next].end
-        rows = rows.lowerBound..<spans[next].rows.upperBound
-        next += 1
+    var rest = spans[...]
+    while let span = rest.first, span.position <= index {
+      let group = SpanGroup(first: rest)
+      rest = rest.dropFirst(group.spans.count)
+      guard group.isSpread else { continue }
+      if index < group.end {
+        let start = group.position + shift - standing(upTo: group.position)
+        return RotaryPosition(repeating: Int32(clamping: start)) &+ group.offset(of: index)
       }
-      let start = RotaryPosition(repeating: Int32(clamping: first.position + shift))
-      if index < end {
-        return start &+ first.medium.size.offset(ofRow: rows.lowerBound + index - first.position, from: rows.lowerBound)
-      }
-      shift += first.medium.size.advance(of: rows) - rows.count
+      shift += group.advance - (group.end - group.position)
     }
-    return RotaryPosition(repeating: Int32(clamping: index + shift))
+    return RotaryPosition(repeating: Int32(clamping: index + shift - standing(upTo: index)))
   }
+
+  /// How many of the tokens up to `index` stand where the one before them does.
+  private func standing(upTo index: Int) -> Int { standing.isEmpty ? 0 : standing.count { $0 <= index } }
 
   /// The media, each as often as it is in the prompt.
   public var media: [Medium] { spans.filter { $0.rows.lowerBound == 0 }.map(\.medium) }
@@ -80,12 +75,30 @@ public struct Prompt: Sendable {
           position: span.position + skipped + offset, medium: span.medium,
           rows: span.rows.lowerBound + skipped..<span.rows.upperBound))
     }
+    standing += other.standing.filter { $0 >= first }.map { $0 + offset }
     tokens.append(contentsOf: other.tokens[first...])
+  }
+
+  /// Lets the two tokens in front of each video with its sound stand at one position, and the two behind it: what begins and ends a
+  /// sound stands where what begins and ends the video does.
+  mutating func joinSounds() {
+    var rest = spans[...]
+    while !rest.isEmpty {
+      let group = SpanGroup(first: rest)
+      rest = rest.dropFirst(group.spans.count)
+      guard group.isInterleaved else { continue }
+      for position in [group.position - 1, group.end + 1] {
+        let isToken = tokens.indices.contains(position) && tokens[position] != Self.featureToken
+        let before = position - 1
+        if isToken, before >= 0, tokens[before] != Self.featureToken { standing.append(position) }
+      }
+    }
   }
 
   /// Forgets everything from position `count` on.
   mutating func truncate(to count: Int) {
     tokens.removeLast(max(tokens.count - max(count, 0), 0))
+    standing.removeAll { $0 >= tokens.count }
     while let last = spans.last, last.end > tokens.count {
       spans.removeLast()
       let kept = tokens.count - last.position
@@ -101,6 +114,7 @@ public struct Prompt: Sendable {
   /// How many positions this prompt and `other` have in common from the first on.
   func commonPrefix(with other: Prompt) -> Int {
     var common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
+    if let first = Set(standing).symmetricDifference(other.standing).min() { common = min(common, first) }
     for (a, b) in zip(spans, other.spans) where a.position < common {
       guard a.position == b.position, a.medium === b.medium, a.rows.lowerBound == b.rows.lowerBound else {
         common = min(common, a.position)
@@ -137,6 +151,9 @@ struct MediaMarkup: Sendable {
   let separator: String
   /// What is asked about a medium where the user asks nothing; nil: the model does not say.
   let question: String?
+  /// Around the rows of a video and its sound, inside `prefix` and `suffix`.
+  let soundPrefix: String
+  let soundSuffix: String
 
   /// Reads the keys `KIND.*`.
   init(_ kind: MediaKind, _ metadata: Metadata) throws(SquintError) {
@@ -171,12 +188,14 @@ struct MediaMarkup: Sendable {
     unitSuffix = try text("unit_suffix")
     separator = try text("separator")
     question = metadata["\(name).question"] == nil ? nil : try text("question")
+    soundPrefix = try text("sound_prefix")
+    soundSuffix = try text("sound_suffix")
   }
 
   /// All that is written for media.
   var texts: String {
     marker + tokenText + prefix + suffix + singlePrefix + singleSuffix + tilePrefix + rowSuffix + overviewPrefix
-      + overviewSuffix + unitPrefix + unitSuffix + separator
+      + overviewSuffix + unitPrefix + unitSuffix + separator + soundPrefix + soundSuffix
   }
 
   /// What a medium of `size` becomes, each of whose units has words of its own.
@@ -199,10 +218,22 @@ struct MediaMarkup: Sendable {
     case text(String)
     /// Places for these rows of the medium.
     case rows(Range<Int>)
+    /// Places for these rows of its sound.
+    case sound(Range<Int>)
+  }
+
+  /// The places of all rows of a medium of `size`, without what is around them.
+  func places(_ size: MediumSize) -> [Piece] {
+    guard let sound = size.sound, let interleaving = size.positions.interleaving else { return [.rows(0..<size.rows)] }
+    let turns = interleaving.turns(video: size, sound: sound).map { turn -> Piece in
+      turn.part == .frames ? .rows(turn.rows) : .sound(turn.rows)
+    }
+    return [.text(soundPrefix)] + turns + [.text(soundSuffix)]
   }
 
   /// What a medium of `size` becomes.
   func pieces(_ size: MediumSize) -> [Piece] {
+    if size.sound != nil { return [.text(prefix)] + places(size) + [.text(suffix)] }
     if let timing = size.cost.timing { return pieces(size, timing) }
     if !size.cost.words.isEmpty { return pieces(size, words: size.cost.words) }
     guard let grid = size.cost.layout.grid, size.units > 1, size.arrangement == nil else {

@@ -32,13 +32,13 @@ extension Model {
         text.append(message.inline(marker: ownMarker))
       }
       var prompt = try prompt(marked: text, media: media, addSpecialTokens: true, controls)
-      prompt.notes = ["the model has no chat template: it gets the words as they are, and may go on with them"]
+      prompt.notes += ["the model has no chat template: it gets the words as they are, and may go on with them"]
       return prompt
     }
     let (text, notes) = try render(messages, template)
     // The template writes the special tokens itself.
     var prompt = try prompt(marked: text, media: media, addSpecialTokens: false, controls)
-    prompt.notes = notes
+    prompt.notes += notes
     return prompt
   }
 
@@ -62,6 +62,12 @@ extension Model {
       case .escaped(let kind): marked.append(.content(kind.marker))
       }
     }
+    // What stands for a medium in the checkpoint's own prompts is a place, where it is more than the placeholder of its rows.
+    hasPlaces =
+      hasPlaces
+      || modalities.map { markup($0.kind) }.contains {
+        $0.marker != $0.tokenText && $0.marker.contains($0.tokenText) && marked.pieces(around: $0.marker).count > 1
+      }
     if !hasPlaces {
       // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
       var own = modalities.map { markup($0.kind) }.filter {
@@ -74,7 +80,8 @@ extension Model {
       }
       if !own.isEmpty {
         return try prompt(
-          marked: marked, by: own.map { ($0.kind, $0.tokenText) }, { [.rows(0..<$0.rows)] }, media: media,
+          marked: marked, by: own.map { ($0.kind, $0.tokenText) }, { self.markup($0.kind).places($0.size) },
+          media: media,
           addSpecialTokens: addSpecialTokens, mediaTokens)
       }
       // Without places the media come first.
@@ -90,7 +97,7 @@ extension Model {
   public func prompt(tokens: [Int32], media: [Medium]) throws(SquintError) -> Prompt {
     guard !media.isEmpty else { return Prompt(tokens: tokens) }
     try checkKinds(media)
-    for medium in media where markup(medium.kind).token == nil {
+    for medium in media.flatMap(\.parts) where markup(medium.kind).token == nil {
       throw SquintError(.usage, "\(file.path): it has no token for \(medium.kind.plural); give the prompt as text")
     }
     return try place(media, in: tokens)
@@ -183,8 +190,9 @@ extension Model {
     let (parts, places) = Self.cut(text, at: markers ?? ownMarkers)
     let media = try Self.placed(media, at: places)
     guard !media.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
+    let notes = media.flatMap(\.size.cost.notes)
 
-    guard media.allSatisfy({ markup($0.kind).token != nil }) else {
+    guard media.flatMap(\.parts).allSatisfy({ markup($0.kind).token != nil }) else {
       // Each part is tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
       var prompt = Prompt(tokens: addSpecialTokens ? tokenizer.prefixTokens : [])
       func append(_ text: PromptText) throws(SquintError) {
@@ -196,14 +204,17 @@ extension Model {
           switch piece {
           case .text(let text): try append(.own(text))
           case .rows(let rows): prompt.append(rows, of: medium)
+          case .sound(let rows): if let sound = medium.sound { prompt.append(rows, of: sound) }
           }
         }
         try append(part)
       }
+      prompt.joinSounds()
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
+      prompt.notes = notes
       return prompt
     }
-    let rows = media.reduce(0) { $0 + $1.rows }
+    let rows = media.reduce(0) { $0 + $1.size.rowsWithSound }
     guard rows <= Self.mostRows else {
       throw SquintError(
         .usage,
@@ -218,11 +229,15 @@ extension Model {
         case .text(let text): whole.append(.own(text))
         case .rows(let rows):
           whole.append(.own(String(repeating: markup(medium.kind).tokenText, count: rows.count)))
+        case .sound(let rows):
+          whole.append(.own(String(repeating: markup(.audio).tokenText, count: rows.count)))
         }
       }
       whole.append(part)
     }
-    return try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
+    var prompt = try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
+    prompt.notes = notes
+    return prompt
   }
 
   /// What media of one kind, or of several, are called.
@@ -235,7 +250,7 @@ extension Model {
   /// have one.
   private func place(_ media: [Medium], in tokens: [Int32]) throws(SquintError) -> Prompt {
     var remaining: [Int32: ArraySlice<Medium>] = [:]
-    for medium in media {
+    for medium in media.flatMap(\.parts) {
       guard let token = markup(medium.kind).token else { continue }
       remaining[token, default: []].append(medium)
     }
@@ -271,6 +286,7 @@ extension Model {
       }
       position = end
     }
+    prompt.joinSounds()
     try checkVocabulary(prompt.tokens)
     return prompt
   }

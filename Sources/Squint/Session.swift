@@ -114,12 +114,13 @@ public final class Session {
   /// - Throws: `usage` where it was planned for none, or for smaller ones; `doesNotFit` where decoding it would take more
   ///   than the budget.
   public func check(_ medium: Medium) throws(SquintError) {
-    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }), medium.rows <= mediaCapacity,
+    guard let engine = engines.first(where: { $0.modality.kind == medium.kind }),
+      medium.size.rowsWithSound <= mediaCapacity,
       engine.holds(medium.size)
     else {
       throw SquintError(
         .usage,
-        "\(medium.path): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.rows)) tokens, but for "
+        "\(medium.path): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.size.rowsWithSound)) tokens, but for "
           + "smaller ones or none; begin it with this one")
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
@@ -131,6 +132,7 @@ public final class Session {
           + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.noun) smaller",
         needed: needed, available: plan.budget)
     }
+    if let sound = medium.sound { try check(sound) }
   }
 
   /// The rows of media that there is room for at a time.
@@ -181,17 +183,18 @@ public final class Session {
     var media: [(medium: Medium, row: Int)] = []
     var used = 0
     for span in prompt.spans where span.end > cachedCount {
-      // The rows of a medium follow each other; the same medium again begins with a row that was there.
-      let continues = media.last.map { $0.medium === span.medium } == true && span.rows.lowerBound > 0
-      if !continues {
-        guard used + span.medium.rows <= mediaCapacity else {
+      // The rows of a medium follow each other, those of a sound perhaps among its video's; the same medium again begins with its first.
+      var index = span.rows.lowerBound > 0 ? media.lastIndex { $0.medium === span.medium } : nil
+      if index == nil {
+        guard used + span.medium.size.rowsWithSound <= mediaCapacity else {
           end = span.position
           break
         }
+        index = media.count
         media.append((span.medium, used))
         used += span.medium.rows
       }
-      runs.append((span.position..<span.end, media[media.count - 1].row + span.rows.lowerBound))
+      if let index { runs.append((span.position..<span.end, media[index].row + span.rows.lowerBound)) }
     }
     guard !media.isEmpty, end == prompt.count || plan.keepsCacheWhileEncoding else {
       throw SquintError(

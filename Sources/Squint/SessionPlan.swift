@@ -229,7 +229,8 @@ extension SessionPlan {
 
   /// The weights that are read from the file to encode the media, beside those that stay, in bytes.
   public var bytesReadToEncode: Int {
-    guard case .once(let sizes) = options.media else { return 0 }
+    guard case .once(let media) = options.media else { return 0 }
+    let sizes = media.flatMap(\.parts)
     return weights.encoders.reduce(0) { bytes, encoder in
       let own = sizes.filter { $0.kind == encoder.kind }
       return bytes + own.reduce(0) { $0 + $1.cost.layout.passes(of: encoder.units) } * encoder.residency.streamedBytes

@@ -98,7 +98,7 @@ struct Plan: ParsableCommand {
       planned.known = shown
     }
     let plan = try SessionPlan(model, planned)
-    let rows = chat ? 0 : given.reduce(0) { $0 + $1.rows }
+    let rows = chat ? 0 : given.reduce(0) { $0 + $1.size.rowsWithSound }
     guard rows <= plan.context else {
       throw SquintError(
         .usage, "the media take \(grouped(rows)) tokens, and the context holds \(grouped(plan.context))",
@@ -324,7 +324,7 @@ extension SessionPlan {
     case .always:
       return ", images at any time"
         + MediaKind.allCases.compactMap { kind in
-          options.known.filter { $0.kind == kind && kind != .image }.map(\.rows).max()
+          options.known.filter { $0.kind == kind && kind != .image }.map(\.rowsWithSound).max()
             .map { ", \(kind.plural) of at most \(grouped($0)) tokens" }
         }.joined()
     case .once(let sizes):
@@ -336,7 +336,8 @@ extension SessionPlan {
       }
       if !videos.isEmpty {
         text += ", \(count(videos.count, "video")) of \(count(videos.reduce(0) { $0 + $1.frames }, "frame")), "
-        text += count(videos.reduce(0) { $0 + $1.rows }, "token")
+        text += count(videos.reduce(0) { $0 + $1.rowsWithSound }, "token")
+        if videos.contains(where: { $0.sound != nil }) { text += " with sound" }
       }
       for kind in [MediaKind.audio, .molecule, .series] {
         let these = sizes.filter { $0.kind == kind }

@@ -12,8 +12,12 @@ package struct VideoProcessor: Sendable, Equatable {
   /// Of each channel: [3].
   package let mean: [Double]
   package let std: [Double]
+  /// Whether a unit takes the time that the rate says, and not the mean of those that are taken.
+  package var isNominal = false
   /// What the user says: of single files, how many there are in a second; of other videos, how many frames of a second are taken.
   private var askedRate: Double?
+  /// Of all of them at most so many, where that is fewer than the checkpoint says.
+  private var mostFrames: Int?
   /// At most so many units.
   private var mostUnits: Int?
 
@@ -50,6 +54,11 @@ package struct VideoProcessor: Sendable, Equatable {
       guard rate > 0, rate <= 1000 else { throw Self.bad("video.frames_per_second is \(rate), outside 0…1000") }
       sampling.framesPerSecond = rate
     }
+    let clock = try metadata.string("video.clock", default: "mean")
+    guard clock == "mean" || clock == "nominal" else {
+      throw Self.bad("video.clock is \(clock), which is not known")
+    }
+    isNominal = clock == "nominal"
     if metadata["video.frames"] != nil { sampling.frames = try metadata.int("video.frames", in: frames) }
     guard sampling.least <= sampling.most else { throw Self.bad("video.least_frames is more than video.most_frames") }
 
@@ -109,6 +118,7 @@ package struct VideoProcessor: Sendable, Equatable {
     }
     if let mostFrames {
       guard mostFrames >= 1 else { throw SquintError(.usage, "at most \(mostFrames) frames; choose 1 or more") }
+      if mostFrames < sampling.most { processor.mostFrames = mostFrames }
       processor.sampling.most = min(sampling.most, mostFrames)
     }
     return processor
@@ -227,9 +237,14 @@ extension VideoProcessor: MediaProcessor {
       (0..<patch).map { Double(frames[min(unit * patch + $0, frames.count - 1)]) / rate }
     }
     let duration = Double(header.frames) / rate
+    var secondsPerUnit = Double(patch) * duration / Double(frames.count)
+    // Where the user wants fewer frames than the rate gives they are further apart.
+    if isNominal, mostUnits == nil, mostFrames == nil || frames.count < sampling.most {
+      secondsPerUnit =
+        Double(patch) / (header.framesPerSecond == nil ? rate : sampling.framesPerSecond ?? Self.usualRate)
+    }
     let timing = MediaTiming(
-      seconds: times, duration: duration, frames: frames.count,
-      secondsPerUnit: Double(patch) * duration / Double(frames.count))
+      seconds: times, duration: duration, frames: frames.count, secondsPerUnit: secondsPerUnit)
     return Choice(
       header: header, frames: frames, processor: processor,
       cost: MediaCost(

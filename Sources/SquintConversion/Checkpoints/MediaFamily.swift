@@ -83,6 +83,12 @@ extension MediaFamily {
           "model_type \"\(modelType)\" is an encoder alone; give it with --encoder image=FOLDER, and the text model with "
             + "--decoder")
       }
+      if let (kind, _) = Families.otherEncoders.first(where: { $1.contains { $0.modelTypes.contains(modelType) } }) {
+        throw .badData(
+          place,
+          "model_type \"\(modelType)\" is taken as an encoder alone; give it with --encoder \(kind)=FOLDER, and the text model "
+            + "with --decoder")
+      }
       let isDecoder =
         DecoderFamily.named(huggingFace: modelType) != nil && config["vision_config"] == nil
         || DecoderFamily.inside(huggingFace: modelType) != nil && config["text_config"] != nil

@@ -60,6 +60,7 @@ enum NameSpelling: Sendable {
     var roots: [Substring: String] = [
       "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
       "vision_model": "", "visual": "", "audio_tower": "", "mlp1": "", "image_newline": "",
+      "ts_encoder": "",
     ]
     for family in Families.decoders {
       for (source, _) in family.huggingFace.names.stems {

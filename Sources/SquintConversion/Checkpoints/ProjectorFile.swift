@@ -4,7 +4,7 @@ extension ProjectorPart {
   /// Opens a projector that is stored by itself, in a safetensors file.
   ///
   /// Its matrices are found by `ProjectorTensors`. The file's `__metadata__` may hold `activation`, `shuffle` (or
-  /// `scale_factor`), `feature_layer` (a number or several with commas), `select` (`patch` or `full`) and `norm_epsilon`.
+  /// `scale_factor`), `stack`, `feature_layer` (a number or several with commas), `select` (`patch` or `full`) and `norm_epsilon`.
   ///
   /// - Parameter name: the modality.
   /// - Throws: `SquintError.noInput` where it cannot be read, `.badData` where it is no projector.
@@ -32,9 +32,16 @@ extension ProjectorPart {
       }
       configuration.shuffle = shuffle[0]
     }
+    let stack = try settings.integers("stack")
+    if let stack {
+      guard stack.count == 1, (1...ProjectorConfiguration.largestStack).contains(stack[0]) else {
+        throw .badData(path, "__metadata__: stack is not an integer from 1 to \(ProjectorConfiguration.largestStack)")
+      }
+      configuration.stack = stack[0]
+    }
     self.init(
       configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map], place: path),
-      features: try settings.features(), infersShuffle: shuffle == nil)
+      features: try settings.features(), infersShuffle: shuffle == nil && stack == nil)
   }
 }
 

@@ -9,7 +9,8 @@ package struct ExpectedTensor: Equatable, Sendable {
   package let presence: TensorPresence
   /// Other shapes in which checkpoints give the same numbers in the same order: a convolution's, or axes of one.
   package var otherShapes: [[Int]] = []
-  /// The shape of a convolution [rows, side, side, channels], in which MLX has it; the columns are in another order then.
+  /// The shape of a convolution [rows, side, side, channels], in which MLX has it; the columns are in another order then: the last axis
+  /// is the outer one of them here.
   package var channelsLastShape: [Int]?
   /// The channels of columns that are [pixels, channels] here: checkpoints have [channels, pixels], but for `channelsLastShape`.
   package var channels: Int?

@@ -6,6 +6,8 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   package var widths: [Int]
   /// The side of the squares of patches that are laid side by side.
   package var shuffle = 1
+  /// How many neighbouring rows of features are laid side by side.
+  package var stack = 1
   /// Between two layers.
   package var activation = Activation.gelu
   /// Of the norm in front; nil where there is none.
@@ -36,6 +38,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
   /// A bound that no projector comes near.
   package static let mostLayers = 64
   package static let largestShuffle = 1 << 6
+  package static let largestStack = 1 << 6
 
   /// Checks that the projector stands between its encoder and its decoder.
   ///
@@ -47,6 +50,9 @@ package struct ProjectorConfiguration: Equatable, Sendable {
       guard (1...63).contains(deep.levels), normEpsilon == nil else {
         throw .badData(place, "features of \(deep.levels) earlier layers are not supported; of 1 to 63 are")
       }
+    }
+    guard stack == 1 || !encoder.featuresHaveClass else {
+      throw .badData(place, "a stack of \(stack) does not go with features that have a row for the class token")
     }
     if shuffle > 1 {
       guard !encoder.featuresHaveClass else {
@@ -66,9 +72,13 @@ package struct ProjectorConfiguration: Equatable, Sendable {
     guard (1...Self.mostLayers).contains(layers), (1...Self.largestShuffle).contains(shuffle) else {
       throw .badData(place, "a projector with \(layers) layers and a shuffle of \(shuffle) is not supported")
     }
-    let features = featureWidth * shuffle * shuffle
+    guard (1...Self.largestStack).contains(stack), stack == 1 || shuffle == 1 && deep == nil else {
+      throw .badData(place, "a projector with a stack of \(stack) and a shuffle of \(shuffle) is not supported")
+    }
+    let features = featureWidth * shuffle * shuffle * stack
     guard widths[0] == features else {
-      let squares = shuffle == 1 ? "" : " in squares of \(shuffle) × \(shuffle)"
+      let squares =
+        shuffle > 1 ? " in squares of \(shuffle) × \(shuffle)" : stack > 1 ? ", \(stack) rows side by side," : ""
       throw .badData(
         place,
         "the projector takes \(grouped(widths[0])) numbers, but the encoder's features\(squares) have \(grouped(features))"
@@ -91,6 +101,7 @@ package struct ProjectorConfiguration: Equatable, Sendable {
     var blueprint = MLPBlueprint(module: "projector.\(name)")
     blueprint.widths = widths
     blueprint.shuffle = shuffle
+    blueprint.stack = stack
     blueprint.activation = activation
     if let normEpsilon {
       blueprint.hasNorm = true

@@ -27,6 +27,8 @@ package struct MLPBlueprint: NamedBlueprint {
   package var widths: [Int] = []
   /// The side of the squares of patches that become one row.
   package var shuffle = 1
+  /// How many neighbouring rows of features become one row, side by side; what the last one lacks is zero.
+  package var stack = 1
   /// Between two layers.
   package var activation = Activation.gelu
   /// Of the norm before the first layer.
@@ -51,6 +53,7 @@ package struct MLPBlueprint: NamedBlueprint {
     try coder.ints("\(module).widths", &all)
     widths = all ?? []
     try coder.int("\(module).shuffle", &shuffle, in: 1...64, default: 1)
+    try coder.int("\(module).stack", &stack, in: 1...64, default: 1)
     if layers > 1 { try coder.choice("\(module).activation", &activation) }
     if hasNorm { try coder.number("\(module).norm_epsilon", &normEpsilon) }
   }
@@ -62,6 +65,12 @@ package struct MLPBlueprint: NamedBlueprint {
         "metadata \(module).widths must be 2 to 64 numbers of 1 to \(grouped(1 << 24)); convert the model again")
     }
     try checkEpsilon(normEpsilon, key: "\(module).norm_epsilon")
+    guard shuffle == 1 || stack == 1 else {
+      throw SquintError(
+        .badData,
+        "metadata \(module).shuffle is \(shuffle) and \(module).stack is \(stack), of which one must be 1; convert the model "
+          + "again")
+    }
   }
 
   // MARK: Tensors

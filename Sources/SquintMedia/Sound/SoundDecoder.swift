@@ -115,7 +115,7 @@ func duration(_ seconds: Double) -> String {
   return whole < 3600 ? "\(whole / 60):\(rest)" : "\(whole / 3600):\(two(whole / 60 % 60)):\(rest)"
 }
 
-/// A decoder of the sound in `file`: libsndfile, or else the program ffmpeg.
+/// A decoder of the sound in `file`: libmpg123, libsndfile, or else the program ffmpeg.
 ///
 /// - Throws: `badData` where it is damaged, or no sound; `noInput` where ffmpeg is needed, and not there.
 func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
@@ -125,7 +125,7 @@ func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
   if let kind = silentKind(start) { throw file.error("this is \(kind), and no sound") }
   let own: SquintError
   do throws(SquintError) {
-    return try SndfileDecoder(file)
+    return try MPEGDecoder.recognizes(file) ? MPEGDecoder(file) : SndfileDecoder(file)
   } catch {
     own = error
   }
@@ -162,7 +162,7 @@ extension MediaFile {
   package func hasSound() throws(SquintError) -> Bool {
     guard !isFolder, byteCount > 0 else { return false }
     if silentKind(try bytes(at: 0, count: ForeignFile.startBytes)) != nil { return false }
-    if (try? SndfileDecoder(self)) != nil { return true }
+    if try MPEGDecoder.recognizes(self) || (try? SndfileDecoder(self)) != nil { return true }
     return try FFmpegSound.isIn(self)
   }
 }

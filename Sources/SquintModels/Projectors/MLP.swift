@@ -21,6 +21,8 @@ package struct MLP {
     package let widths: [Int]
     /// The side of the squares of patches that become one row.
     package let shuffle: Int
+    /// How many neighbouring rows of features become one row.
+    package let stack: Int
     /// Between two layers.
     package let activation: Activation?
     /// Of the norm before the first layer, or nil where there is none.
@@ -59,14 +61,16 @@ package struct MLP {
       self.hasClassRow = hasClassRow
       widths = blueprint.widths
       shuffle = blueprint.shuffle
+      stack = blueprint.stack
       activation = blueprint.layers > 1 ? blueprint.activation : nil
       normEpsilon = blueprint.hasNorm ? Float(blueprint.normEpsilon) : nil
-      let taken = shuffle * shuffle * encoderWidth
+      let taken = shuffle * shuffle * stack * encoderWidth
       guard self.widths[0] == taken else {
         throw SquintError(
           .badData,
           "metadata \(name).widths begins with \(grouped(self.widths[0])), and the encoder gives \(grouped(taken)) numbers"
             + (shuffle > 1 ? " (\(shuffle) × \(shuffle) patches of \(grouped(encoderWidth)))" : "")
+            + (stack > 1 ? " (\(stack) rows of \(grouped(encoderWidth)))" : "")
             + "; convert the model again")
       }
       if let decoderWidth, self.widths[layers] != decoderWidth {
@@ -81,12 +85,18 @@ package struct MLP {
           "metadata \(name).shuffle is \(shuffle), but the features begin with a class token, which is in no square of "
             + "patches; convert the model again")
       }
+      guard stack == 1 || !hasClassRow else {
+        throw SquintError(
+          .badData,
+          "metadata \(name).stack is \(stack), but the features begin with a class token; convert the model again")
+      }
     }
 
     /// How many rows of the decoder the features of a grid become.
     ///
     /// - Throws: `badData` where a side is no multiple of the shuffle.
     package func rows(gridRows: Int, gridColumns: Int) throws(SquintError) -> Int {
+      if stack > 1 { return stacks(of: gridRows * gridColumns) }
       guard gridRows % shuffle == 0, gridColumns % shuffle == 0 else {
         throw SquintError(
           .badData,
@@ -95,6 +105,9 @@ package struct MLP {
       }
       return gridRows / shuffle * (gridColumns / shuffle) + (hasClassRow ? 1 : 0)
     }
+
+    /// How many rows `count` rows of features become, side by side.
+    fileprivate func stacks(of count: Int) -> Int { (count + stack - 1) / stack }
   }
 
   // MARK: Weights
@@ -145,8 +158,8 @@ package struct MLP {
     package init(_ c: Configuration, rows: Int, in plan: inout ArenaPlan) throws(SquintError) {
       let phases = Phases.encode
       let chunk = min(rows, Self.chunk)
-      // Where neither a norm nor a shuffle makes new rows of the features, they are read in place.
-      let gathers = c.shuffle > 1 || c.normEpsilon != nil || c.column > 0
+      // Where neither a norm nor a shuffle nor a stack makes new rows of the features, they are read in place.
+      let gathers = c.shuffle > 1 || c.stack > 1 || c.normEpsilon != nil || c.column > 0
       gathered = try plan.reserve("projector input", count: gathers ? chunk * c.widths[0] : 0, phases: phases)
       // One layer reads the one while it writes the other.
       let inner = c.widths[1..<c.layers].max() ?? 0
@@ -191,11 +204,18 @@ extension MLP {
   /// decoder.width], which may be further apart.
   package func project(_ features: Rows, gridRows: Int, gridColumns: Int, into rows: Rows) {
     let c = configuration
-    let count = gridRows / c.shuffle * (gridColumns / c.shuffle) + (c.hasClassRow ? 1 : 0)
+    let count =
+      c.stack > 1
+      ? c.stacks(of: gridRows * gridColumns)
+      : gridRows / c.shuffle * (gridColumns / c.shuffle) + (c.hasClassRow ? 1 : 0)
     for first in stride(from: 0, to: count, by: Regions.chunk) {
       let chunk = min(Regions.chunk, count - first)
       var z = features.from(first)
-      if c.shuffle > 1 || features.width != c.widths[0] {
+      if c.stack > 1 {
+        let taken = first * c.stack..<min((first + chunk) * c.stack, gridRows * gridColumns)
+        gathered.stack(features.columns(from: c.column), taken, width: c.widths[0] / c.stack, rows: chunk)
+        z = gathered
+      } else if c.shuffle > 1 || features.width != c.widths[0] {
         compute.gatherSquares(
           features.columns(from: c.column), side: c.shuffle, columns: gridColumns, first: first, count: chunk,
           into: gathered)
@@ -216,6 +236,14 @@ extension MLP {
       compute.trace.current?.place = c.name
       compute.record("rows", z, count: chunk)
     }
+  }
+}
+
+extension Rows {
+  /// `rows` rows here = the first `width` numbers of the rows `taken` of `features`, one behind the other, and zeros behind them.
+  fileprivate func stack(_ features: Rows, _ taken: Range<Int>, width: Int, rows: Int) {
+    for (index, row) in taken.enumerated() { (data + index * width).update(from: features[row], count: width) }
+    (data + taken.count * width).update(repeating: 0, count: rows * self.width - taken.count * width)
   }
 }
 
