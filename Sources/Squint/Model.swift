@@ -171,6 +171,10 @@ public final class Model: Sendable {
   /// The token that stands for a row of a medium in what the checkpoint's own processor makes; nil where there is none.
   public func token(for kind: MediaKind) -> Int32? { markup(kind).token }
 
+  /// What the model is asked about a medium of `kind` where the user asks nothing: empty for one whose chat template has no place for a
+  /// question. nil: the model does not say.
+  public func usualQuestion(about kind: MediaKind) -> String? { markup(kind).question }
+
   /// Whether the model takes media of this kind.
   public func accepts(_ kind: MediaKind) -> Bool { modalities.contains { $0.kind == kind } }
 

@@ -149,6 +149,8 @@ struct MediaMarkup: Sendable {
   let unitPrefix: String
   let unitSuffix: String
   let separator: String
+  /// What is asked about a medium where the user asks nothing; nil: the model does not say.
+  let question: String?
   /// Around the rows of a video and its sound, inside `prefix` and `suffix`.
   let soundPrefix: String
   let soundSuffix: String
@@ -185,6 +187,7 @@ struct MediaMarkup: Sendable {
     unitPrefix = try text("unit_prefix")
     unitSuffix = try text("unit_suffix")
     separator = try text("separator")
+    question = metadata["\(name).question"] == nil ? nil : try text("question")
     soundPrefix = try text("sound_prefix")
     soundSuffix = try text("sound_suffix")
   }

@@ -85,7 +85,9 @@ struct Ask: ParsableCommand {
     let model = try Model(open(arguments.model, isAlone: arguments.question == nil))
     let asked = Question(
       argument: arguments.question,
-      usual: raw ? nil : media.files.first.map { MediaSyntax.of($0.kind).usualQuestion },
+      usual: raw
+        ? nil
+        : media.files.first.map { model.usualQuestion(about: $0.kind) ?? MediaSyntax.of($0.kind).usualQuestion },
       mediumOnStandardInput: media.onStandardInput)
     let question = try asked.text()
     let media = try machine.media(media, for: model)

@@ -11,7 +11,7 @@ import SquintTerminal
 struct Question {
   /// The argument; nil where there is none. `-` is what stdin has, whatever that is.
   let argument: String?
-  /// What is asked where stdin has nothing; nil where there is nothing to fall back to.
+  /// What is asked where stdin has nothing, empty where nothing need be; nil where there is nothing to fall back to.
   let usual: String?
   /// The kind of the medium that stdin is; nil where it is none.
   var mediumOnStandardInput: MediaKind?
@@ -58,7 +58,7 @@ struct Question {
     let input = input.allSatisfy(\.isWhitespace) ? "" : input
     let argument = self.argument == "-" ? "" : self.argument?.repaired
     let parts = [argument ?? (input.isEmpty ? usual ?? "" : ""), input].filter { !$0.isEmpty }
-    guard !parts.isEmpty else { throw SquintError(.usage, "the prompt is empty; say something") }
+    guard !parts.isEmpty || usual == "" else { throw SquintError(.usage, "the prompt is empty; say something") }
     return parts.joined(separator: "\n\n")
   }
 }

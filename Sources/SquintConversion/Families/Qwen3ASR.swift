@@ -57,9 +57,10 @@ enum Qwen3ASR {
     if let kind = thinker["model_type"] { whole = whole.setting("thinker_type", to: kind) }
     // What its class of the text's configuration assumes, other than transformers' of Qwen3.
     var text = thinker["text_config"]?.object ?? JSONObject()
-    for (key, usual) in [("rope_theta", 5e6), ("max_position_embeddings", 128_000)] where text[key] == nil {
-      text = text.setting(key, to: .double(usual))
-    }
+    let usual: [(key: String, value: JSONValue)] = [
+      ("rope_theta", .double(5e6)), ("max_position_embeddings", .int(128_000)),
+    ]
+    for (key, value) in usual where text[key] == nil { text = text.setting(key, to: value) }
     return .object(whole.setting("text_config", to: .object(text)).setting("is_published", to: .bool(true)))
   }
 }
@@ -68,7 +69,8 @@ extension HuggingFaceVision {
   fileprivate func qwen3ASR() throws(SquintError) -> OtherParts {
     // The head of the model that finds when words are said has a class for each time.
     if config["thinker_type"]?.string == "qwen3_forced_aligner" || config["classify_num"] != nil {
-      throw .badData(place, "this is Qwen3-ForcedAligner, which finds when words are said and writes no text; Qwen3-ASR does")
+      throw .badData(
+        place, "this is Qwen3-ForcedAligner, which finds when words are said and writes no text; Qwen3-ASR does")
     }
     var parts = OtherParts(name: "audio", place: folder.path)
     let audio = config["audio_config"] ?? .object(JSONObject())
@@ -113,7 +115,8 @@ extension HuggingFaceVision {
     let window = try reader.size("n_window") ?? usual.window
     guard 2 * window == Qwen3ASR.chunk else {
       throw .badData(
-        place, "n_window \(window) is not supported; \(Qwen3ASR.chunk / 2) is, for which transformers counts a sound's rows")
+        place,
+        "n_window \(window) is not supported; \(Qwen3ASR.chunk / 2) is, for which transformers counts a sound's rows")
     }
     blueprint.chunk = Qwen3ASR.chunk
     let seen = try reader.size("n_window_infer") ?? usual.seen
@@ -121,7 +124,8 @@ extension HuggingFaceVision {
     guard (1...Qwen3ASR.mostChunks).contains(blueprint.chunks) else {
       throw .badData(
         place,
-        "n_window_infer \(seen) is not supported; \(Qwen3ASR.chunk) to \(grouped(Qwen3ASR.chunk * Qwen3ASR.mostChunks)) is")
+        "n_window_infer \(seen) is not supported; \(Qwen3ASR.chunk) to \(grouped(Qwen3ASR.chunk * Qwen3ASR.mostChunks)) is"
+      )
     }
     do throws(SquintError) { try blueprint.check() } catch { throw .badData(place, error.message) }
     var sounds = try qwen3Sounds(mels: blueprint.mels)

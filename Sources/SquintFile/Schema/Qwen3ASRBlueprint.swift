@@ -43,7 +43,9 @@ package struct Qwen3ASRBlueprint: NamedBlueprint {
     try checkEpsilon(normEpsilon, key: "\(module).norm_epsilon")
     guard width % 2 == 0 else {
       throw SquintError(
-        .badData, "metadata \(module).width is \(width); positions are sines and cosines, so it must be even; convert the model again")
+        .badData,
+        "metadata \(module).width is \(width); positions are sines and cosines, so it must be even; convert the model again"
+      )
     }
   }
 

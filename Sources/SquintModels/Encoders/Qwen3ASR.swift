@@ -253,7 +253,8 @@ extension Qwen3ASR {
     guard (1...c.unit).contains(shape[0]) else {
       throw SquintError(
         .badData,
-        "\(c.module): it takes 1 to \(grouped(c.unit)) frames at a time, not \(grouped(shape[0])); convert the model again")
+        "\(c.module): it takes 1 to \(grouped(c.unit)) frames at a time, not \(grouped(shape[0])); convert the model again"
+      )
     }
     return FeatureGrid(rows: 1, columns: c.rows(ofUnit: shape[0]))
   }
