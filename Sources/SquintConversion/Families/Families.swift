@@ -18,6 +18,6 @@ package enum Families {
   /// The first that recognizes a checkpoint has it.
   static let media: [MediaFamily] = [
     .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
-    .qwen2VL, .qwen25VL, .qwen3VL,
+    .qwen2VL, .qwen25VL, .qwen3VL, .chatTS,
   ]
 }
