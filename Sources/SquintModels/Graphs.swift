@@ -32,6 +32,8 @@ package func encoderModel(
   case .qwen25vl: try LayeredEncoderModel<Qwen25ViT>(file, Qwen25ViTBlueprint(file, module: module), levels: levels)
   case .qwen3vl: try LayeredEncoderModel<Qwen3ViT>(file, Qwen3ViTBlueprint(file, module: module), levels: levels)
   case .patches: try SeriesPatches(file, SeriesPatchesBlueprint(file, module: module))
+  case .internSeries:
+    try LayeredEncoderModel<InternSeries>(file, InternSeriesBlueprint(file, module: module), levels: levels)
   }
 }
 

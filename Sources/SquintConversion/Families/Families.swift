@@ -13,7 +13,7 @@ package enum Families {
   ]
 
   /// Encoders of media that are not images, which models are put together from, by modality.
-  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [], "molecule": [], "series": []]
+  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [], "molecule": [], "series": [.internS1ProSeries]]
 
   /// The first that recognizes a checkpoint has it.
   static let media: [MediaFamily] = [

@@ -12,6 +12,8 @@ package enum EncoderGraph: String, GraphName {
   case qwen3vl
   /// Patches of a series: ChatTS's.
   case patches
+  /// Intern-S1-Pro's encoder of series.
+  case internSeries = "interns1_series"
 
   package static var usual: EncoderGraph { .vit }
 
@@ -26,6 +28,7 @@ package enum EncoderGraph: String, GraphName {
     case .qwen25vl: try Qwen25ViTBlueprint(file, module: module)
     case .qwen3vl: try Qwen3ViTBlueprint(file, module: module)
     case .patches: try SeriesPatchesBlueprint(file, module: module)
+    case .internSeries: try InternSeriesBlueprint(file, module: module)
     }
   }
 }
