@@ -102,8 +102,8 @@ def attention(x, weights, biases, heads, mask=None):
 
 
 def subsampled(numbers, stride, tensors, heads=8):
-    """[pairs of patches, 2 · width]: each patch of each channel through a convolution and a post-norm layer of attention, its mean
-    over time, and that over channels."""
+    """[pairs of patches, 2 · width]: each patch, as many sequences as there are channels, through a convolution and a post-norm layer
+    of attention, its mean over time, and that over the sequences."""
     patch = 2 * stride
     count = math.ceil((len(numbers) - patch) / stride) + 1
     missing = (count - 1) * stride + patch - len(numbers)
@@ -112,7 +112,8 @@ def subsampled(numbers, stride, tensors, heads=8):
     prefix = "transformer_encoder.layers.0."
     in_weight, in_bias = tensors[prefix + "self_attn.in_proj_weight"], tensors[prefix + "self_attn.in_proj_bias"]
     for first in range(0, count * stride, stride):
-        x = numbers[first:first + patch].T[:, None]  # [channels, 1, patch]
+        # The reference reshapes [patch, channels] without turning it: of several channels each sequence is a stretch of all of them in turns.
+        x = numbers[first:first + patch].reshape(numbers.shape[1], 1, patch)
         x = functional.conv1d(x, tensors["conv.weight"], tensors["conv.bias"], padding=2).relu().transpose(1, 2)
         x = x + sinusoids(patch, x.shape[-1])
         attended = attention(x, in_weight.chunk(3), in_bias.chunk(3), heads)

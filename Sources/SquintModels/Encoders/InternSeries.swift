@@ -1,9 +1,9 @@
 import SquintCompute
 import SquintFile
 
-/// Intern-S1-Pro's encoder of series. Patches as long as the rate says, half a patch apart, each become a row: every channel goes
-/// through a convolution and a post-norm layer of attention, and what comes out is averaged over time and channels. Two patches side by
-/// side are then what Whisper's encoder takes: two convolutions, of which the second makes one row of two, and pre-norm layers in which a
+/// Intern-S1-Pro's encoder of series. Patches as long as the rate says, half a patch apart, each become a row: they go through a
+/// convolution and a post-norm layer of attention, as many sequences as there are channels, and what comes out is averaged. Two patches side
+/// by side are then what Whisper's encoder takes: two convolutions, of which the second makes one row of two, and pre-norm layers in which a
 /// row sees itself and those before it (formats/series.md).
 ///
 /// Source: Intern-S1-Pro; the reference is lmdeploy's interns1_pro_time_series.py.
@@ -235,17 +235,20 @@ extension InternSeries {
   }
 }
 
-/// The numbers of a series, [points, channels], as patches of single channels: a patch's channels follow each other.
+/// The numbers of a series, [points, channels], as sequences: of each patch as many as there are channels. The reference reshapes a
+/// patch [points, channels] to [channels, points] without turning it, so that each sequence is a part of its points, whose channels
+/// take turns; models were trained so.
 private struct PatchNumbers: @unchecked Sendable {  // a view of the unit
   let numbers: UnsafeRawPointer
   let unit: InternSeries.Unit
 
-  /// Number `index` of patch and channel `sequence`; 0 outside of the patch, and behind the end.
+  /// Number `index` of sequence `sequence`; 0 outside of it, and behind the end of the series.
   func value(_ sequence: Int, _ index: Int) -> Float {
     guard index >= 0, index < unit.patch else { return 0 }
-    let point = sequence / unit.channels * unit.stride + index
-    guard point < unit.points else { return 0 }
-    return numbers.loadUnaligned(fromByteOffset: 4 * (point * unit.channels + sequence % unit.channels), as: Float.self)
+    let first = sequence / unit.channels * unit.stride * unit.channels
+    let number = first + sequence % unit.channels * unit.patch + index
+    guard number < unit.points * unit.channels else { return 0 }
+    return numbers.loadUnaligned(fromByteOffset: 4 * number, as: Float.self)
   }
 }
 
