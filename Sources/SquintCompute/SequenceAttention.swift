@@ -45,7 +45,8 @@ extension Compute {
         withUnsafeTemporaryAllocation(of: squint_span.self, capacity: rows) { seen in
           for row in 0..<rows { seen[row] = mask.visible(from: start + row) }
           var call = squint_attention(
-            q: q[start] + column, q_token_stride: q.width, q_head_stride: headWidth, heads: 1, head_dim: UInt32(headWidth),
+            q: q[start] + column, q_token_stride: q.width, q_head_stride: headWidth, heads: 1,
+            head_dim: UInt32(headWidth),
             k: keys.data + column, v: values.data + column, k_scales: nil, v_scales: nil, kv_stride: keys.width,
             scale_stride: 0, kv_type: KVType.f32.code, positions: UInt32(positions), seen: seen.baseAddress,
             scale: 1 / Float(headWidth).squareRoot(), out: out[start] + column, out_token_stride: out.width,

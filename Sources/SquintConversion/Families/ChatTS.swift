@@ -60,7 +60,9 @@ extension HuggingFaceVision {
       try ts.flag("use_position_embedding") == true
       ? .table : try ts.flag("use_position_idx") == true ? .index : .none
     if blueprint.positions == .table {
-      guard most <= SeriesConfiguration.largestPoints else { throw .badData(ts.place, "series of \(grouped(most)) points are not supported") }
+      guard most <= SeriesConfiguration.largestPoints else {
+        throw .badData(ts.place, "series of \(grouped(most)) points are not supported")
+      }
       blueprint.points = most
       blueprint.positionWidth = try ts.size("embedding_dim", atMost: 1 << 10) ?? 16
     } else if try programs("modeling_").contains(where: Self.padsWithZeros) {

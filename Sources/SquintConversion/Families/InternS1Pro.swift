@@ -7,7 +7,8 @@ extension OtherEncoderFamily {
   /// A folder with the tensors of `time_series`, and a config.json that is the model's, or its `ts_config` alone.
   static let internS1ProSeries = OtherEncoderFamily(
     modelTypes: [
-      "intern_s1_pro_time_series", "interns1_pro_time_series", "intern_time_series_encoder", "interns1_pro", "intern_s1_pro",
+      "intern_s1_pro_time_series", "interns1_pro_time_series", "intern_time_series_encoder", "interns1_pro",
+      "intern_s1_pro",
       "interns1_1",
     ]
   ) { (folder, config) throws(SquintError) in
@@ -96,7 +97,8 @@ extension NameMap {
         ("encoder.adapt_in", "input"), ("encoder.conv1", "convolution.0"), ("encoder.conv2", "convolution.1"),
         ("encoder.embed_positions", "positions"), ("encoder.layers.*.self_attn_layer_norm", "*.attention.norm"),
         ("encoder.layers.*.self_attn.q_proj", "*.attention.q"), ("encoder.layers.*.self_attn.k_proj", "*.attention.k"),
-        ("encoder.layers.*.self_attn.v_proj", "*.attention.v"), ("encoder.layers.*.self_attn.out_proj", "*.attention.o"),
+        ("encoder.layers.*.self_attn.v_proj", "*.attention.v"),
+        ("encoder.layers.*.self_attn.out_proj", "*.attention.o"),
         ("encoder.layers.*.final_layer_norm", "*.ffn.norm"), ("encoder.layers.*.fc1", "*.ffn.up"),
         ("encoder.layers.*.fc2", "*.ffn.down"), ("encoder.layer_norm", "norm"), ("encoder.adapt_out", "output"),
       ],
@@ -105,7 +107,8 @@ extension NameMap {
         ("\(layer).self_attn.in_proj_bias", "patch.attention.qkv.bias"),
       ],
       // Sines are computed; the projector is a part of its own.
-      ignored: ["encoder_embed.pos_encoder.pe"], ignoredPrefixes: ["projector.", "language_model.", "visual.", "lm_head."],
+      ignored: ["encoder_embed.pos_encoder.pe"],
+      ignoredPrefixes: ["projector.", "language_model.", "visual.", "lm_head."],
       prefixes: ["model.time_series.", "time_series.", "model.", "vision_tower."])
   }
 }

@@ -67,7 +67,8 @@ package struct InternSeries: EncoderLayers, @unchecked Sendable {  // views of t
   private var unit = Unit(points: 5, channels: 1, stride: 2)
 
   package init(
-    _ blueprint: InternSeriesBlueprint, _ weights: Weights, levels: [Float], _ regions: Regions, _ buffers: EncoderBuffers,
+    _ blueprint: InternSeriesBlueprint, _ weights: Weights, levels: [Float], _ regions: Regions,
+    _ buffers: EncoderBuffers,
     in arena: Arena, _ compute: Compute
   ) {
     let c = blueprint
@@ -125,7 +126,8 @@ extension InternSeries {
     let wide = Rows(data: pairs.data, width: 2 * pairs.width)
     compute.record("patches", wide, count: unit.pairs)
     forEachChunk(of: unit.pairs) { first, rows in
-      compute.multiply(wide.from(first), count: rows, scratch: quantized, .init(weights.input, into: inputs.from(first)))
+      compute.multiply(
+        wide.from(first), count: rows, scratch: quantized, .init(weights.input, into: inputs.from(first)))
     }
     convolve(inputs, count: unit.pairs, step: 1, weights.convolutions[0], rows: unit.pairs, into: convolved)
     convolve(convolved, count: unit.pairs, step: 2, weights.convolutions[1], rows: unit.rows, into: x)
@@ -197,7 +199,9 @@ extension InternSeries {
   }
 
   private func forEachChunk(of count: Int, _ body: (_ first: Int, _ rows: Int) -> Void) {
-    for first in stride(from: 0, to: count, by: Self.sequenceRows) { body(first, min(Self.sequenceRows, count - first)) }
+    for first in stride(from: 0, to: count, by: Self.sequenceRows) {
+      body(first, min(Self.sequenceRows, count - first))
+    }
   }
 
   package func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int) {
