@@ -35,6 +35,8 @@ package func encoderModel(
   case .qwen3asr: try LayeredEncoderModel<Qwen3ASR>(file, Qwen3ASRBlueprint(file, module: module), levels: levels)
   case .gin: try GINModel(file, GINBlueprint(file, module: module))
   case .patches: try SeriesPatches(file, SeriesPatchesBlueprint(file, module: module))
+  case .internSeries:
+    try LayeredEncoderModel<InternSeries>(file, InternSeriesBlueprint(file, module: module), levels: levels)
   }
 }
 

@@ -83,6 +83,8 @@ package struct EncoderSizes: Sendable {
   package var blockRows = 0
   /// The layers in which rows do so.
   package var blockLayers = 0
+  /// The width of the features, where it is another than that of the rows; features are then taken once.
+  package var outputWidth: Int?
 
   package init(
     module: String, layers: Int, width: Int, heads: Int, innerWidth: Int, patchWidth: Int, featureLayers: [Int]
@@ -97,7 +99,7 @@ package struct EncoderSizes: Sendable {
   }
 
   package var headWidth: Int { width / heads }
-  var featureWidth: Int { featureLayers.count * width }
+  var featureWidth: Int { outputWidth ?? featureLayers.count * width }
   var lastLayer: Int { featureLayers[featureLayers.count - 1] }
 
   /// The rows that go through the wide buffers at a time: many enough that the matrices, read once for them, cost little beside the

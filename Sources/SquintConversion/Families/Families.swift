@@ -14,6 +14,7 @@ package enum Families {
 
   /// Encoders of media that are not images, which models are put together from, by modality.
   static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [.whisper], "molecule": [.moleculeSTM], "series": []]
+  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [], "molecule": [], "series": [.internS1ProSeries]]
 
   /// The first that recognizes a checkpoint has it.
   static let media: [MediaFamily] = [
@@ -22,5 +23,6 @@ package enum Families {
     .qwen2Audio,
     .qwen3ASR,
     .instructMol,
+    .qwen2VL, .qwen25VL, .qwen3VL, .chatTS,
   ]
 }

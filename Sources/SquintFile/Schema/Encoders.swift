@@ -18,6 +18,8 @@ package enum EncoderGraph: String, GraphName {
   case gin
   /// Patches of a series: ChatTS's.
   case patches
+  /// Intern-S1-Pro's encoder of series.
+  case internSeries = "interns1_series"
 
   package static var usual: EncoderGraph { .vit }
 
@@ -35,6 +37,7 @@ package enum EncoderGraph: String, GraphName {
     case .qwen3asr: try Qwen3ASRBlueprint(file, module: module)
     case .gin: try GINBlueprint(file, module: module)
     case .patches: try SeriesPatchesBlueprint(file, module: module)
+    case .internSeries: try InternSeriesBlueprint(file, module: module)
     }
   }
 }

@@ -51,7 +51,8 @@ package struct SeriesPatches: EncoderModel, @unchecked Sendable {  // a view of 
       SeriesPatchesEncoder(
         model, units: units, patches: most,
         stream: try WeightStream(
-          stream, others: [model.file.range(ofModule: model.blueprint.module)], reader: reader, file: model.file, in: arena),
+          stream, others: [model.file.range(ofModule: model.blueprint.module)], reader: reader, file: model.file,
+          in: arena),
         features: Rows(features, width: model.featureWidth, in: arena), compute)
     }
   }
