@@ -33,7 +33,7 @@ SHIPPED = pathlib.Path(__file__).parents[2] / "models/squint-mini"
 # What is asked; the first one most often.
 QUESTIONS = ["What is said?", "What do you hear?", "What does the voice say?", "Which words are spoken?"]
 # Of each stage: steps, sounds a step, the rate, and up to which deviation noise is added to whitened features.
-STAGES = {"words": (3000, 64, 1e-3, 0.5), "answers": (500, 24, 4e-4, 0.4)}
+STAGES = {"words": (2000, 64, 1e-3, 0.5), "answers": (500, 24, 4e-4, 0.4)}
 
 
 def answer(text):
@@ -199,7 +199,6 @@ class Training:
         self.decoder, self.tokenizer = decoder_that_sees(torch.bfloat16)
         self.projector = SoundProjector(self.decoder.config.hidden_size)
         self.head = TokenHead(self.tokenizer, self.decoder.get_input_embeddings().weight, self.sounds.texts)
-        # Recorded sounds are few: they come more often.
         self.history, self.stopped = [], False
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, self.stop)
@@ -277,7 +276,8 @@ class Training:
         chosen = self.sounds.some(rng, count)
         features, counts = padded([self.sounds[index] for index in chosen])
         texts = [self.sounds.texts[index] for index in chosen]
-        rows = self.projector(features, noise)
+        with torch.autocast("cpu", torch.bfloat16):
+            rows = self.projector(features, noise).float()
         if listener is None:
             return self.head.loss(rows, counts, texts)
         asked = [QUESTIONS[0] if rng.random() < 0.6 else QUESTIONS[int(rng.integers(len(QUESTIONS)))] for _ in texts]
