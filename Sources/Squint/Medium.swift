@@ -12,6 +12,10 @@ public final class Medium: Sendable {
   public let size: MediumSize
   /// The sound of a video, whose rows stand in a prompt among those of its frames; nil where there is none, or it is not heard.
   public let sound: Medium?
+  /// What people should know of how it is taken, a line each: what of it the model does not get.
+  public var notes: [String] {
+    (size.cost.remark.map { ["\(path): \($0)"] } ?? []) + (sound?.notes ?? [])
+  }
   private let processor: any MediaProcessor
   /// The file, where it cannot be opened again by its path.
   private let kept: MediaFile?
