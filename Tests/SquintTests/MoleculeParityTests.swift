@@ -38,7 +38,7 @@ import Testing
       Residency(units: model.streamUnits, keepingAtMost: bytes), shapes: [shape], units: 2, threads: threads, in: &plan)
     let arena = try Arena(plan)
     let compute = Compute(kernels: try Kernels.best(), workers: try Workers(count: threads))
-    let encoder = try make(try DirectReader(file), arena, compute)
+    let encoder = try make(DirectReader(file), arena, compute)
     let numbers = (graph.atoms + graph.edges).flatMap { $0 }.map { Int32($0) }
     var features: [[Float]] = []
     _ = try (numbers + numbers).withUnsafeBytes { bytes in
