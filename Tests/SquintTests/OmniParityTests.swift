@@ -24,7 +24,8 @@ import Testing
     defer { withExtendedLifetime(folder) {} }
     let ids = try test.ids()
     let prompt = try model.prompt(tokens: ids, media: media)
-    for text in [test.prompt, test.marked] {
+    let expanded = try model.text(ids, skipSpecialTokens: false)
+    for text in [test.prompt, test.marked, expanded] {
       let written = try model.prompt(text: text, media: media, addSpecialTokens: false)
       #expect(written.tokens == prompt.tokens, "\(text)")
       #expect(written.commonPrefix(with: prompt) == prompt.count)
