@@ -13,7 +13,7 @@ import Testing
     for test in fixture.cases {
       let sounds = try test.sounds.map { try AudioFixture.write($0, in: folder) }
       let expectedRows = try numpyNumbers(fixture.file("\(test.name)-rows.npy"))
-      let rows = try sounds.flatMap { try rows(path, $0) }
+      let rows = try sounds.flatMap { try self.rows(path, $0) }
       let ours = stride(from: 0, to: rows.count, by: fixture.step).flatMap { rows[$0] }
       #expect(ours.count == expectedRows.count)
       #expect(largestDifference(ours, expectedRows) < 1e-4, "\(test.name)")
@@ -40,7 +40,7 @@ import Testing
     let (path, folder) = try fixture.convert(.int8)
     let test = fixture.cases[0]
     let expected = try numpyRows(fixture.file("\(test.name)-rows.npy").path)
-    let rows = try test.sounds.flatMap { try rows(path, AudioFixture.write($0, in: folder)) }
+    let rows = try test.sounds.flatMap { try self.rows(path, AudioFixture.write($0, in: folder)) }
     for (index, row) in expected.enumerated() { #expect(cosine(rows[index * fixture.step], row) > 0.995) }
   }
 
@@ -49,7 +49,7 @@ import Testing
     let fixture = AudioFixture.named("qwen2-audio")
     let (path, folder) = try fixture.convert(type)
     let sound = try AudioFixture.write("middle", in: folder)
-    let rows = try rows(path, sound)
+    let rows = try self.rows(path, sound)
     #expect(rows.count == 117)
     let model = try Model(path: path)
     let medium = try model.medium(.audio, sound)
@@ -187,10 +187,15 @@ struct AudioFixture: Decodable, Sendable, CustomTestStringConvertible {
       (0..<count).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
     }
     let size = 2 * samples.count
-    var data =
-      Data("RIFF".utf8) + bytes(36 + size, 4) + Data("WAVEfmt ".utf8) + bytes(16, 4) + bytes(1, 2) + bytes(1, 2)
-    data += bytes(rate, 4) + bytes(2 * rate, 4) + bytes(2, 2) + bytes(16, 2) + Data("data".utf8) + bytes(size, 4)
-    data += samples.flatMap { bytes(Int($0), 2) }
-    return data
+    var data: [UInt8] = Array("RIFF".utf8)
+    data += bytes(36 + size, 4)
+    data += Array("WAVEfmt ".utf8)
+    for (value, count) in [(16, 4), (1, 2), (1, 2), (rate, 4), (2 * rate, 4), (2, 2), (16, 2)] {
+      data += bytes(value, count)
+    }
+    data += Array("data".utf8)
+    data += bytes(size, 4)
+    for sample in samples { data += bytes(Int(sample), 2) }
+    return Data(data)
   }
 }
