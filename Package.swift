@@ -3,7 +3,7 @@ import PackageDescription
 
 // Arrows point down only: a target depends on those listed after it in this order:
 // squint, squint-convert > SquintTerminal, Squint, SquintConversion > SquintModels, SquintTemplates > SquintText, SquintMedia,
-// SquintCompute > SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF, CSndfile, CSoxr, CKissFFT. CSquintNano, the
+// SquintCompute > SquintFile > CKernels, CImages, CSystem > CZstd, CXXHash, CEdit, CJPEG, CPNG, CWebP, CGIF, CSndfile, CMpg123, CSoxr, CKissFFT. CSquintNano, the
 // model that is part of squint, belongs to the program alone: who imports Squint does not carry it.
 let package = Package(
   name: "squint",
@@ -39,7 +39,7 @@ let package = Package(
     .target(name: "SquintText", dependencies: ["SquintFile"]),
     .target(
       name: "SquintMedia",
-      dependencies: ["CImages", "CWebP", "CGIF", "CSndfile", "CSoxr", "CKissFFT", "CSystem", "SquintFile"]),
+      dependencies: ["CImages", "CWebP", "CGIF", "CSndfile", "CMpg123", "CSoxr", "CKissFFT", "CSystem", "SquintFile"]),
     .target(name: "SquintCompute", dependencies: ["CKernels", "SquintFile"]),
     .target(name: "SquintFile", dependencies: ["CZstd", "CXXHash", "CSystem"]),
     .target(name: "CSystem"),
@@ -54,6 +54,7 @@ let package = Package(
     .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
     .systemLibrary(name: "CGIF", providers: [.apt(["libgif-dev"])]),
     .systemLibrary(name: "CSndfile", pkgConfig: "sndfile", providers: [.apt(["libsndfile1-dev"])]),
+    .systemLibrary(name: "CMpg123", pkgConfig: "libmpg123", providers: [.apt(["libmpg123-dev"])]),
     .systemLibrary(name: "CSoxr", pkgConfig: "soxr", providers: [.apt(["libsoxr-dev"])]),
     .systemLibrary(name: "CKissFFT", providers: [.apt(["libkissfft-dev"])]),
 
@@ -71,6 +72,7 @@ let package = Package(
         "AllocationCounter",
       ]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
+    .executableTarget(name: "MoleculeProbe", dependencies: ["SquintMedia", "SquintFile"], path: "Tests/MoleculeProbe"),
     .testTarget(
       name: "CommandLineTests",
       dependencies: [

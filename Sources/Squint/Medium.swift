@@ -101,6 +101,8 @@ public struct MediaLimits: Equatable, Sendable {
   public var frames: Int?
   /// Whether the sound of a video is heard, where the model was trained with it.
   public var hearsVideos = true
+  /// The points that a second of a series has; nil: unknown, and as is usual for the model.
+  public var pointsPerSecond: Double?
 
   public init(units: Int? = nil, rows: Int? = nil, framesPerSecond: Double? = nil, frames: Int? = nil) {
     self.units = units
@@ -123,6 +125,7 @@ extension Modality {
       return (chosen, try size(chosen))
     }
     var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
+    if let series = processor as? SeriesProcessor { processor = try series.choosing(rate: limits.pointsPerSecond) }
     if let rows = limits.rows, let multiple = processor.multiple, try size(processor).rows > rows {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }

@@ -32,13 +32,13 @@ extension Model {
         text.append(message.inline(marker: ownMarker))
       }
       var prompt = try prompt(marked: text, media: media, addSpecialTokens: true, controls)
-      prompt.notes = ["the model has no chat template: it gets the words as they are, and may go on with them"]
+      prompt.notes += ["the model has no chat template: it gets the words as they are, and may go on with them"]
       return prompt
     }
     let (text, notes) = try render(messages, template)
     // The template writes the special tokens itself.
     var prompt = try prompt(marked: text, media: media, addSpecialTokens: false, controls)
-    prompt.notes = notes
+    prompt.notes += notes
     return prompt
   }
 
@@ -57,11 +57,20 @@ extension Model {
       case .medium(let kind) where accepts(kind):
         marked.append(ownMarker(kind))
         hasPlaces = true
-      case .medium(let kind): marked.append(.own(kind.marker))
+      case .medium(let kind):
+        marked.append(.own(kind.marker))
+        // The checkpoint's own places may be called as those of another kind: InstructMol's molecules are <image>.
+        hasPlaces = hasPlaces || ownMarkers.contains { $0.text == kind.marker }
       case .text(let text): marked.append(.own(text))
       case .escaped(let kind): marked.append(.content(kind.marker))
       }
     }
+    // What stands for a medium in the checkpoint's own prompts is a place, where it is more than the placeholder of its rows.
+    hasPlaces =
+      hasPlaces
+      || modalities.map { markup($0.kind) }.contains {
+        $0.marker != $0.tokenText && $0.marker.contains($0.tokenText) && marked.pieces(around: $0.marker).count > 1
+      }
     if !hasPlaces {
       if isExpanded(marked, media) {
         let prompt = try prompt(marked: marked, by: [], media: [], addSpecialTokens: addSpecialTokens, mediaTokens)
@@ -188,6 +197,7 @@ extension Model {
     let (parts, places) = Self.cut(text, at: markers ?? ownMarkers)
     let media = try Self.placed(media, at: places)
     guard !media.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
+    let notes = media.flatMap(\.size.cost.notes)
 
     guard media.flatMap(\.parts).allSatisfy({ markup($0.kind).token != nil }) else {
       // Each part is tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
@@ -208,6 +218,7 @@ extension Model {
       }
       prompt.joinSounds()
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
+      prompt.notes = notes
       return prompt
     }
     let rows = media.reduce(0) { $0 + $1.size.rowsWithSound }
@@ -231,7 +242,9 @@ extension Model {
       }
       whole.append(part)
     }
-    return try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
+    var prompt = try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
+    prompt.notes = notes
+    return prompt
   }
 
   /// Whether `text` has the placeholders of the model as often as `media` have rows, not as often as there are media: what the

@@ -105,10 +105,20 @@ struct MediaOptions: ParsableArguments {
 
   @Flag(help: "Do not hear the sound of a video, where the model was trained to.")
   var noVideoSound = false
+  @Option(
+    help: .init(
+      """
+      The points that a second of each time series has, for models that look at series at their own rate. Default: a quarter of its \
+      points.
+      """, valueName: "hz"))
+  var seriesRate: Double?
 
   func validate() throws {
     if let fps, !(fps > 0 && fps <= 1000) { throw ValidationError("--fps \(fps): choose more than 0, at most 1000") }
     if let maxFrames, maxFrames < 1 { throw ValidationError("--max-frames \(maxFrames): choose 1 or more") }
+    if let seriesRate, !(seriesRate > 0 && seriesRate <= 1e9) {
+      throw ValidationError("--series-rate \(seriesRate): choose more than 0, at most 1000000000")
+    }
   }
 
   /// `limits`, and what is asked of each video.
@@ -116,6 +126,7 @@ struct MediaOptions: ParsableArguments {
     var limits = limits
     (limits.framesPerSecond, limits.frames) = (fps, maxFrames)
     limits.hearsVideos = !noVideoSound
+    limits.pointsPerSecond = seriesRate
     return limits
   }
 

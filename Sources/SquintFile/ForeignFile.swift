@@ -23,9 +23,10 @@ package enum ForeignFile {
   private static let page =
     "this is a web page, not the file; the download went to a page (to log in, to accept a licence, or of an error): download "
     + "the file itself"
-  private static let pickle =
-    "this is a PyTorch checkpoint (a pickle), which runs code when it is read; load it with PyTorch and save it with safetensors "
-    + "(save_pretrained, or safetensors.torch.save_file)"
+  /// Of PyTorch's checkpoints, which are never read here.
+  package static let pickle =
+    "this is a pickle, which runs code when it is read; convert it with \(pickleTool), which runs none of it"
+  package static let pickleTool = "tools/pickle-to-safetensors"
 
   private static let texts: [(beginning: String, remark: String)] = [
     ("version https://git-lfs.github.com/spec/", pointer), ("version https://hawser.github.com/spec/", pointer),
@@ -48,8 +49,8 @@ package enum ForeignFile {
     // PyTorch's files are zip archives of a folder with a pickle.
     (
       0, Array("PK".utf8) + [3, 4],
-      "this is a zip archive, perhaps a PyTorch checkpoint; unpack it first, or, if it is one, load "
-        + "it with PyTorch and save it with safetensors (save_pretrained, or safetensors.torch.save_file)"
+      "this is a zip archive, perhaps a PyTorch checkpoint (a pickle); unpack it first, or, if it is one, convert it with "
+        + pickleTool
     ),
     (0, [0x80, 0x02], pickle), (0, [0x80, 0x03], pickle), (0, [0x80, 0x04], pickle), (0, [0x80, 0x05], pickle),
     (

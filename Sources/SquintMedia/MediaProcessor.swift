@@ -148,6 +148,8 @@ package struct MediaCost: Sendable, Equatable {
   package var timing: MediaTiming?
   /// What stands in the prompt for placeholders such as `{offset}` around each unit, by their names; none where nothing does.
   package var words: [[String: String]] = []
+  /// What is not taken of the file that people should know, a line each.
+  package var notes: [String] = []
   /// Whether units are decoded when the encoder asks for them, and then forgotten.
   package var isStreamed: Bool
   /// What the user should know of the medium, in words behind its name: that a part of it is not used; nil: nothing.

@@ -32,6 +32,9 @@ package func encoderModel(
   case .qwen25vl: try LayeredEncoderModel<Qwen25ViT>(file, Qwen25ViTBlueprint(file, module: module), levels: levels)
   case .qwen3vl: try LayeredEncoderModel<Qwen3ViT>(file, Qwen3ViTBlueprint(file, module: module), levels: levels)
   case .whisper: try LayeredEncoderModel<Whisper>(file, WhisperBlueprint(file, module: module), levels: levels)
+  case .qwen3asr: try LayeredEncoderModel<Qwen3ASR>(file, Qwen3ASRBlueprint(file, module: module), levels: levels)
+  case .gin: try GINModel(file, GINBlueprint(file, module: module))
+  case .patches: try SeriesPatches(file, SeriesPatchesBlueprint(file, module: module))
   }
 }
 

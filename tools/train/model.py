@@ -9,17 +9,13 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
+from packages import package_file
+
 
 def normalized(images, profile):
     """Pixels [images, 3, size, size] of images [images, size, size, 3] uint8."""
     mean, std = (torch.tensor(values) * 255 for values in (profile.mean, profile.std))
     return ((images.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
-
-
-def package_file(package, pattern):
-    """A file inside an installed package, which is not imported."""
-    import importlib.util
-    return next(pathlib.Path(importlib.util.find_spec(package).origin).parent.glob(pattern))
 
 
 # Encoders

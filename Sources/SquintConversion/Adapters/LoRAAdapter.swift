@@ -10,11 +10,13 @@ struct LoRAAdapter: Sendable {
   /// What the user should know, a line each.
   let notes: [String]
 
-  /// - Parameter maps: how the decoder's source calls its tensors. transformers' own names are always understood, so that an
-  ///   adapter goes with a GGUF file of its model, or with a larger model that has its model inside.
+  /// - Parameters:
+  ///   - maps: how the decoder's source calls its tensors. transformers' own names are always understood, so that an
+  ///     adapter goes with a GGUF file of its model, or with a larger model that has its model inside.
+  ///   - readsTrainables: whether something else reads what was trained beside it.
   /// - Throws: `SquintError.noInput` where a file is missing, `.badData` where one is broken or not supported; it names the
   ///   tensor that is not half of a pair.
-  init(folder path: String, maps: [NameMap]) throws(SquintError) {
+  init(folder path: String, maps: [NameMap], readsTrainables: Bool = false) throws(SquintError) {
     let folder = CheckpointFolder(path: path)
     guard folder.has(Self.configurationFile) else {
       throw SquintError(
@@ -27,9 +29,7 @@ struct LoRAAdapter: Sendable {
     let weights = folder.file(Self.weightsFile)
     guard folder.has(Self.weightsFile) || !folder.has("adapter_model.bin") else {
       throw .badData(
-        folder.file("adapter_model.bin"),
-        "this is a pickle, which runs code when it is read; convert it with safetensors.torch.save_file(torch.load(\"…\", "
-          + "weights_only=True), \"\(Self.weightsFile)\")")
+        folder.file("adapter_model.bin"), ForeignFile.pickle)
     }
     let source = try SafetensorsSource(paths: [weights])
     let maps = maps + Families.decoders.map(\.huggingFace.names)
@@ -61,7 +61,7 @@ struct LoRAAdapter: Sendable {
     self.updates = updates
     // The original LLaVA keeps there what it trained beside the adapter.
     notes =
-      folder.has(Self.llavaFile)
+      folder.has(Self.llavaFile) && !readsTrainables
       ? ["\(folder.file(Self.llavaFile)) is not read; give a projector that is in it with --projector"] : []
   }
 

@@ -40,6 +40,7 @@ extension PlannedModule {
       if let fused = tensor.fused { names.insert(fused.name) }
       if let stack = tensor.stack { names.formUnion(stack.names) }
       if let rowScale = tensor.rowScale { names.insert(rowScale) }
+      if let norm = tensor.batchNorm { names.formUnion(norm.names) }
       if let frames = tensor.frames { names.formUnion([frames.both, frames.first, frames.second]) }
     }
     var found: [String: SourceTensor] = [:]
@@ -151,8 +152,11 @@ extension PlannedModule {
       var shapes = wanted.otherShapes
       if let shape = wanted.channelsLastShape { shapes.append(shape) }
       origin = TensorOrigin(source: source, tensor: try seen(tensor, as: wanted.shape, otherShapes: shapes))
-      if let shape = wanted.channelsLastShape, tensor.shape == shape, !wanted.otherShapes.contains(shape) {
-        origin.channelsLast = shape.last
+      let isLast = wanted.channelsLastShape.map { $0 == tensor.shape && !wanted.otherShapes.contains($0) } ?? false
+      if let channels = wanted.channels {
+        if !isLast { origin.channelsFirst = channels }
+      } else if isLast {
+        origin.channelsLast = tensor.shape.last
       }
     } else if let fused = wanted.fused, let tensor = found[fused.name] {
       origin = TensorOrigin(
@@ -162,6 +166,20 @@ extension PlannedModule {
     }
     if let scale = wanted.rowScale.flatMap({ found[$0] }) {
       origin.rowScale = try seen(scale, as: [wanted.shape[0]])
+    }
+    if let norm = wanted.batchNorm {
+      var vectors: [SourceTensor] = []
+      for name in norm.names {
+        guard let vector = found[name] else {
+          throw .badData(
+            source.path(of: origin.tensor),
+            "tensor \(printable(origin.tensor.name)) has a batch norm behind it, of which \(name) is missing; the checkpoint is "
+              + "incomplete")
+        }
+        vectors.append(try seen(vector, as: [wanted.shape[0]]))
+      }
+      origin.batchNorm = BatchNormOrigin(
+        weight: vectors[0], bias: vectors[1], mean: vectors[2], variance: vectors[3], epsilon: norm.epsilon)
     }
     return origin
   }

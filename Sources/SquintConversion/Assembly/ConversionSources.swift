@@ -15,6 +15,8 @@ public struct ConversionSources: Sendable {
   public var images: [String: String] = [:]
   /// The folder of a LoRA adapter, as PEFT saves it, that is merged into the decoder.
   public var adapter: String?
+  /// What InstructMol trained beside the decoder.
+  var instructMol: InstructMolFolder?
   /// What the model is called; nil: as its decoder is.
   public var name: String?
 
@@ -31,7 +33,7 @@ public struct ConversionSources: Sendable {
 
   /// All of the above.
   var paths: [String] {
-    [source, mmproj, decoder, adapter].compactMap { $0 }
+    [source, mmproj, decoder, adapter, instructMol?.path].compactMap { $0 }
       + [encoders, projectors, images].flatMap { $0.values.sorted() }
   }
 

@@ -115,7 +115,7 @@ private struct Conversion {
     let decoder = parts.base?.decoder
     var notes: [String] = []
     var text =
-      try parts.base?.text(notes: &notes)
+      try parts.base?.text(usual: parts.others.lazy.compactMap(\.template).first, notes: &notes)
       ?? CheckpointText(
         name: sources.encoders.values.sorted().map(lastComponent).joined(separator: ", "), source: "no decoder",
         defaultsPlace: "")

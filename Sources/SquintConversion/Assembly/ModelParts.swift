@@ -29,12 +29,17 @@ struct ModelParts {
       guard let base else {
         throw SquintError(.usage, "\(path): an adapter is merged into a decoder, and there is none; give --decoder")
       }
-      return try LoRAAdapter(folder: path, maps: base.decoderTensors.maps)
+      return try LoRAAdapter(
+        folder: path, maps: base.decoderTensors.maps, readsTrainables: sources.instructMol != nil)
     }
     var leftOut: [MappedTensors] = []
     var modalities = base?.modalities ?? []
     var others = base?.others ?? []
     var replacements: [String] = []
+    if let folder = sources.instructMol {
+      others.append(try folder.parts(decoder: base?.place ?? ""))
+      replacements.append("molecules from \(lastComponent(folder.path))")
+    }
     if sources.decoder != nil {
       // Of the checkpoint that gives the decoder only that is wanted where there is another.
       if let path = sources.source {
@@ -143,8 +148,13 @@ private func openOtherEncoder(
   _ path: String, name: String, _ families: [OtherEncoderFamily]
 ) throws(SquintError) -> OtherEncoder {
   guard try isFolder(path) else {
+    let openFile = families.lazy.compactMap(\.openFile).first
+    if path.hasSuffix(".safetensors"), let openFile { return try openFile(path) }
     try SourceFile(path: path).refuseForeign()
-    throw .badData(path, "this is no encoder for \(name); give the folder with its config.json and *.safetensors")
+    throw .badData(
+      path,
+      "this is no encoder for \(name); give the folder with its config.json and *.safetensors"
+        + (openFile == nil ? "" : ", or its NAME.safetensors"))
   }
   let folder = CheckpointFolder(path: path)
   let config = try folder.configuration()

@@ -42,6 +42,8 @@ package struct OtherParts: Sendable {
   /// What the model, not its encoder, says of the processor; nil: nothing.
   package var processor: (any ProcessorSettings)?
   package var prompt: MediaPrompt
+  /// What conversations are written with where the decoder's source has no chat template.
+  var template: ChatTemplates.Usual?
   /// What to say where the source lacks its encoder or its projector and the user gives none.
   package var missingEncoder: String?
   package var missingProjector: String?

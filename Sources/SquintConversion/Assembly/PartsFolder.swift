@@ -5,7 +5,8 @@ extension ConversionSources {
   /// `decoder.gguf`, `encoder/` or `encoder.onnx`, `projector.safetensors`, `adapter/`, and preprocessor_config.json, which is
   /// for the encoder. What is given beside the folder is taken instead of what is in it.
   ///
-  /// The encoder and the projector are those of the modality `image`.
+  /// The encoder and the projector are those of the modality `image`. A folder as InstructMol's program saves it has parts, too, and so
+  /// has one with MoleculeSTM's `molecule_model.safetensors`: there a projector without an encoder is that of molecules.
   ///
   /// - Throws: `SquintError.badData` where a part is there twice, `.noInput` where there are parts but no decoder.
   func withPartsOfFolder() throws(SquintError) -> ConversionSources {
@@ -14,7 +15,13 @@ extension ConversionSources {
     let decoders = ["decoder", "decoder.gguf"].filter(folder.has)
     let encoders = ["encoder", "encoder.onnx"].filter(folder.has)
     let projectors = ["projector.safetensors"].filter(folder.has)
-    guard !folder.has("config.json"), let first = (decoders + encoders + projectors).first else { return self }
+    let isForMolecules = encoders.isEmpty && !projectors.isEmpty
+    let molecules = try InstructMolFolder(
+      folder, tower: self.encoders[InstructMol.kind],
+      hasProjector: self.projectors[InstructMol.kind] != nil || isForMolecules)
+    guard molecules != nil || !folder.has("config.json"),
+      let first = (decoders + encoders + projectors).first ?? molecules?.first
+    else { return self }
 
     func one(of names: [String], option: String) throws(SquintError) -> String? {
       guard names.count < 2 else {
@@ -34,8 +41,16 @@ extension ConversionSources {
         "\(folder.path): there is \(first), but no decoder; put it beside as decoder/ or decoder.gguf, or give --decoder"
       )
     }
+    if let molecules {
+      parts.instructMol = molecules
+      parts.encoders[InstructMol.kind] = nil
+      parts.adapter = adapter ?? molecules.adapter
+      if isForMolecules {
+        parts.projectors[InstructMol.kind] = self.projectors[InstructMol.kind] ?? folder.file(projectors[0])
+      }
+    }
     // A file with both belongs to the decoder that is given.
-    if mmproj == nil {
+    if mmproj == nil, molecules == nil || !encoders.isEmpty {
       if self.encoders[modality] == nil, let encoder = try one(of: encoders, option: "--encoder") {
         parts.encoders[modality] = encoder
         let images = "preprocessor_config.json"
@@ -43,7 +58,7 @@ extension ConversionSources {
       }
       parts.projectors[modality] = self.projectors[modality] ?? projectors.first.map(folder.file)
     }
-    if adapter == nil, folder.has("adapter") { parts.adapter = folder.file("adapter") }
+    if parts.adapter == nil, folder.has("adapter") { parts.adapter = folder.file("adapter") }
     return parts
   }
 }

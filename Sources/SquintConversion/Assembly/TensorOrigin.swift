@@ -10,12 +10,16 @@ package struct TensorOrigin: Sendable {
   package var firstRow = 0
   /// Whether the columns are [side, side, channels] in the source, so many channels, and [channels, side, side] here.
   package var channelsLast: Int?
+  /// Whether the columns are [channels, pixels] in the source, so many channels, and [pixels, channels] here.
+  package var channelsFirst: Int?
   /// A vector of the source whose numbers multiply the rows.
   package var rowScale: SourceTensor?
   /// How the kernels of two frames become the columns; nil: they are no kernels of two frames, or as they are in the source.
   package var frames: FrameKernels?
   /// What goes into the numbers.
   package var fold = Fold()
+  /// The batch norm that goes into a matrix, or into the bias behind one, which is a vector.
+  package var batchNorm: BatchNormOrigin?
   /// What an adapter adds before that, its rows in the order of the output.
   package var update: LowRankUpdate?
   /// Where the rows come from, if `tensor` is but the first of several.
@@ -41,6 +45,7 @@ package struct TensorOrigin: Sendable {
     }
     if let rowScale { try multiply(rows, of: buffer, by: rowScale) }
     try update?.add(rows, to: buffer)
+    try batchNorm?.fold(into: buffer, rows: rows, isBias: tensor.shape.count == 1, from: source)
     if fold != Fold() {
       for index in buffer.indices { buffer[index] = (buffer[index] + fold.addend) * fold.factor }
     }
@@ -56,6 +61,8 @@ package struct TensorOrigin: Sendable {
       try source.read(tensor, rows: run, into: UnsafeMutableBufferPointer(rebasing: part))
     }
     if let channelsLast { toPlanes(rows.count, of: buffer, channels: channelsLast) }
+    // The same with the axes exchanged.
+    if let channelsFirst { toPlanes(rows.count, of: buffer, channels: tensor.columns / channelsFirst) }
   }
 
   /// Reads the kernels of both frames, and adds or interleaves them.
@@ -141,6 +148,41 @@ package struct TensorOrigin: Sendable {
     for (index, row) in rows.enumerated() {
       let from = firstRow + rowOrder.sourceRow(row)
       try body(from..<from + 1, index)
+    }
+  }
+}
+
+/// The vectors of a batch norm behind a matrix.
+package struct BatchNormOrigin: Sendable {
+  let weight: SourceTensor
+  let bias: SourceTensor
+  let mean: SourceTensor
+  let variance: SourceTensor
+  let epsilon: Double
+
+  /// Lets `rows` of a matrix, or of its bias, give what they would behind the norm: a row of weights is multiplied with
+  /// weight / √(variance + epsilon), and a bias b becomes (b − mean) · that + the norm's bias.
+  ///
+  /// - Throws: `SquintError.badData` where a variance is none.
+  func fold(
+    into buffer: UnsafeMutableBufferPointer<Float>, rows: Range<Int>, isBias: Bool, from source: any TensorSource
+  ) throws(SquintError) {
+    func numbers(_ tensor: SourceTensor) throws(SquintError) -> [Double] { try source.read(tensor).map { Double($0) } }
+    let (weight, bias) = (try numbers(weight), try numbers(bias))
+    let (mean, variances) = (try numbers(mean), try numbers(variance))
+    let columns = isBias ? 1 : buffer.count / max(rows.count, 1)
+    for (index, row) in rows.enumerated() {
+      guard variances[row] >= 0, variances[row] + epsilon > 0 else {
+        throw .badData(
+          source.path(of: variance),
+          "tensor \(printable(variance.name)): number \(grouped(row)) is \(variances[row]), which is no variance")
+      }
+      let scale = weight[row] / (variances[row] + epsilon).squareRoot()
+      if isBias {
+        buffer[index] = Float((Double(buffer[index]) - mean[row]) * scale + bias[row])
+      } else {
+        for place in index * columns..<(index + 1) * columns { buffer[place] = Float(Double(buffer[place]) * scale) }
+      }
     }
   }
 }

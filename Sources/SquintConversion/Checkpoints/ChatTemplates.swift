@@ -4,6 +4,13 @@ import SquintText
 
 /// The chat templates that a checkpoint has, by name, in the order in which it lists them.
 struct ChatTemplates {
+  /// A template that a family's program writes conversations with, where checkpoints have none.
+  struct Usual: Sendable {
+    /// For people.
+    let name: String
+    let source: String
+  }
+
   private(set) var named: [(name: String, source: String)] = []
 
   static let defaultName = "default"
@@ -28,9 +35,15 @@ struct ChatTemplates {
   /// The template that conversations are written with: the one called "default", or else the first; nil where there is none that
   /// says anything.
   ///
-  /// - Parameter notes: takes what was chosen, and what a conversation then is.
-  func chosen(of place: String, notes: inout [String]) -> String? {
+  /// - Parameters:
+  ///   - usual: what takes the place of none.
+  ///   - notes: takes what was chosen, and what a conversation then is.
+  func chosen(of place: String, usual: Usual?, notes: inout [String]) -> String? {
     guard let chosen = named.first(where: { $0.name == Self.defaultName }) ?? named.first else {
+      if let usual {
+        notes.append("\(place) has no chat template; conversations are written as \(usual.name) has them")
+        return usual.source
+      }
       notes.append("\(place) has no chat template; ask and chat give the model the words as they are")
       return nil
     }

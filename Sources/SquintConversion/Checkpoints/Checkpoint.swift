@@ -16,8 +16,10 @@ protocol Checkpoint: Sendable {
 
   /// What people, tokenizers and conversations need of it.
   ///
-  /// - Parameter notes: takes what the user should know, a line each.
-  func text(notes: inout [String]) throws(SquintError) -> CheckpointText
+  /// - Parameters:
+  ///   - usual: the chat template where it has none.
+  ///   - notes: takes what the user should know, a line each.
+  func text(usual: ChatTemplates.Usual?, notes: inout [String]) throws(SquintError) -> CheckpointText
 }
 
 extension Checkpoint {

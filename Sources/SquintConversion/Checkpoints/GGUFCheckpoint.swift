@@ -47,7 +47,7 @@ struct GGUFCheckpoint: Checkpoint {
     return .interleavedPairs(headWidth: decoder.headWidth, rotaryWidth: 2 * decoder.rotary.frequencies.count)
   }
 
-  func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
+  func text(usual: ChatTemplates.Usual?, notes: inout [String]) throws(SquintError) -> CheckpointText {
     let fileName = lastComponent(place)
     let types = Set(source.tensors.map(\.type.name)).sorted().joined(separator: " ")
     var text = CheckpointText(
@@ -63,7 +63,7 @@ struct GGUFCheckpoint: Checkpoint {
     text.defaults.topP = try metadata.number("general.sampling.top_p")
     text.defaults.minP = try metadata.number("general.sampling.min_p")
     text.defaults.repetitionPenalty = try metadata.number("general.sampling.penalty_repeat")
-    text.template = try chatTemplates().chosen(of: place, notes: &notes)
+    text.template = try chatTemplates().chosen(of: place, usual: usual, notes: &notes)
     guard source.metadata["tokenizer.ggml.tokens"] != nil else {
       notes.append("\(place) has no tokenizer; the model takes token ids only")
       return text

@@ -72,7 +72,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
   var place: String { folder.path }
 
-  func text(notes: inout [String]) throws(SquintError) -> CheckpointText {
+  func text(usual: ChatTemplates.Usual?, notes: inout [String]) throws(SquintError) -> CheckpointText {
     let published = config["_name_or_path"]?.string.map(lastComponent)
     let folderName = lastComponent(absolute(place))
     let types = Set(tensors.tensors.map { tensors.typeName(of: $0) }).sorted()
@@ -82,7 +82,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
       name: published.flatMap { $0.isEmpty ? nil : $0 } ?? folderName,
       source: "\(folderName): Hugging Face checkpoint, \(list)", license: try license(),
       defaults: try generation(), defaultsPlace: folder.file("generation_config.json"),
-      template: try chatTemplates().chosen(of: place, notes: &notes),
+      template: try chatTemplates().chosen(of: place, usual: usual, notes: &notes),
       tokenizer: try tokenizer(notes: &notes))
     text.dropped = dropped.modules.map(\.name)
     notes += openingNotes

@@ -6,7 +6,7 @@ struct HuggingFaceVision {
   let config: JSONValue
   let source: any TensorSource
   /// The modality.
-  let name = "image"
+  var name = "image"
 
   var place: String { folder.file("config.json") }
   var reader: ConfigurationReader { ConfigurationReader(json: config, place: place) }

@@ -12,6 +12,8 @@ enum NameSpelling: Sendable {
   case tower
   /// nanoVLM's: `decoder.…`, `vision_encoder.…`, `MP.…`.
   case nanoVLM
+  /// A graph network for molecules alone, as MoleculeSTM saves it: `molecule_node_model.…`.
+  case molecule
 
   /// `name` as the tables know it; nil where it has no component that they know.
   func spelled(_ name: String) -> String? { spelled(Self.unwrapped(name)[...]) }
@@ -40,7 +42,17 @@ enum NameSpelling: Sendable {
     name.split(separator: ".", omittingEmptySubsequences: false).filter { !wrappers.contains($0) }
   }
 
-  private var shells: Set<Substring> { self == .tower ? Self.towerShells : Self.shells }
+  private static let moleculeShells: Set<Substring> = [
+    "model", "base_model", "graph_tower", "molecule_model", "molecule_node_model", "ema", "ema_model",
+  ]
+
+  private var shells: Set<Substring> {
+    switch self {
+    case .tower: Self.towerShells
+    case .molecule: Self.moleculeShells
+    case .model, .nanoVLM: Self.shells
+    }
+  }
 
   /// The components that tell what a tensor is, and what comes before them in the tables.
   private var roots: [Substring: String] {
@@ -52,6 +64,10 @@ enum NameSpelling: Sendable {
         "post_layernorm": "vision_tower.", "layernorm": "vision_tower.", "head": "vision_tower.",
       ]
     case .nanoVLM: ["decoder": "", "vision_encoder": "", "MP": ""]
+    case .molecule:
+      [
+        "atom_encoder": "molecule_node_model.", "gnns": "molecule_node_model.", "batch_norms": "molecule_node_model.",
+      ]
     }
   }
 
@@ -59,8 +75,9 @@ enum NameSpelling: Sendable {
   private static let modelRoots: [Substring: String] = {
     var roots: [Substring: String] = [
       "rotary_emb": "model.", "multi_modal_projector": "", "mm_projector": "", "connector": "", "vision_tower": "",
-      "vision_model": "", "visual": "", "mlp1": "", "image_newline": "",
-      "audio_tower": "",
+      "vision_model": "", "visual": "", "audio_tower": "", "mlp1": "", "image_newline": "",
+      "graph_tower": "",
+      "ts_encoder": "",
     ]
     for family in Families.decoders {
       for (source, _) in family.huggingFace.names.stems {
@@ -89,6 +106,7 @@ enum NameSpelling: Sendable {
     case .model: [["embed_tokens", "tok_embeddings"], ["lm_head"]]
     case .tower: [["embeddings"]]
     case .nanoVLM: [["decoder"]]
+    case .molecule: [["atom_encoder"]]
     }
   }
 
@@ -227,7 +245,7 @@ extension NameSpelling {
     switch self {
     case .model: ("model.embed_tokens.weight", "lm_head.weight")
     case .nanoVLM: ("decoder.token_embedding.weight", "decoder.head.weight")
-    case .tower: nil
+    case .tower, .molecule: nil
     }
   }
 }

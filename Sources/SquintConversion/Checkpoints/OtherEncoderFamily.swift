@@ -6,4 +6,6 @@ struct OtherEncoderFamily: Sendable {
   let modelTypes: [String]
   /// Opens the encoder in a folder with this config.json.
   let open: @Sendable (CheckpointFolder, JSONValue) throws(SquintError) -> OtherEncoder
+  /// Opens the encoder in a safetensors file of its own; nil: it has none.
+  var openFile: (@Sendable (_ path: String) throws(SquintError) -> OtherEncoder)?
 }

@@ -12,13 +12,23 @@ extension ProjectorPart {
     guard !path.hasSuffix(".bin"), !path.hasSuffix(".pt"), !path.hasSuffix(".pth") else {
       // It must exist for the advice to be right.
       _ = try SourceFile(path: path)
-      throw .badData(
-        path,
-        "this is a pickle, which runs code when it is read; convert it with safetensors.torch.save_file(torch.load(\"…\", "
-          + "weights_only=True), \"projector.safetensors\")")
+      throw .badData(path, ForeignFile.pickle)
     }
     let source = try SafetensorsSource(path: path)
-    let found = try ProjectorTensors(in: source, prefixes: nil, module: "projector.\(name)", place: path)
+    // What programs of LLaVA's kind trained beside an adapter holds more than the projector.
+    let trained = "mm_projector"
+    let lead = source.tensors.lazy.compactMap { tensor -> [Substring]? in
+      let components = tensor.name.split(separator: ".")
+      return components.firstIndex { $0 == trained }.map { Array(components[..<$0]) }
+    }.first
+    let stem = lead.map { ($0 + [trained[...]]).joined(separator: ".") }
+    let found = try ProjectorTensors(
+      in: source, prefixes: stem.map { [$0] }, module: "projector.\(name)", place: path)
+    let towers = NameMap(
+      module: "", stems: [],
+      ignoredPrefixes: lead.map { lead in
+        ["graph_tower", "vision_tower"].map { (lead + [$0]).joined(separator: ".") + "." }
+      } ?? [])
     let settings = ProjectorFileSettings(values: source.metadata, place: path)
     var configuration = ProjectorConfiguration(widths: found.widths)
     configuration.activation = try settings.activation() ?? .gelu
@@ -40,7 +50,7 @@ extension ProjectorPart {
       configuration.stack = stack[0]
     }
     self.init(
-      configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map], place: path),
+      configuration: configuration, tensors: MappedTensors(source: source, maps: [found.map, towers], place: path),
       features: try settings.features(), infersShuffle: shuffle == nil && stack == nil)
   }
 }

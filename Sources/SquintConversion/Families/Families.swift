@@ -13,12 +13,14 @@ package enum Families {
   ]
 
   /// Encoders of media that are not images, which models are put together from, by modality.
-  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [.whisper], "molecule": [], "series": []]
+  static let otherEncoders: [String: [OtherEncoderFamily]] = ["audio": [.whisper], "molecule": [.moleculeSTM], "series": []]
 
   /// The first that recognizes a checkpoint has it.
   static let media: [MediaFamily] = [
     .nanoVLM, .originalLLaVA, .llava, .llavaNeXT, .llavaOneVision, .idefics3, .internVL, .internVLChat, .internS1,
     .qwen2VL, .qwen25VL, .qwen3VL, .qwen25Omni,
     .qwen2Audio,
+    .qwen3ASR,
+    .instructMol,
   ]
 }

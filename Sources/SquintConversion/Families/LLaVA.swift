@@ -182,8 +182,7 @@ extension HuggingFaceVision {
     if parts.projector == nil, folder.has("mm_projector.bin") {
       parts.missingProjector =
         "the projector is a pickle (mm_projector.bin), which runs code when it is read; convert it with "
-        + "safetensors.torch.save_file(torch.load(\"mm_projector.bin\", weights_only=True), \"projector.safetensors\") and "
-        + "give it with --projector \(name)=projector.safetensors"
+        + "\(ForeignFile.pickleTool) and give it with --projector \(name)=mm_projector.safetensors"
     }
     guard let layers = try reader.integers("mm_vision_select_layer") else {
       throw .badData(place, "there is no mm_vision_select_layer; LLaVA 1.5 has -2")
@@ -215,7 +214,7 @@ extension HuggingFaceVision {
     return sizes
   }
 
-  private func originalProjector(notes: inout [String]) throws(SquintError) -> ProjectorPart? {
+  func originalProjector(notes: inout [String]) throws(SquintError) -> ProjectorPart? {
     let prefix = "mm_projector"
     let isHere = source.tensors.contains { $0.name.hasPrefix(prefix + ".") }
     let kind = try reader.text("mm_projector_type") ?? "linear"

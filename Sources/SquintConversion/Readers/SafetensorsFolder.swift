@@ -142,8 +142,9 @@ struct SafetensorsFolder {
     if let pickle = pickles.first(where: { $0 != "training_args.bin" }) {
       return .badData(
         path,
-        "the weights are a pickle (\(printable(pickle))), which runs code when it is read; load them with transformers and save "
-          + "them with save_pretrained, which writes safetensors")
+        "the weights are a pickle (\(printable(pickle))), which runs code when it is read; convert them with "
+          + "\(ForeignFile.pickleTool), or load them with transformers and save them with save_pretrained, which writes safetensors"
+      )
     }
     if let unfinished = names.first(where: { $0.contains(".safetensors.") && !$0.hasSuffix(Self.indexEnding) }) {
       return SquintError(

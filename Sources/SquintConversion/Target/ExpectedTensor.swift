@@ -12,6 +12,8 @@ package struct ExpectedTensor: Equatable, Sendable {
   /// The shape of a convolution [rows, side, side, channels], in which MLX has it; the columns are in another order then: the last axis
   /// is the outer one of them here.
   package var channelsLastShape: [Int]?
+  /// The channels of columns that are [pixels, channels] here: checkpoints have [channels, pixels], but for `channelsLastShape`.
+  package var channels: Int?
   /// The larger tensor that some checkpoints have it in.
   package var fused: FusedRows?
   /// The matrices that it is made of, where checkpoints have those.
@@ -20,6 +22,29 @@ package struct ExpectedTensor: Equatable, Sendable {
   package var rowScale: String?
   /// The kernels of two frames that it is made of.
   package var frames: Frames?
+  /// The batch norm behind the matrix whose weights or bias it is, which goes into them.
+  package var batchNorm: BatchNorm?
+
+  /// A batch norm with its statistics, as it computes when nothing is trained: (x − mean) · weight / √(variance + epsilon) + bias.
+  package struct BatchNorm: Equatable, Sendable {
+    /// What name maps call its vectors.
+    package let weight: String
+    package let bias: String
+    package let mean: String
+    package let variance: String
+    package let epsilon: Double
+
+    /// - Parameter name: what name maps call its weight; the others' names begin with it.
+    package init(_ name: String, epsilon: Double) {
+      weight = name
+      bias = name + ".bias"
+      mean = name + ".mean"
+      variance = name + ".variance"
+      self.epsilon = epsilon
+    }
+
+    var names: [String] { [weight, bias, mean, variance] }
+  }
 
   /// What a matrix of patches is made of in towers that see two frames at a time.
   package struct Frames: Equatable, Sendable {

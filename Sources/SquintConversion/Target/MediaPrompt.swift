@@ -8,6 +8,8 @@ package struct MediaPrompt: Equatable, Sendable {
   package var token: Int?
   /// nil: the marker.
   package var tokenText: String?
+  /// Whether it has no token, whatever the tokenizer has.
+  package var isWithoutToken = false
   /// Around an image of several tiles.
   package var prefix = ""
   package var suffix = ""
@@ -21,6 +23,8 @@ package struct MediaPrompt: Equatable, Sendable {
   package var unitPrefix = ""
   package var unitSuffix = ""
   package var separator = ""
+  /// What is asked where the user asks nothing; empty: nothing is; nil: what the program asks.
+  package var question: String?
   /// Where rows stand for the rotary embedding; nil: each is one position further.
   package var positions: Positions?
   /// What the numbers of places are that the model names; nil: unknown.
@@ -59,6 +63,7 @@ package struct MediaPrompt: Equatable, Sendable {
     name: String, decoder: DecoderConfiguration?, place: String, tokens: (String) -> Int?
   ) throws(SquintError) {
     let text = tokenText ?? marker
+    guard !isWithoutToken else { return }
     guard let token else {
       guard let decoder else { return }
       self.token = tokens(text).flatMap { $0 < decoder.vocabulary ? $0 : nil }
@@ -84,6 +89,7 @@ package struct MediaPrompt: Equatable, Sendable {
       ("row_suffix", rowSuffix), ("overview_prefix", overviewPrefix), ("overview_suffix", overviewSuffix),
       ("unit_prefix", unitPrefix), ("unit_suffix", unitSuffix), ("separator", separator),
     ] where !text.isEmpty { metadata["\(name).\(key)"] = .string(text) }
+    if let question { metadata["\(name).question"] = .string(question) }
     if let positions { metadata["\(name).positions"] = .string(positions.rawValue) }
     if let coordinates { metadata["\(name).coordinates"] = .string(coordinates.rawValue) }
     if let packing { metadata["\(name).packing"] = .string(packing.rawValue) }

@@ -24,7 +24,9 @@ package struct TypeChoice: Sendable {
       }
       bits = max(bits, own)
     }
-    let isChanged = origin.rowScale != nil || origin.frames != nil || origin.update != nil || origin.fold != Fold()
+    let isChanged =
+      origin.rowScale != nil || origin.frames != nil || origin.update != nil || origin.fold != Fold()
+      || origin.channelsFirst != nil || origin.channelsLast != nil || origin.batchNorm != nil
     let columns = origin.stack?.columns ?? source.columns
     if !isChanged, origin.tensors.allSatisfy({ $0.type == source.type }),
       let exact = source.type.exactType(columns: columns)

@@ -12,6 +12,12 @@ package enum EncoderGraph: String, GraphName {
   case qwen3vl
   /// Whisper's, Qwen2-Audio's and Qwen2.5-Omni's of sounds.
   case whisper
+  /// The audio tower of Qwen3-ASR and Qwen3-Omni.
+  case qwen3asr
+  /// MoleculeSTM's graph network for molecules (formats/molecule-encoders.md).
+  case gin
+  /// Patches of a series: ChatTS's.
+  case patches
 
   package static var usual: EncoderGraph { .vit }
 
@@ -26,6 +32,9 @@ package enum EncoderGraph: String, GraphName {
     case .qwen25vl: try Qwen25ViTBlueprint(file, module: module)
     case .qwen3vl: try Qwen3ViTBlueprint(file, module: module)
     case .whisper: try WhisperBlueprint(file, module: module)
+    case .qwen3asr: try Qwen3ASRBlueprint(file, module: module)
+    case .gin: try GINBlueprint(file, module: module)
+    case .patches: try SeriesPatchesBlueprint(file, module: module)
     }
   }
 }

@@ -1,25 +1,131 @@
 import SquintFile
 
-/// What a checkpoint does with a molecule before its encoder.
-package struct MoleculeProcessor: MediaProcessor {
-  package init(_ metadata: Metadata) throws(SquintError) {
-    throw SquintError(.badData, "this version takes no molecule; update squint")
+/// What a checkpoint does with a molecule before its encoder (formats/molecules.md).
+///
+/// A unit is a molecule, [atoms, edges]: Int32 numbers of its atoms, [atoms, 2], and then of its edges, [edges, 4].
+package struct MoleculeProcessor: Sendable, Equatable {
+  /// Which numbers stand for atoms and bonds.
+  package enum Features: String, Sendable, CaseIterable {
+    /// Element and chirality; type and direction (InstructMol's).
+    case chirality
   }
 
+  package let features: Features
+
+  package init(features: Features = .chirality) { self.features = features }
+
+  /// Reads the keys `molecule.*`.
+  ///
+  /// - Throws: `badData` where one is missing, or not known.
+  package init(_ metadata: Metadata) throws(SquintError) {
+    let name = try metadata.string("molecule.features")
+    guard let features = Features(rawValue: name) else {
+      throw SquintError(.badData, "metadata molecule.features is \(name), which is not known; convert the model again")
+    }
+    self.features = features
+  }
+
+  /// The graph of a molecule that is written as SMILES, or in a MOL or SDF file.
+  ///
+  /// - Throws: `badData` with the place where it is none, or where the features have no numbers for it.
+  package static func graph(of bytes: [UInt8]) throws(SquintError) -> MoleculeGraph {
+    try perceived(bytes).graph()
+  }
+
+  private static func perceived(_ bytes: [UInt8]) throws(SquintError) -> Molecule {
+    var molecule: Molecule
+    if MolBlockParser.isMolBlock(bytes) {
+      molecule = try MolBlockParser.molecule(bytes)
+    } else {
+      molecule = try SMILESParser.molecule(firstLine(bytes).line)
+      try molecule.perceive()
+    }
+    molecule.perceiveStereo()
+    return molecule
+  }
+
+  /// The first line that is not blank, and whether more follow.
+  private static func firstLine(_ bytes: [UInt8]) -> (line: [UInt8], hasMore: Bool) {
+    let start = bytes.firstIndex { $0 > 0x20 } ?? 0
+    let end = bytes[start...].firstIndex(of: UInt8(ascii: "\n")) ?? bytes.count
+    // A blank at the beginning belongs to the SMILES: no name follows it.
+    let isBlank = start > 0 && bytes[start - 1] != UInt8(ascii: "\n")
+    return (Array(bytes[(isBlank ? start - 1 : start)..<end]), bytes[end...].contains { $0 > 0x20 })
+  }
+
+  private func read(_ file: MediaFile) throws(SquintError) -> (bytes: [UInt8], molecule: Molecule, graph: MoleculeGraph)
+  {
+    let bytes = try file.bytes(at: 0, count: MolBlockParser.mostBytes)
+    do throws(SquintError) {
+      let molecule = try Self.perceived(bytes)
+      return (bytes, molecule, try molecule.graph())
+    } catch {
+      // A molecule that is given as text is its own name, and may be long.
+      throw error.naming(file.path.utf8.count > 80 ? "\(file.path.prefix(40))…" : file.path)
+    }
+  }
+
+  private func layout(_ molecule: Molecule) -> MediaLayout {
+    let (atoms, edges) = (molecule.atoms.count, 2 * molecule.bonds.count)
+    return MediaLayout(runs: [
+      MediaLayout.Run(
+        shape: [atoms, edges], count: 1, unitBytes: (2 * atoms + 4 * edges) * MemoryLayout<Int32>.stride)
+    ])
+  }
+}
+
+extension MoleculeProcessor: MediaProcessor {
   package var levels: [Float] { [] }
 
+  /// None: how large a molecule is nobody knows before it is there.
   package func costs() -> [MediaCost] { [] }
 
-  package func cost(of file: MediaFile) throws(SquintError) -> MediaCost { throw file.error("it is not read") }
+  package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
+    let (bytes, molecule, _) = try read(file)
+    let layout = layout(molecule)
+    // What perception holds of atoms, of bonds and of the rings that they are in, each amply.
+    let ringAtoms = molecule.rings.countOfAtom.reduce(0, +)
+    let working = 4 * bytes.count + 1024 * (molecule.atoms.count + molecule.bonds.count) + 64 * ringAtoms
+    var cost = MediaCost(layout: layout, decodingBytes: file.heldBytes + layout.byteCount + working)
+    let hasMore =
+      MolBlockParser.isMolBlock(bytes)
+      ? MolBlockParser.hasMore(bytes) : Self.firstLine(bytes).hasMore
+    if hasMore { cost.notes.append("only the first of its molecules is taken") }
+    return cost
+  }
 
-  package func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> MoleculeProcessor { self }
+  package func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> MoleculeProcessor {
+    guard most >= 1 else { throw SquintError(.usage, "at most \(most) units; choose 1 or more") }
+    return self
+  }
 
-  package func resizing(toSide side: Int) throws(SquintError) -> MoleculeProcessor { self }
+  package func resizing(toSide side: Int) throws(SquintError) -> MoleculeProcessor {
+    throw SquintError(.usage, "a molecule has no size that could be chosen")
+  }
 
-  package func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? { nil }
+  package func units(of file: MediaFile, while shouldContinue: () -> Bool) throws(SquintError) -> MediaUnits? {
+    guard shouldContinue() else { return nil }
+    let (_, molecule, graph) = try read(file)
+    return MediaUnits(layout: layout(molecule), bytes: graph.bytes)
+  }
 
+  /// The numbers of the atoms: [atoms, 2].
   package func numbers(of unit: UnsafeRawBufferPointer, shape: [Int]) -> (shape: [Int], numbers: [Float]) {
-    (shape, [])
+    let count = 2 * shape[0]
+    let numbers = (0..<count).map { Float(unit.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self)) }
+    return ([shape[0], 2], numbers)
+  }
+}
+
+extension MoleculeGraph {
+  /// Int32 numbers in the machine's order: atoms [atoms, 2] = element, chirality; then edges [edges, 4] = source, target, type,
+  /// direction.
+  package var bytes: [UInt8] {
+    var numbers: [Int32] = []
+    numbers.reserveCapacity(2 * atoms.count + 4 * edges.count)
+    for atom in atoms { numbers += [atom.element, atom.chirality] }
+    for edge in edges { numbers += [edge.source, edge.target, edge.type, edge.direction] }
+    return numbers.withUnsafeBytes { Array($0) }
   }
 }
 

@@ -124,6 +124,8 @@ final class FFmpegSound: SoundDecoder {
   }
 
   private static func failure(_ file: MediaFile, _ message: String?) -> SquintError {
-    file.error("ffmpeg does not understand it: \(message ?? "it gives no sound"); convert it, or copy it again")
+    // It begins with the file's name.
+    let message = message.map { $0.hasPrefix("file:\(file.path): ") ? String($0.dropFirst(file.path.count + 7)) : $0 }
+    return file.error("ffmpeg does not understand it: \(message ?? "it gives no sound"); convert it, or copy it again")
   }
 }

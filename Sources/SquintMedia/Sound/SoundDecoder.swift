@@ -115,7 +115,7 @@ func duration(_ seconds: Double) -> String {
   return whole < 3600 ? "\(whole / 60):\(rest)" : "\(whole / 3600):\(two(whole / 60 % 60)):\(rest)"
 }
 
-/// A decoder of the sound in `file`: libsndfile, or else the program ffmpeg.
+/// A decoder of the sound in `file`: libmpg123, libsndfile, or else the program ffmpeg.
 ///
 /// - Throws: `badData` where it is damaged, or no sound; `noInput` where ffmpeg is needed, and not there.
 func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
@@ -123,8 +123,10 @@ func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
   let start = try file.bytes(at: 0, count: ForeignFile.startBytes)
   if let remark = ForeignFile.remark(start: start) { throw file.error(remark) }
   if let kind = silentKind(start) { throw file.error("this is \(kind), and no sound") }
+  let isMPEG = try MPEGDecoder.recognizes(file)
   let own: SquintError
   do throws(SquintError) {
+    if isMPEG { return try MPEGDecoder(file) }
     return try SndfileDecoder(file)
   } catch {
     own = error
@@ -133,7 +135,8 @@ func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
   let isOwn =
     start.starts(with: "fLaC".utf8) || start.starts(with: "RIFF".utf8) && start.dropFirst(8).starts(with: "WAVE".utf8)
     || start.starts(with: "FORM".utf8) && start.dropFirst(8).starts(with: "AIF".utf8)
-  guard own.kind == .badData, FFmpegSound.isThere || !isOwn else { throw own }
+  guard own.kind == .badData else { throw own }
+  if !FFmpegSound.isThere, isOwn || isMPEG || start.starts(with: "OggS".utf8) { throw own }
   do throws(SquintError) {
     return try FFmpegSound(file)
   } catch {
@@ -162,7 +165,7 @@ extension MediaFile {
   package func hasSound() throws(SquintError) -> Bool {
     guard !isFolder, byteCount > 0 else { return false }
     if silentKind(try bytes(at: 0, count: ForeignFile.startBytes)) != nil { return false }
-    if (try? SndfileDecoder(self)) != nil { return true }
+    if try MPEGDecoder.recognizes(self) || (try? SndfileDecoder(self)) != nil { return true }
     return try FFmpegSound.isIn(self)
   }
 }

@@ -65,7 +65,7 @@ final class SoundSamples {
   /// At most what is held beside the decoder, in bytes.
   static func bytes(_ header: SoundHeader) -> Int { 4 * blockFrames * (header.channels + 1) + resamplerBytes }
   /// The filters of libsoxr and what it holds between them.
-  private static let resamplerBytes = 4 << 20
+  private static let resamplerBytes = 2 << 20
 
   /// Writes the next samples to `buffer`.
   ///

@@ -1,0 +1,311 @@
+import SquintFile
+
+/// Aromatic bonds as single and double ones (RDKit's Kekulize.cpp): a walk through each system of rings that gives each atom that
+/// needs one a double bond, and goes back where that fails.
+extension Molecule {
+  /// How often a walk goes back before it gives up.
+  private static let mostRetreats = 100
+
+  /// Gives all bonds whole orders, and takes all marks of aromaticity off.
+  ///
+  /// - Throws: `badData` where no choice of double bonds fits.
+  mutating func kekulize() throws(SquintError) {
+    guard bonds.contains(where: \.isAromatic) || atoms.indices.contains(where: { isAromatic($0) }) else {
+      for atom in atoms.indices { updateImplicitValence(atom) }
+      return
+    }
+    for atom in atoms.indices { updateImplicitValence(atom) }
+    let valences = atoms.map(\.totalValence)
+    for system in ringSystems() { try kekulize(system) }
+    for bond in bonds.indices { bonds[bond].isAromatic = false }
+    for atom in atoms.indices where atoms[atom].isAromatic {
+      guard rings.countOfAtom[atom] > 0 else {
+        throw Self.bad("\(name(atom)) is written as aromatic, and is in no ring")
+      }
+      atoms[atom].isAromatic = false
+      if (atoms[atom].number == 7 || atoms[atom].number == 15) && atoms[atom].charge == 0
+        && atoms[atom].explicitHydrogens == 1
+      {
+        atoms[atom].hasNoImplicit = false
+        atoms[atom].explicitHydrogens = 0
+        updateValence(atom)
+      }
+    }
+    for atom in atoms.indices where atoms[atom].totalValence != valences[atom] {
+      throw Self.bad("\(name(atom)) is aromatic with a number of hydrogens that no choice of double bonds gives it")
+    }
+  }
+
+  /// Rings that share bonds, not all of whose atoms are `*`: the indices of each system.
+  private func ringSystems() -> [[Int]] {
+    let candidates = rings.atoms.indices.filter { ring in rings.atoms[ring].contains { atoms[$0].number > 0 } }
+    var ringsOfBond: [Int: [Int]] = [:]
+    for ring in candidates {
+      for bond in rings.bonds[ring] { ringsOfBond[bond, default: []].append(ring) }
+    }
+    var isDone = [Bool](repeating: false, count: rings.atoms.count)
+    var systems: [[Int]] = []
+    for start in candidates where !isDone[start] {
+      isDone[start] = true
+      var system = [start]
+      var head = 0
+      while head < system.count {
+        for bond in rings.bonds[system[head]] {
+          // Once for each bond: its rings are all in the system then.
+          for ring in ringsOfBond.removeValue(forKey: bond) ?? [] where !isDone[ring] {
+            isDone[ring] = true
+            system.append(ring)
+          }
+        }
+        head += 1
+      }
+      systems.append(system)
+    }
+    return systems
+  }
+
+  private mutating func kekulize(_ system: [Int]) throws(SquintError) {
+    var members: [Int] = []
+    var isMember = [Bool](repeating: false, count: atoms.count)
+    for ring in system {
+      for atom in rings.atoms[ring] where !isMember[atom] {
+        isMember[atom] = true
+        members.append(atom)
+      }
+    }
+    members.sort()
+    guard members.contains(where: { atoms[$0].number == 0 || isAromatic($0) }) else { return }
+    var walk = KekuleWalk(members: members, isMember: isMember, bondCount: bonds.count)
+    var questions: [Int] = []
+    chooseCandidates(members, isMember, &walk, &questions)
+    if walk.run(&self, mostRetreats: Self.mostRetreats) { return }
+    // Any atom may do without its double bond: all choices, the smaller ones first, as bits count.
+    if !questions.isEmpty {
+      var choice = 1
+      let choices = 1 << min(questions.count, 12)
+      while choice < choices {
+        for bond in bonds.indices
+        where bonds[bond].isAromatic && isMember[bonds[bond].begin] && isMember[bonds[bond].end] {
+          bonds[bond].order = .single
+        }
+        var without = walk
+        for (bit, atom) in questions.prefix(12).enumerated() where choice >> bit & 1 == 1 {
+          without.isCandidate[atom] = false
+        }
+        if without.runAgain(&self, mostRetreats: Self.mostRetreats) { return }
+        choice += 1
+      }
+    }
+    // Large systems may only need another order.
+    var other = walk
+    other.reverse()
+    if other.run(&self, mostRetreats: 100 * Self.mostRetreats) { return }
+    let left = members.first { walk.isCandidate[$0] } ?? members[0]
+    throw Self.bad(
+      "the aromatic ring with \(name(left)) cannot be given single and double bonds; a hydrogen may be missing, as in [nH]"
+    )
+  }
+
+  /// Which atoms need a double bond; makes the system's aromatic bonds single.
+  private mutating func chooseCandidates(
+    _ members: [Int], _ isMember: [Bool], _ walk: inout KekuleWalk, _ questions: inout [Int]
+  ) {
+    // Rings without an aromatic atom that is in no other ring.
+    var isRingWithout = [Bool](repeating: true, count: rings.atoms.count)
+    for ring in rings.atoms.indices {
+      if rings.atoms[ring].contains(where: { rings.countOfAtom[$0] == 1 && isAromatic($0) }) {
+        isRingWithout[ring] = false
+      }
+    }
+    var toSingle: [Int] = []
+    for atom in members {
+      let number = atoms[atom].number
+      if number > 0 && !isAromatic(atom) {
+        walk.done.append(atom)
+        continue
+      }
+      var orders = 0
+      var plainNeighbors = 0
+      for bond in atoms[atom].bonds {
+        let other = bonds[bond].other(atom)
+        if atoms[other].number > 0 && !atoms[other].isAromatic && isMember[other] { plainNeighbors += 1 }
+        if bonds[bond].isAromatic && bonds[bond].order != .triple {
+          orders += 1
+          toSingle.append(bond)
+        } else {
+          orders += bonds[bond].order.rounded
+        }
+      }
+      if number == 0 {
+        let own = rings.atoms.indices.filter { rings.atoms[$0].contains(atom) }
+        let without = own.filter { isRingWithout[$0] }
+        if plainNeighbors < own.count && without.count < own.count {
+          walk.isCandidate[atom] = true
+          questions.append(atom)
+          continue
+        }
+      }
+      if needsDoubleBond(atom, orders: orders) { walk.isCandidate[atom] = true }
+    }
+    for bond in toSingle { bonds[bond].order = .single }
+  }
+
+  private func needsDoubleBond(_ atom: Int, orders: Int) -> Bool {
+    let this = atoms[atom]
+    let orders = orders + this.hydrogens
+    var charge = this.charge
+    if Elements.isEarly(this.number) { charge = -charge }
+    if this.number == 6 && charge > 0 { charge = -charge }
+    let valences = Elements.valences(this.number)
+    var valence = valences[0] + charge
+    var index = 1
+    while this.totalValence > valence, index < valences.count, valences[index] > 0 {
+      valence = valences[index] + charge
+      index += 1
+    }
+    let degree = this.degree + this.implicitHydrogens
+    if this.totalValence == 5 && orders == 4 && valence == 3 && degree == 3 && this.radicals == 0 && charge == 0
+      && this.hydrogens == 0 && [7, 15, 33].contains(this.number)
+    {
+      valence = 5
+    }
+    guard degree + this.radicals < valence else { return false }
+    return valence == orders + 1 + this.radicals
+      || (this.radicals == 0 && this.hasNoImplicit && valence == orders + 2)
+  }
+}
+
+private struct KekuleWalk {
+  /// The atoms of the system in the order of the walk.
+  private var members: [Int]
+  private let isMember: [Bool]
+  private var rank: [Int]
+  var isCandidate: [Bool]
+  /// Atoms that need no visit, then those visited, in order.
+  var done: [Int] = []
+  private var doubled: [Bool]
+
+  init(members: [Int], isMember: [Bool], bondCount: Int) {
+    self.members = members
+    self.isMember = isMember
+    rank = Array(isMember.indices)
+    isCandidate = [Bool](repeating: false, count: isMember.count)
+    doubled = [Bool](repeating: false, count: bondCount)
+  }
+
+  mutating func reverse() {
+    members.reverse()
+    rank.reverse()
+  }
+
+  /// The walk where nothing is done beforehand.
+  func runAgain(_ molecule: inout Molecule, mostRetreats: Int) -> Bool {
+    var walk = self
+    walk.done = []
+    return walk.run(&molecule, mostRetreats: mostRetreats)
+  }
+
+  /// Makes bonds double. Returns whether each candidate has one; where not, all are single again.
+  func run(_ molecule: inout Molecule, mostRetreats: Int) -> Bool {
+    var isCandidate = isCandidate
+    var done = done
+    var doubled = doubled
+    var added: [Int] = []
+    var isDone = [Bool](repeating: false, count: isMember.count)
+    for atom in done { isDone[atom] = true }
+    var stack: [Int] = []
+    var head = 0
+    var onStack = [Int](repeating: 0, count: isMember.count)
+    var options: [Int: [Int]] = [:]
+    var turns: [Int] = []
+    var lastTurn = -1
+    var retreats = 0
+    var first = 0
+    while done.count < members.count || head < stack.count {
+      let atom: Int
+      if head < stack.count {
+        atom = stack[head]
+        head += 1
+        onStack[atom] -= 1
+      } else {
+        while first < members.count && isDone[members[first]] { first += 1 }
+        guard first < members.count else { return true }
+        atom = members[first]
+      }
+      done.append(atom)
+      isDone[atom] = true
+      let needsDouble = isCandidate[atom]
+      var choices: [Int] = []
+      let isReturn = options[atom] != nil
+      if let left = options[atom] {
+        choices = left
+      } else {
+        let neighbors = molecule.atoms[atom].bonds.map { (atom: molecule.bonds[$0].other(atom), bond: $0) }
+          .filter { isMember[$0.atom] && !isDone[$0.atom] }
+          .sorted { rank[$0.atom] < rank[$1.atom] }
+        var waiting: [Int] = []
+        for (other, bond) in neighbors {
+          if onStack[other] == 0 { waiting.append(other) }
+          if needsDouble, isCandidate[other],
+            molecule.bonds[bond].isAromatic || molecule.atoms[atom].number == 0 || molecule.atoms[other].number == 0
+          {
+            choices.append(other)
+          }
+        }
+        for other in waiting { onStack[other] += 1 }
+        stack.append(contentsOf: waiting)
+      }
+      guard needsDouble else { continue }
+      if !choices.isEmpty {
+        let other = choices.removeFirst()
+        guard let bond = molecule.bond(between: atom, other) else { continue }
+        molecule.bonds[bond].order = .double
+        molecule.bonds[bond].direction = .none
+        isCandidate[atom] = false
+        isCandidate[other] = false
+        doubled[bond] = true
+        added.append(bond)
+        if isReturn {
+          if choices.isEmpty {
+            options[atom] = nil
+            _ = turns.popLast()
+            lastTurn = turns.last ?? -1
+          } else {
+            options[atom] = choices
+          }
+        } else if !choices.isEmpty {
+          lastTurn = atom
+          turns.append(atom)
+          options[atom] = choices
+        }
+      } else if molecule.atoms[atom].number > 0 {
+        guard lastTurn >= 0, retreats < mostRetreats, let place = done.firstIndex(of: lastTurn) else {
+          for bond in added { molecule.bonds[bond].order = .single }
+          return false
+        }
+        // Back to the last turn: all that was done since is to be done again.
+        let undone = Array(done[place...])
+        stack = undone + stack[head...]
+        head = 0
+        done.removeLast(done.count - place)
+        for atom in undone {
+          onStack[atom] += 1
+          isDone[atom] = false
+        }
+        for atom in done { isDone[atom] = true }
+        for bond in added where doubled[bond] {
+          let (begin, end) = (molecule.bonds[bond].begin, molecule.bonds[bond].end)
+          if !isDone[begin] && !isDone[end] {
+            doubled[bond] = false
+            molecule.bonds[bond].order = .single
+            isCandidate[begin] = true
+            isCandidate[end] = true
+          }
+        }
+        first = 0
+        retreats += 1
+      }
+    }
+    return true
+  }
+}

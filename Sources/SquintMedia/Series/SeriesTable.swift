@@ -1,0 +1,57 @@
+import SquintFile
+
+/// The numbers of a file: one series in each column.
+struct SeriesTable: Equatable, Sendable {
+  struct Column: Equatable, Sendable {
+    /// What the file calls it; nil where it does not.
+    var name: String?
+    var numbers: [Double]
+  }
+
+  var columns: [Column]
+  /// Whether the file has the numbers in f32, with which NumPy would go on to compute.
+  var isSingle = false
+  /// What is not taken of the file, a line each.
+  var notes: [String] = []
+
+  /// More is no series that a model takes: a minute of 30,000 points a second.
+  static let mostNumbers = 1 << 21
+  static let mostColumns = 1024
+
+  /// What it takes in memory, in bytes.
+  var byteCount: Int { columns.reduce(0) { $0 + 8 * $1.numbers.count } }
+
+  /// Reads the file of a series: NumPy's format, or text.
+  ///
+  /// - Throws: `badData` with the line and the column where it is none, or has a gap; `inputOutput` where it cannot be read.
+  init(reading file: MediaFile) throws(SquintError) {
+    let start = try file.bytes(at: 0, count: 8)
+    guard !start.isEmpty else { throw file.error("the file is empty; a series is a column of numbers") }
+    if start.starts(with: SeriesNPY.magic) {
+      self = try SeriesNPY(file).table()
+    } else if start.starts(with: [0x50, 0x4B, 0x03, 0x04]) {
+      throw file.error("this is an archive (.npz, .xlsx); save one array as .npy, or the sheet as CSV")
+    } else if start.starts(with: [0xFF, 0xFE]) || start.starts(with: [0xFE, 0xFF]) {
+      throw file.error("this is text in UTF-16; save it as UTF-8")
+    } else {
+      self = try SeriesText(file).table()
+    }
+  }
+
+  init(columns: [Column]) { self.columns = columns }
+}
+
+extension SeriesTable {
+  /// A name of a column as a prompt may have it: what could be read as a control token, or as a placeholder, is left out.
+  static func safeName(_ name: String) -> String {
+    let kept = name.unicodeScalars.filter { scalar in
+      scalar.value >= 0x20 && scalar.value != 0x7F && !"<>|[]{}\\".unicodeScalars.contains(scalar)
+        && !scalar.properties.isBidiControl && scalar.properties.generalCategory != .format
+        && scalar.properties.generalCategory != .control && scalar.properties.generalCategory != .lineSeparator
+        && scalar.properties.generalCategory != .paragraphSeparator
+    }
+    return String(String(String.UnicodeScalarView(kept)).prefix(longestName))
+  }
+
+  private static let longestName = 64
+}
