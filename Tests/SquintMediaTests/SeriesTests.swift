@@ -80,6 +80,9 @@ import Testing
         == "line 3, column 2 (b): there is no number (it is empty), and more follow; fill the gap, or leave the column out"
     )
     #expect(message("1\nNaN\n3\n")?.hasPrefix("line 2, column 1: there is no number (NaN)") == true)
+    #expect(message("nan\n1\n")?.hasPrefix("line 1, column 1: there is no number (nan)") == true)
+    #expect(message("inf\n1\n") == "line 1, column 1: \"inf\" is not finite")
+    #expect(try columns("a\n\n1\n2\n") == [[1, 2]])
     #expect(message("1\n\n3\n")?.hasPrefix("line 2, column 1: there is no number") == true)
     #expect(message("a,b\n1,\n2,\n") == "column 2 (b) has no numbers; leave it out")
   }

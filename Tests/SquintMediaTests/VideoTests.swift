@@ -21,7 +21,7 @@ private func processor(
 
 /// The bytes of all units, a few at a time.
 private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 1) throws(SquintError) -> [UInt8] {
-  guard let units = try processor.units(of: MediaFile(path: path, isVideo: true), while: { true }) else { return [] }
+  guard let units = try processor.units(of: MediaFile(path: path, noun: "video", takesFolders: true), while: { true }) else { return [] }
   let reader = try units.reader()
   var bytes: [UInt8] = []
   for run in units.layout.runs {
@@ -61,7 +61,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
     let processor = processor(height: video.height, width: video.width, filter: filter)
     #expect(try bytes(processor, path(video.file)) == expected)
     #expect(try bytes(processor, path(video.file), together: 3) == expected)
-    let header = try VideoHeader.read(MediaFile(path: path(video.file), isVideo: true))
+    let header = try VideoHeader.read(MediaFile(path: path(video.file), noun: "video", takesFolders: true))
     #expect(header.frames == video.frames)
     #expect(abs((header.framesPerSecond ?? 0) - (video.rate ?? 0)) < 1e-9)
   }
@@ -86,7 +86,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
     let patches = processor(height: 23, width: 31, patch: 2)
     let frame = 23 * 31 * 3
     #expect(try bytes(patches, path("frames")) == single + single.suffix(frame))
-    let cost = try patches.cost(of: MediaFile(path: path("frames"), isVideo: true))
+    let cost = try patches.cost(of: MediaFile(path: path("frames"), noun: "video", takesFolders: true))
     #expect(cost.layout.runs == [MediaLayout.Run(shape: [2, 23, 31], count: 3, unitBytes: 2 * frame)])
     #expect(cost.timing?.seconds == [[0, 0.5], [1, 1.5], [2, 2]])
     #expect(cost.timing?.duration == 2.5)
@@ -97,7 +97,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
   }
 
   @Test func whatIsAskedFor() throws {
-    let folder = try MediaFile(path: path("frames"), isVideo: true)
+    let folder = try MediaFile(path: path("frames"), noun: "video", takesFolders: true)
     let all = processor(height: 23, width: 31)
     #expect(
       try all.choosing(rate: 10, mostFrames: nil).cost(of: folder).timing?.seconds.map { $0[0] } == [
@@ -105,7 +105,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
       ])
     #expect(try all.choosing(rate: nil, mostFrames: 2).cost(of: folder).timing?.seconds.map { $0[0] } == [0, 1])
     // Of a file with times a rate chooses.
-    let clip = try MediaFile(path: path("lossless.webp"), isVideo: true)
+    let clip = try MediaFile(path: path("lossless.webp"), noun: "video", takesFolders: true)
     #expect(try all.choosing(rate: 8, mostFrames: nil).cost(of: clip).timing?.frames == 2)
     for (rate, frames) in [(0.0, nil), (-1, nil), (2000, nil), (nil, 0), (nil, -3)] as [(Double?, Int?)] {
       #expect((try? all.choosing(rate: rate, mostFrames: frames)) == nil)
@@ -169,7 +169,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
   private func message(_ path: String) -> String {
     do {
       let all = processor(height: 4, width: 4)
-      _ = try all.cost(of: MediaFile(path: path, isVideo: true))
+      _ = try all.cost(of: MediaFile(path: path, noun: "video", takesFolders: true))
       _ = try bytes(all, path)
       return ""
     } catch {
@@ -263,7 +263,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
 
   @Test func chosenFrames() throws {
     let place = try install(frames: 20, listed: 20)
-    let header = try VideoHeader.read(MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, isVideo: true))
+    let header = try VideoHeader.read(MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, noun: "video", takesFolders: true))
     #expect((header.frames, header.width, header.height) == (20, 2, 1))
     #expect(header.framesPerSecond == 10)
     #expect(try levels(place, most: 5) == [0, 4, 8, 12, 16])
@@ -306,7 +306,7 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
     let all = processor(height: 1, width: 2)
     let units = try #require(
       try all.units(
-        of: MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, isVideo: true), while: { true }))
+        of: MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, noun: "video", takesFolders: true), while: { true }))
     let start = ContinuousClock.now
     do {
       let reader = try units.reader()
