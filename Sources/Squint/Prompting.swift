@@ -65,6 +65,10 @@ extension Model {
       case .escaped(let kind): marked.append(.content(kind.marker))
       }
     }
+    if !hasPlaces, isExpanded(marked, media) {
+      let prompt = try prompt(marked: marked, by: [], media: [], addSpecialTokens: addSpecialTokens, mediaTokens)
+      return try place(media, in: prompt.tokens)
+    }
     // What stands for a medium in the checkpoint's own prompts is a place, where it is more than the placeholder of its rows.
     hasPlaces =
       hasPlaces
@@ -72,10 +76,6 @@ extension Model {
         $0.marker != $0.tokenText && $0.marker.contains($0.tokenText) && marked.pieces(around: $0.marker).count > 1
       }
     if !hasPlaces {
-      if isExpanded(marked, media) {
-        let prompt = try prompt(marked: marked, by: [], media: [], addSpecialTokens: addSpecialTokens, mediaTokens)
-        return try place(media, in: prompt.tokens)
-      }
       // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
       var own = modalities.map { markup($0.kind) }.filter {
         $0.token != nil && $0.tokenText != $0.kind.marker && marked.pieces(around: $0.tokenText).count > 1
