@@ -624,6 +624,11 @@ GRAPHS = {
             tensors="class positions",
             biases=f"patch pre_norm N.attention.norm {ATTENTION_MATRICES} N.ffn.norm N.ffn.up N.ffn.down norm",
         ),
+        "gin": Graph(
+            keys="architecture layers width ffn_width elements chiralities bond_types bond_directions",
+            tensors="element chirality N.bond_type N.bond_direction N.epsilon",
+            biases="N.ffn.up N.ffn.down",
+        ),
     },
     "projector.": {
         "mlp": Graph(keys="widths shuffle activation norm_epsilon", tensors="", biases="norm N"),

@@ -70,16 +70,19 @@ public final class Embedder {
   ///
   /// - Parameters:
   ///   - limits: what is looked at of a video; others are not for this.
+  ///   - note: takes what people should know of how the medium is taken.
   ///   - begin: called once with the shape of all that comes.
   ///   - progress: called now and then, with how far it is.
   ///   - visit: called with each unit's part in turn, as the processor orders them; returns whether to go on.
   /// - Throws: `noInput`, `badData` for the medium; `doesNotFit` where the memory does not hold it.
   public func embed(
-    _ path: String, _ limits: MediaLimits = MediaLimits(), begin: ([Int]) throws(SquintError) -> Void,
+    _ path: String, _ limits: MediaLimits = MediaLimits(), note: (String) -> Void = { _ in },
+    begin: ([Int]) throws(SquintError) -> Void,
     progress: (SessionProgress) -> Void = { _ in },
     visit: (_ unit: Int, _ of: Int, UnsafeBufferPointer<Float>) throws(SquintError) -> Bool
   ) throws(SquintError) {
     let medium = try Medium(path: path, modality, limits)
+    medium.notes.forEach(note)
     let (kind, layout) = (modality.kind, medium.size.cost.layout)
     func units() throws(SquintError) -> MediaUnits {
       let units = try medium.units(while: {

@@ -53,7 +53,10 @@ struct SpanGroup {
   /// The group that begins with the first of `spans`, of which there is one at least.
   init(first spans: ArraySlice<Prompt.Span>) {
     let first = spans[spans.startIndex]
-    let (medium, sound) = (first.medium, first.medium.sound)
+    let medium = first.medium
+    // The video's own, or one that was given apart and stands among its rows.
+    var sound = medium.sound
+    let interleaves = medium.size.positions.interleaving != nil
     var next = spans.startIndex + 1
     var end = first.end
     // The next row of the medium, and of its sound.
@@ -62,7 +65,10 @@ struct SpanGroup {
       let span = spans[next]
       if span.medium === medium, span.rows.lowerBound == row {
         row = span.rows.upperBound
-      } else if let sound, span.medium === sound, span.rows.lowerBound == soundRow {
+      } else if interleaves, span.medium.kind == .audio, sound.map({ $0 === span.medium }) ?? true,
+        span.rows.lowerBound == soundRow
+      {
+        sound = span.medium
         soundRow = span.rows.upperBound
       } else {
         break

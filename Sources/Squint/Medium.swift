@@ -12,6 +12,10 @@ public final class Medium: Sendable {
   public let size: MediumSize
   /// The sound of a video, whose rows stand in a prompt among those of its frames; nil where there is none, or it is not heard.
   public let sound: Medium?
+  /// What people should know of how it is taken, a line each: what of it the model does not get.
+  public var notes: [String] {
+    (size.cost.remark.map { ["\(path): \($0)"] } ?? []) + (sound?.notes ?? [])
+  }
   private let processor: any MediaProcessor
   /// The file, where it cannot be opened again by its path.
   private let kept: MediaFile?
@@ -22,34 +26,36 @@ public final class Medium: Sendable {
     path: String, _ modality: Modality, sounds: Modality? = nil, _ limits: MediaLimits = MediaLimits()
   ) throws(SquintError) {
     let file = try modality.kind.file(path)
-    let sound = try sounds.flatMap { (sounds) throws(SquintError) in
-      try file.soundOfVideo().map { (file) throws(SquintError) in try Medium(file, sounds, MediaLimits(), sound: nil) }
+    try self.init(file, modality, limits) { () throws(SquintError) in
+      guard let sounds, let own = try file.soundOfVideo() else { return nil }
+      return try Medium(own, sounds, MediaLimits()) { () throws(SquintError) in nil }
     }
-    try self.init(file, modality, limits, sound: sound)
   }
 
   /// The same medium within other limits.
   convenience init(_ medium: Medium, _ modality: Modality, _ limits: MediaLimits) throws(SquintError) {
-    try self.init(medium.file(), modality, limits, sound: medium.sound)
+    try self.init(medium.file(), modality, limits) { () throws(SquintError) in medium.sound }
   }
 
+  /// - Parameter sound: finds its sound, once it is known to be one of its kind.
   private init(
-    _ file: MediaFile, _ modality: Modality, _ limits: MediaLimits, sound: Medium?
+    _ file: MediaFile, _ modality: Modality, _ limits: MediaLimits,
+    sound find: () throws(SquintError) -> Medium?
   ) throws(SquintError) {
     path = file.path
     kept = file.isReadOnce ? file : nil
-    self.sound = sound
+    var size: MediumSize
     do throws(SquintError) {
-      var size: MediumSize
       (processor, size) = try modality.limited(limits, of: file)
-      size.sounds = sound.map { [$0.size] } ?? []
       guard size.rows > 0 else {
         throw SquintError(.badData, "the \(modality.kind.noun) is too short: it becomes no token; give a longer one")
       }
-      self.size = size
     } catch {
       throw error.naming(path)
     }
+    sound = try find()
+    size.sounds = sound.map { [$0.size] } ?? []
+    self.size = size
   }
 
   private func file() throws(SquintError) -> MediaFile {

@@ -72,6 +72,10 @@ extension Model {
         $0.marker != $0.tokenText && $0.marker.contains($0.tokenText) && marked.pieces(around: $0.marker).count > 1
       }
     if !hasPlaces {
+      if isExpanded(marked, media) {
+        let prompt = try prompt(marked: marked, by: [], media: [], addSpecialTokens: addSpecialTokens, mediaTokens)
+        return try place(media, in: prompt.tokens)
+      }
       // The checkpoint's own placeholder is a place, too: for the rows alone, without what is around them elsewhere.
       var own = modalities.map { markup($0.kind) }.filter {
         $0.token != nil && $0.tokenText != $0.kind.marker && marked.pieces(around: $0.tokenText).count > 1
@@ -241,6 +245,18 @@ extension Model {
     var prompt = try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
     prompt.notes = notes
     return prompt
+  }
+
+  /// Whether `text` has the placeholders of the model as often as `media` have rows, not as often as there are media: what the
+  /// checkpoint's own processor makes.
+  private func isExpanded(_ text: PromptText, _ media: [Medium]) -> Bool {
+    let parts = media.flatMap(\.parts)
+    guard parts.allSatisfy({ markup($0.kind).token != nil }) else { return false }
+    let own = Dictionary(grouping: parts) { markup($0.kind).tokenText }
+    return own.contains { $1.reduce(0) { $0 + $1.rows } != $1.count }
+      && own.allSatisfy { placeholder, parts in
+        text.pieces(around: placeholder).count - 1 == parts.reduce(0) { $0 + $1.rows }
+      }
   }
 
   /// What media of one kind, or of several, are called.

@@ -41,6 +41,7 @@ struct Chat: ParsableCommand {
     machine.report(plan, for: model)
     let limits = media.limited(plan.options.limits)
     let media = try model.media(media.files.filter { $0.kind == .image }, limits) + first
+    media.report()
     let session = try Session(model, plan, cancellation: cancellation)
     let options = generation.options(model.sampling)
     var conversation = Conversation(session: session, prompting: prompting, options: options)
@@ -102,7 +103,9 @@ struct Chat: ParsableCommand {
               .usage,
               "this conversation has no memory for videos; begin it with --video FILE, and later ones may be as long")
           }
-          try conversation.show(model.medium(syntax.kind, Self.file(words[1]), limits))
+          let medium = try model.medium(syntax.kind, Self.file(words[1]), limits)
+          [medium].report()
+          try conversation.show(medium)
         }
       }
     }

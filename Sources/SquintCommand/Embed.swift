@@ -42,7 +42,8 @@ struct Embed: ParsableCommand {
       memory: compute.memory?.bytes)
     let progress = Progress()
     var file: OutputFile?
-    try embedder.embed(files[0].path, media.limited(MediaLimits())) { (shape) throws(SquintError) in
+    try embedder.embed(files[0].path, media.limited(MediaLimits()), note: { Terminal.report($0) }) {
+      (shape) throws(SquintError) in
       // Not before: an image that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))

@@ -76,7 +76,8 @@ struct Inspect: ParsableCommand {
     var table = TextTable(["module", "family", "graph", "parameters", "bytes", "bits per weight", "types"])
     for module in modules {
       table.add([
-        module.name, printable(module.family ?? "", limit: 40), module.graph, grouped(module.parameters), grouped(module.bytes),
+        module.name, printable(module.family ?? "", limit: 40), module.graph, grouped(module.parameters),
+        grouped(module.bytes),
         fixed(Double(module.bytes) * 8 / Double(max(module.parameters, 1)), 2),
         module.types.sorted { $0.key < $1.key }.map { "\($0.key) × \($0.value)" }.joined(separator: ", "),
       ])

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Squint
 import SquintMedia
+import SquintTerminal
 
 /// How people give media of one kind on a command line and in a conversation. There is one for each that there are processors for.
 struct MediaSyntax: Sendable {
@@ -105,6 +106,7 @@ struct MediaOptions: ParsableArguments {
 
   @Flag(help: "Do not hear the sound of a video, where the model was trained to.")
   var noVideoSound = false
+
   @Option(
     help: .init(
       """
@@ -154,6 +156,13 @@ struct MediaOptions: ParsableArguments {
 extension MediaKind {
   /// What messages call one.
   var withArticle: String { self == .image ? "an image" : self == .series ? "a series" : "a \(noun)" }
+}
+
+extension [Medium] {
+  /// Says what of them the model does not get.
+  func report() {
+    for note in flatMap(\.notes) { Terminal.report(note) }
+  }
 }
 
 extension SessionOptions.MediaUse {

@@ -76,8 +76,12 @@ struct MachineOptions: ParsableArguments {
   /// The media that `options` name.
   func media(_ options: MediaOptions, for model: Model) throws(SquintError) -> [Medium] {
     let files = options.files
-    if fit, !files.isEmpty { return try model.media(files, fitting: session(), options.limited(limits)) }
-    return try model.media(files, options.limited(limits))
+    let media =
+      fit && !files.isEmpty
+      ? try model.media(files, fitting: session(), options.limited(limits))
+      : try model.media(files, options.limited(limits))
+    media.report()
+    return media
   }
 
   /// Says what `--fit` chose.

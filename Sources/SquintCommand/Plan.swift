@@ -223,6 +223,9 @@ extension SessionPlan {
 
     var text: String {
       switch self {
+      // (In JSON they have the name that they had when all media were images.)
+      case .item(.decodingMedia): "media"
+      case .item(.pipedMedia): "piped media"
       case .item(let name): name.text
       case .cache: "KV cache"
       case .experts: "experts"
@@ -243,7 +246,10 @@ extension SessionPlan {
     let media = MediaKind.allCases.flatMap { kind in
       [
         Part(
-          name: .item(.encoder(kind)), meaning: "the weights that see, released when all is seen", colour: "#bc6c25"),
+          name: .item(.encoder(kind)),
+          meaning: kind == .audio
+            ? "the weights that hear, released when all is heard" : "the weights that see, released when all is seen",
+          colour: "#bc6c25"),
         Part(
           name: .item(.projector(kind)), meaning: "the weights that translate it for the text model", colour: "#dda15e"),
       ]
@@ -258,7 +264,7 @@ extension SessionPlan {
         Part(
           name: .item(.pipedMedia), meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
       ] + media + [
-        Part(name: .item(.decodingMedia), meaning: "decoding the images, and their pixels", colour: "#7b2cbf"),
+        Part(name: .item(.decodingMedia), meaning: "decoding the media, and their numbers", colour: "#7b2cbf"),
         Part(
           name: .item(.decoder), meaning: "the text model's weights, used in place in the file", colour: "#e76f51"),
         Part(
@@ -308,7 +314,7 @@ extension SessionPlan {
     if bytesReadPerToken > 0 {
       parts.append("\(readableSize(bytesReadPerToken)) of weights are read again for each token")
     }
-    if bytesReadToEncode > 0 { parts.append("\(readableSize(bytesReadToEncode)) to look at the images") }
+    if bytesReadToEncode > 0 { parts.append("\(readableSize(bytesReadToEncode)) to encode the media") }
     return parts.isEmpty ? nil : parts.joined(separator: ", and ")
   }
 

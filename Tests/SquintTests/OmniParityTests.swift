@@ -24,7 +24,8 @@ import Testing
     defer { withExtendedLifetime(folder) {} }
     let ids = try test.ids()
     let prompt = try model.prompt(tokens: ids, media: media)
-    for text in [test.prompt, test.marked] {
+    let expanded = try model.text(ids, skipSpecialTokens: false)
+    for text in [test.prompt, test.marked, expanded] {
       let written = try model.prompt(text: text, media: media, addSpecialTokens: false)
       #expect(written.tokens == prompt.tokens, "\(text)")
       #expect(written.commonPrefix(with: prompt) == prompt.count)
@@ -246,28 +247,10 @@ extension OmniFixture.Case {
 
 /// A WAV file of 16,000 samples a second: the formula of tools/fixtures/omni.py.
 private func wave(_ seconds: Double, _ number: Int) -> Data {
-  let samples = (0..<Int((seconds * 16_000).rounded())).map { i -> Int16 in
-    let phase = i * (300 * number + (i >> 5)) & 65_535
-    let level = (phase < 32_768 ? phase : 65_535 - phase) - 16_384
-    return Int16(level * (4 + (i >> 10) * number % 12) >> 4)
-  }
-  var data = Data()
-  func append(_ text: String) { data.append(contentsOf: text.utf8) }
-  func append<Number: FixedWidthInteger>(_ number: Number) {
-    withUnsafeBytes(of: number.littleEndian) { data.append(contentsOf: $0) }
-  }
-  append("RIFF")
-  append(UInt32(36 + 2 * samples.count))
-  append("WAVEfmt ")
-  append(UInt32(16))
-  append(UInt16(1))
-  append(UInt16(1))
-  append(UInt32(16_000))
-  append(UInt32(32_000))
-  append(UInt16(2))
-  append(UInt16(16))
-  append("data")
-  append(UInt32(2 * samples.count))
-  samples.forEach { append($0) }
-  return data
+  AudioFixture.wave(
+    (0..<Int((seconds * 16_000).rounded())).map { i in
+      let phase = i * (300 * number + (i >> 5)) & 65_535
+      let level = (phase < 32_768 ? phase : 65_535 - phase) - 16_384
+      return Int16((level * (4 + (i >> 10) * number % 12)) >> 4)
+    })
 }

@@ -75,11 +75,13 @@ import Testing
     func last(_ options: SessionOptions) throws -> [Float] { try logits(model, prompt, options).last ?? [] }
     var options = SessionOptions(context: 512, kvType: .f32, threads: 2, media: .once(media.map(\.size)))
     let expected = try last(options)
-    options.threads = 1
-    #expect(try last(options) == expected)
+    // The rows of a prompt may be cut otherwise: what is planned for the longest series has another step.
     options.media = .always
     options.known = media.map(\.size)
-    #expect(try last(options) == expected)
+    let planned = try last(options)
+    #expect(largestDifference(planned, expected) < 1e-5)
+    options.threads = 1
+    #expect(try last(options) == planned)
   }
 
   @Test func int8() throws {

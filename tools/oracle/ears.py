@@ -195,7 +195,7 @@ def run_onnx(path, threads, rounds):
 def run_whisper(path, threads, rounds):
     import _pywhispercpp as whisper
 
-    context = whisper.whisper_init_from_file(str(path))
+    context = whisper.whisper_init_from_file_with_params(str(path), whisper.whisper_context_default_params())
     samples = numpy.random.default_rng(1).normal(0, 0.1, 30 * RATE).astype(numpy.float32)
     whisper.whisper_pcm_to_mel(context, samples, len(samples), threads)
     return timed(lambda: whisper.whisper_encode(context, 0, threads), rounds)

@@ -30,8 +30,8 @@ extension Molecule {
   private static let manyRings = 300
   /// Rings from this size on are macrocycles, where ethers do not conjugate.
   private static let macrocycle = 9
-  /// Sets of fused rings that are tried, some seconds on a small board.
-  private static let mostSets = 4_000_000
+  /// Sets of fused rings that are tried: what 300 rings of graphene have, twice. They take 100 bytes each while they are tried.
+  private static let mostSets = 600_000
 
   /// Marks the aromatic atoms and bonds; gives the bonds their aromatic order.
   ///

@@ -96,10 +96,15 @@ extension Molecule {
         choice += 1
       }
     }
-    // Large systems may only need another order.
-    var other = walk
-    other.reverse()
-    if other.run(&self, mostRetreats: 100 * Self.mostRetreats) { return }
+    // The walk gives up on large systems; a matching is certain.
+    var matching = DoubleBondMatching(self, members, walk.isCandidate)
+    if let double = matching.complete() {
+      for bond in double {
+        bonds[bond].order = .double
+        bonds[bond].direction = .none
+      }
+      return
+    }
     let left = members.first { walk.isCandidate[$0] } ?? members[0]
     throw Self.bad(
       "the aromatic ring with \(name(left)) cannot be given single and double bonds; a hydrogen may be missing, as in [nH]"
@@ -177,9 +182,8 @@ extension Molecule {
 
 private struct KekuleWalk {
   /// The atoms of the system in the order of the walk.
-  private var members: [Int]
+  private let members: [Int]
   private let isMember: [Bool]
-  private var rank: [Int]
   var isCandidate: [Bool]
   /// Atoms that need no visit, then those visited, in order.
   var done: [Int] = []
@@ -188,14 +192,8 @@ private struct KekuleWalk {
   init(members: [Int], isMember: [Bool], bondCount: Int) {
     self.members = members
     self.isMember = isMember
-    rank = Array(isMember.indices)
     isCandidate = [Bool](repeating: false, count: isMember.count)
     doubled = [Bool](repeating: false, count: bondCount)
-  }
-
-  mutating func reverse() {
-    members.reverse()
-    rank.reverse()
   }
 
   /// The walk where nothing is done beforehand.
@@ -242,7 +240,7 @@ private struct KekuleWalk {
       } else {
         let neighbors = molecule.atoms[atom].bonds.map { (atom: molecule.bonds[$0].other(atom), bond: $0) }
           .filter { isMember[$0.atom] && !isDone[$0.atom] }
-          .sorted { rank[$0.atom] < rank[$1.atom] }
+          .sorted { $0.atom < $1.atom }
         var waiting: [Int] = []
         for (other, bond) in neighbors {
           if onStack[other] == 0 { waiting.append(other) }
@@ -307,5 +305,117 @@ private struct KekuleWalk {
       }
     }
     return true
+  }
+}
+
+/// Which bonds are double where the walk gives up: a matching of all atoms that need one, by Edmonds' blossoms (1965).
+private struct DoubleBondMatching {
+  private let atoms: [Int]
+  /// Of each atom, by its place in `atoms`: those it can have a double bond with, and the bonds.
+  private var neighbors: [[(place: Int, bond: Int)]]
+  private let isNeeded: [Bool]
+  private var mate: [Int]
+  private var parent: [Int] = []
+  private var base: [Int] = []
+  private var steps = 200_000_000
+
+  init(_ molecule: Molecule, _ members: [Int], _ isCandidate: [Bool]) {
+    let atoms = members.filter { isCandidate[$0] }
+    let places = Dictionary(uniqueKeysWithValues: atoms.enumerated().map { ($1, $0) })
+    self.atoms = atoms
+    neighbors = atoms.map { atom in
+      molecule.atoms[atom].bonds.compactMap { bond in
+        let other = molecule.bonds[bond].other(atom)
+        let mayBeDouble =
+          molecule.bonds[bond].isAromatic || molecule.atoms[atom].number == 0 || molecule.atoms[other].number == 0
+        return mayBeDouble ? places[other].map { ($0, bond) } : nil
+      }
+    }
+    isNeeded = atoms.map { molecule.atoms[$0].number > 0 }
+    mate = [Int](repeating: -1, count: atoms.count)
+  }
+
+  /// The double bonds; nil where some atom must do without.
+  mutating func complete() -> [Int]? {
+    for place in atoms.indices where mate[place] < 0 {
+      guard let free = neighbors[place].first(where: { mate[$0.place] < 0 })?.place else { continue }
+      (mate[place], mate[free]) = (free, place)
+    }
+    for place in atoms.indices where mate[place] < 0 && isNeeded[place] {
+      guard var end = pathEnd(from: place) else { return nil }
+      while end >= 0 {
+        let before = parent[end]
+        let next = mate[before]
+        (mate[end], mate[before]) = (before, end)
+        end = next
+      }
+    }
+    return atoms.indices.compactMap { place in
+      mate[place] > place ? neighbors[place].first { $0.place == mate[place] }?.bond : nil
+    }
+  }
+
+  /// The free end of an alternating path from `root`, whose atoms `parent` and `mate` tell.
+  private mutating func pathEnd(from root: Int) -> Int? {
+    parent = [Int](repeating: -1, count: atoms.count)
+    base = Array(atoms.indices)
+    var isEven = [Bool](repeating: false, count: atoms.count)
+    isEven[root] = true
+    var queue = [root]
+    var head = 0
+    while head < queue.count {
+      let place = queue[head]
+      head += 1
+      for (other, _) in neighbors[place] where base[place] != base[other] && mate[place] != other {
+        steps -= 1
+        if other == root || (mate[other] >= 0 && parent[mate[other]] >= 0) {
+          // An odd cycle: all its atoms can be reached either way.
+          let top = commonBase(place, other)
+          var isInside = [Bool](repeating: false, count: atoms.count)
+          mark(place, to: top, child: other, &isInside)
+          mark(other, to: top, child: place, &isInside)
+          steps -= 3 * atoms.count
+          guard steps > 0 else { return nil }
+          for inner in atoms.indices where isInside[base[inner]] {
+            base[inner] = top
+            if !isEven[inner] {
+              isEven[inner] = true
+              queue.append(inner)
+            }
+          }
+        } else if parent[other] < 0 {
+          parent[other] = place
+          guard mate[other] >= 0 else { return other }
+          isEven[mate[other]] = true
+          queue.append(mate[other])
+        }
+      }
+    }
+    return nil
+  }
+
+  private func commonBase(_ first: Int, _ second: Int) -> Int {
+    var isAbove = [Bool](repeating: false, count: atoms.count)
+    var place = first
+    while true {
+      place = base[place]
+      isAbove[place] = true
+      guard mate[place] >= 0 else { break }
+      place = parent[mate[place]]
+    }
+    place = base[second]
+    while !isAbove[place] { place = base[parent[mate[place]]] }
+    return place
+  }
+
+  private mutating func mark(_ from: Int, to top: Int, child: Int, _ isInside: inout [Bool]) {
+    var (place, child) = (from, child)
+    while base[place] != top {
+      isInside[base[place]] = true
+      isInside[base[mate[place]]] = true
+      parent[place] = child
+      child = mate[place]
+      place = parent[child]
+    }
   }
 }

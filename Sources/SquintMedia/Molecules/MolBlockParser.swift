@@ -53,7 +53,9 @@ struct MolBlockParser {
 
   private init(_ bytes: [UInt8]) {
     let text = String(decoding: bytes.prefix(Self.mostBytes), as: UTF8.self)
-    lines = text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map { line in
+    // What stands behind the last line's end is no line.
+    let whole = text.utf8.last == UInt8(ascii: "\n") ? text.utf8.dropLast() : text.utf8[...]
+    lines = whole.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map { line in
       let line = line.last == 0x0D ? line.dropLast() : line
       return Substring(line).utf8
     }

@@ -179,7 +179,8 @@ struct Molecule {
 
   /// The atom in the words of a message: "the carbon at character 5".
   func name(_ atom: Int) -> String {
-    "the \(Elements.names[atoms[atom].number]) \(position(atoms[atom].place))"
+    let number = atoms[atom].number
+    return "the \(number == 0 ? "*" : Elements.names[number]) \(position(atoms[atom].place))"
   }
 
   func position(_ place: Int) -> String {

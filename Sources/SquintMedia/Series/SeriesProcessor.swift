@@ -112,10 +112,10 @@ extension SeriesProcessor: MediaProcessor {
     return MediaUnits(layout: cost.layout, bytes: bytes)
   }
 
-  /// [points], or [points, channels].
+  /// [points, channels], of single columns [points, 1].
   package func numbers(of unit: UnsafeRawBufferPointer, shape: [Int]) -> (shape: [Int], numbers: [Float]) {
     let numbers = (0..<unit.count / 4).map { unit.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
-    return (Array(shape.prefix(2)), numbers)
+    return ([shape[0], normalization == .zScore ? shape[1] : 1], numbers)
   }
 
   // MARK: From numbers to units

@@ -45,30 +45,35 @@ struct SeriesText {
   }
 
   private mutating func read() throws(SquintError) -> SeriesTable {
-    guard let first = try nextLine(skipsBlank: true) else {
+    guard let first = try firstLine() else {
       throw file.error("there is no number in it; a series is a column of numbers")
     }
-    // A line of names may have blanks and commas in them; numbers have not.
-    let second = try nextLine(skipsBlank: true)
+    // A line of names may have blanks and commas in it; one of numbers has not.
+    var (blank, second): (Line?, Line?) = (nil, nil)
+    while second == nil, let line = try nextLine() {
+      if line.bytes.allSatisfy(isBlank) { blank = blank ?? line } else { second = line }
+    }
     separator = Self.separator(of: second?.bytes ?? first.bytes)
     let cells = try cells(of: first)
     let hasHeader = isHeader(cells)
-    var pending = [second].compactMap { $0 }
-    if !hasHeader { pending.insert(first, at: 0) }
+    let pending = (hasHeader ? [] : [first, blank].compactMap { $0 }) + [second].compactMap { $0 }
     guard let data = pending.first else { throw file.error("there are names in line \(first.number), and no numbers") }
     try begin(header: hasHeader ? cells : nil, data)
     for line in pending { try take(line) }
-    while let line = try nextLine(skipsBlank: false) { try take(line) }
+    while let line = try nextLine() { try take(line) }
     return try finish()
   }
 
   // MARK: Lines and cells
 
-  /// The next line that is no comment in front of the numbers.
-  private mutating func nextLine(skipsBlank: Bool) throws(SquintError) -> Line? {
-    while let bytes = try lines.next() {
-      if skipsBlank, bytes.allSatisfy(isBlank) || bytes.first == UInt8(ascii: "#") { continue }
-      return Line(number: lines.number, bytes: bytes)
+  private mutating func nextLine() throws(SquintError) -> Line? {
+    try lines.next().map { Line(number: lines.number, bytes: $0) }
+  }
+
+  /// The first line that is neither blank nor a comment.
+  private mutating func firstLine() throws(SquintError) -> Line? {
+    while let line = try nextLine() {
+      if !line.bytes.allSatisfy(isBlank), line.bytes.first != UInt8(ascii: "#") { return line }
     }
     return nil
   }
@@ -211,8 +216,10 @@ struct SeriesText {
     for bytes in cells {
       switch cell(bytes).cell {
       case .text: return true
-      case .number, .mixed: hasNumber = true
-      case .missing, .time, .infinite: break
+      case .number, .mixed, .infinite: hasNumber = true
+      // A gap that has a word.
+      case .missing: hasNumber = hasNumber || !bytes.isEmpty
+      case .time: break
       }
     }
     return !hasNumber || cells.count > 1 && cells[0].isEmpty
