@@ -33,7 +33,7 @@ SHIPPED = pathlib.Path(__file__).parents[2] / "models/squint-mini"
 # What is asked; the first one most often.
 QUESTIONS = ["What is said?", "What do you hear?", "What does the voice say?", "Which words are spoken?"]
 # Of each stage: steps, sounds a step, the rate, and up to which deviation noise is added to whitened features.
-STAGES = {"words": (2000, 64, 1e-3, 0.5), "answers": (300, 16, 4e-4, 0.3)}
+STAGES = {"words": (2000, 64, 1.5e-3, 0.4), "answers": (300, 16, 4e-4, 0.3)}
 
 
 def answer(text):
