@@ -33,7 +33,7 @@ SHIPPED = pathlib.Path(__file__).parents[2] / "models/squint-mini"
 # What is asked; the first one most often.
 QUESTIONS = ["What is said?", "What do you hear?", "What does the voice say?", "Which words are spoken?"]
 # Of each stage: steps, sounds a step, the rate, and up to which deviation noise is added to whitened features.
-STAGES = {"words": (2000, 64, 1e-3, 0.5), "answers": (500, 24, 4e-4, 0.4)}
+STAGES = {"words": (2000, 64, 1.5e-3, 0.4), "answers": (300, 16, 4e-4, 0.3)}
 
 
 def answer(text):
@@ -248,7 +248,7 @@ class Training:
             if done >= 1:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+                group["lr"] = rate * min(1, (step + 1) / 20) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
             loss = self.loss(name, listener, step, count, noise)
             optimizer.zero_grad()
             loss.backward()
