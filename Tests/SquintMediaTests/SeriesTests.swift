@@ -2,7 +2,7 @@ import Foundation
 import SquintFile
 import Testing
 
-@testable import SquintMedia
+import SquintMedia
 
 /// Files of series: what is read of them, and what is refused, with its place.
 @Suite struct SeriesTests {

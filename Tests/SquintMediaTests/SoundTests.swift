@@ -9,7 +9,7 @@ private let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
 
 private func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
-private func open(_ path: String) throws(SquintError) -> MediaFile { try MediaFile(path: path, kind: .sound) }
+private func open(_ path: String) throws(SquintError) -> MediaFile { try MediaFile(path: path, noun: "sound") }
 
 /// Whisper's frames, padded to so many samples, in units of 50 frames.
 private func processor(
@@ -269,12 +269,12 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
     let expected = try numbers(processor(), wav.path)
     let video = wav.path + ".mkv"
     try run(["-f", "lavfi", "-i", "testsrc=size=32x32:rate=5:duration=1", "-i", wav.path, "-c:a", "pcm_s16le", video])
-    let file = try MediaFile(path: video, kind: .video)
+    let file = try MediaFile(path: video, noun: "video", takesFolders: true)
     #expect(try file.hasSound())
     #expect(try numbers(processor(), file) == expected)
     let silent = wav.path + ".mp4"
     try run(["-i", video, "-an", silent])
-    #expect(try !MediaFile(path: silent, kind: .video).hasSound())
+    #expect(try !MediaFile(path: silent, noun: "video", takesFolders: true).hasSound())
     let error = #expect(throws: SquintError.self) { try processor().cost(of: open(silent)) }
     #expect(error?.description.contains("there is no sound in it") == true)
     let coded = wav.path + ".m4a"
@@ -292,7 +292,7 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
   }
 
   @Test func imagesHaveNoSound() throws {
-    #expect(try !MediaFile(path: path("../videos"), kind: .video).hasSound())
+    #expect(try !MediaFile(path: path("../videos"), noun: "video", takesFolders: true).hasSound())
     #expect(try open(path("speech-22050.mp3")).hasSound())
   }
 

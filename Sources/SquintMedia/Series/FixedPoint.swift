@@ -1,6 +1,6 @@
 /// Doubles as C's `%.4f` writes them, and Python's `:.4f`: exact, rounded to the nearest, halves to even, whatever the locale.
-enum FixedPoint {
-  static func four(_ value: Double) -> String {
+package enum FixedPoint {
+  package static func four(_ value: Double) -> String {
     guard value.isFinite else { return value.isNaN ? "nan" : value < 0 ? "-inf" : "inf" }
     let sign = value.sign == .minus ? "-" : ""
     let magnitude = value.magnitude

@@ -199,7 +199,7 @@ extension SeriesProcessor: MediaProcessor {
   }
 
   /// The sum in NumPy's order (`pairwise_sum` of its loops_utils.h), so that means are the same to the last bit.
-  static func sum<T: BinaryFloatingPoint>(_ numbers: ArraySlice<T>) -> T {
+  package static func sum<T: BinaryFloatingPoint>(_ numbers: ArraySlice<T>) -> T {
     let (count, first) = (numbers.count, numbers.startIndex)
     guard count >= 8 else { return numbers.reduce(0, +) }
     guard count <= 128 else {

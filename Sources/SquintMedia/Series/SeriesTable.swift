@@ -1,18 +1,23 @@
 import SquintFile
 
 /// The numbers of a file: one series in each column.
-struct SeriesTable: Equatable, Sendable {
-  struct Column: Equatable, Sendable {
+package struct SeriesTable: Equatable, Sendable {
+  package struct Column: Equatable, Sendable {
     /// What the file calls it; nil where it does not.
-    var name: String?
-    var numbers: [Double]
+    package var name: String?
+    package var numbers: [Double]
+
+    package init(name: String? = nil, numbers: [Double]) {
+      self.name = name
+      self.numbers = numbers
+    }
   }
 
-  var columns: [Column]
+  package var columns: [Column]
   /// Whether the file has the numbers in f32, with which NumPy would go on to compute.
-  var isSingle = false
+  package var isSingle = false
   /// What is not taken of the file, a line each.
-  var notes: [String] = []
+  package var notes: [String] = []
 
   /// More is no series that a model takes: a minute of 30,000 points a second.
   static let mostNumbers = 1 << 21
@@ -24,7 +29,7 @@ struct SeriesTable: Equatable, Sendable {
   /// Reads the file of a series: NumPy's format, or text.
   ///
   /// - Throws: `badData` with the line and the column where it is none, or has a gap; `inputOutput` where it cannot be read.
-  init(reading file: MediaFile) throws(SquintError) {
+  package init(reading file: MediaFile) throws(SquintError) {
     let start = try file.bytes(at: 0, count: 8)
     guard !start.isEmpty else { throw file.error("the file is empty; a series is a column of numbers") }
     if start.starts(with: SeriesNPY.magic) {

@@ -418,7 +418,7 @@ private struct SeriesLines {
 // MARK: Numbers
 
 /// Decimal numbers as text, read to the nearest double whatever the locale.
-enum DecimalNumber {
+package enum DecimalNumber {
   private static let powers: [Double] = [
     1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21,
@@ -427,7 +427,7 @@ enum DecimalNumber {
 
   /// The number that is all of `bytes`: a sign, digits with perhaps a `mark` before or among or behind them, an exponent. nil where
   /// it is none; infinite where there is no such double.
-  static func value(of bytes: some Collection<UInt8>, mark: UInt8) -> Double? {
+  package static func value(of bytes: some Collection<UInt8>, mark: UInt8) -> Double? {
     // No program writes longer ones.
     guard bytes.count <= 1024 else { return nil }
     var rest = bytes[...]
