@@ -94,9 +94,9 @@ public typealias Image = Medium
 
 /// How much of a medium a model is to look at, within what it allows; nil: as the checkpoint does.
 public struct MediaLimits: Equatable, Sendable {
-  /// The units, such as tiles, that it is cut into at most; not of a video.
+  /// The units, such as tiles, that an image is cut into at most.
   public var units: Int?
-  /// The rows of the decoder that it takes at most: a lower resolution, or fewer units; not of a video.
+  /// The rows of the decoder that an image takes at most: a lower resolution, or fewer tiles.
   public var rows: Int?
   /// Whether it stands in a prompt with others of its kind: some models cut images only where there is one.
   public var isOneOfSeveral = false
@@ -130,8 +130,13 @@ extension Modality {
       let chosen = try videos.choosing(rate: limits.framesPerSecond, mostFrames: limits.frames)
       return (chosen, try size(chosen))
     }
+    if let series = processor as? SeriesProcessor {
+      let chosen = try series.choosing(rate: limits.pointsPerSecond)
+      return (chosen, try size(chosen))
+    }
+    // What is heard or read is taken whole.
+    guard kind == .image else { return (processor, try size(processor)) }
     var processor: any MediaProcessor = limits.isOneOfSeveral ? processor.amongSeveral() : processor
-    if let series = processor as? SeriesProcessor { processor = try series.choosing(rate: limits.pointsPerSecond) }
     if let rows = limits.rows, let multiple = processor.multiple, try size(processor).rows > rows {
       processor = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple)
     }
@@ -155,6 +160,7 @@ extension Modality {
 
   /// What the largest medium within `limits` takes; nil where there is no bound.
   func largest(_ limits: MediaLimits) throws(SquintError) -> MediumSize? {
+    let limits = kind == .image ? limits : MediaLimits()
     var costs = processor.costs()
     if let rows = limits.rows, let multiple = processor.multiple {
       costs = try processor.limited(toPixels: rows.clamped(to: 1...1 << 24) * multiple * multiple).costs()

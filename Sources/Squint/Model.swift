@@ -234,12 +234,13 @@ public final class Model: Sendable {
       var options = options
       options.media = .once(media.map(\.size))
       options.prompt = media.reduce(Planner.usualQuestion) { $0 + $1.size.rowsWithSound }
-      // A sound is heard whole, or not at all.
-      let most = media.filter { $0.kind != .audio }.map(\.size.units).max() ?? 1
+      // Other media are taken whole, or not at all.
+      let shrinks = { (medium: Medium) in medium.kind == .image || medium.kind == .video }
+      let most = media.filter(shrinks).map(\.size.units).max() ?? 1
       guard most > 1, (try? SessionPlan(self, options)) == nil else { return media }
       limits.units = most - 1
       // What came through a pipe comes only once.
-      for index in media.indices where media[index].kind != .audio {
+      for index in media.indices where shrinks(media[index]) {
         var limits = limits
         limits.isOneOfSeveral = files.count { $0.kind == media[index].kind } > 1
         if media[index].size.units == most, most > 1 {

@@ -81,6 +81,7 @@ struct Planner {
       guard !model.modalities.isEmpty else { return nil }
       var uses: [(Modality, [MediaLayout])] = []
       var (rows, decodingBytes) = (options.known.map(\.rowsWithSound).max() ?? 0, 0)
+      var streamedUnitBytes = 0
       let known = options.known.flatMap(\.parts)
       for modality in model.modalities {
         // Media may be of any length: those that are known count, and others no larger than they, or than what is usual.
@@ -90,11 +91,12 @@ struct Planner {
         uses.append((modality, sizes.map(\.cost.layout)))
         rows = max(rows, sizes.map(\.rows).max() ?? 0)
         decodingBytes = max(decodingBytes, sizes.map(\.decodingBytes).max() ?? 0)
+        streamedUnitBytes = max(streamedUnitBytes, sizes.map(\.cost.streamedUnitBytes).max() ?? 0)
       }
       guard !uses.isEmpty else { return nil }
       return MediaDemand(
         uses: uses, rows: rows, decodingBytes: decodingBytes,
-        streamedUnitBytes: known.map(\.cost.streamedUnitBytes).max() ?? 0, heldBytes: 0)
+        streamedUnitBytes: streamedUnitBytes, heldBytes: 0)
     }
   }
 
@@ -150,7 +152,9 @@ struct Planner {
     let least = max((options.prompt ?? 0) + min(options.answer ?? 1, Self.usualAnswer), 1)
     var units = Set<Int>()
     if options.media == .always {
-      for modality in model.modalities { for size in try modality.sizes() { units.insert(size.units) } }
+      for modality in model.modalities where modality.kind == .image {
+        for size in try modality.sizes() { units.insert(size.units) }
+      }
     }
     if let most = options.maximumTiles { units = units.filter { $0 <= most } }
     let limits: [Int?] = units.isEmpty ? [options.maximumTiles] : units.sorted().reversed()

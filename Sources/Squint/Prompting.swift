@@ -280,7 +280,7 @@ extension Model {
         let names = Set(own.map(\.kind)).count == 1 ? own[own.startIndex].kind.noun : "media"
         throw SquintError(
           .usage,
-          "the prompt has \(grouped(places)) \(names) tokens (\(token)), and the \(own.count) \(Self.names(Array(own))) take "
+          "the prompt has \(grouped(places)) \(names) tokens (id \(token)), and \(own.count == 1 ? "the \(own[own.startIndex].kind.noun) takes" : "the \(own.count) \(Self.names(Array(own))) take") "
             + "\(grouped(rows))")
       }
     }

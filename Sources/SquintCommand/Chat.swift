@@ -9,13 +9,13 @@ struct Chat: ParsableCommand {
     discussion: Chat.help)
 
   static let help = """
-    \(MediaSyntax.all.map { "\($0.command) FILE".padded(to: 14) + $0.help + "\n" }.joined())\
-    /reset        forget the conversation; so does /clear
-    /save FILE    write the conversation to FILE
-    /load FILE    go on with a conversation that was saved
-    /stats        what the last answer took
-    /quit         end; so does Ctrl-D
-    \"""           begins and ends a question of several lines
+    \(MediaSyntax.all.map { "\($0.command) \($0.kind == .molecule ? "SMILES" : "FILE")".padded(to: 18) + $0.help + "\n" }.joined())\
+    /reset            forget the conversation; so does /clear
+    /save FILE        write the conversation to FILE
+    /load FILE        go on with a conversation that was saved
+    /stats            what the last answer took
+    /quit             end; so does Ctrl-D
+    \"""               begins and ends a question of several lines
     Ctrl-C ends an answer. The arrow keys edit the line and bring back earlier ones.
     """
 

@@ -5,13 +5,13 @@ import SquintTerminal
 
 struct Embed: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Writes what the encoder or the projector makes of an image as f32 [tokens, width].",
+    abstract: "Writes what the encoder or the projector makes of a medium as f32 [tokens, width].",
     discussion: """
       squint embed --image photo.jpg -o features.npy
       squint embed model.squint --image photo.jpg --stage encoder -o features.npy
 
       The rows of an image's tiles stand one after the other, those of the overview last. --stage pixels writes the \
-      numbers that the encoder takes: f32 [tiles, 3, height, width].
+      numbers that the encoder takes: f32 [tiles, 3, height, width] of an image, [frames, mels] of a sound.
       """)
 
   @OptionGroup var model: ModelArgument
@@ -34,7 +34,8 @@ struct Embed: ParsableCommand {
   func run() throws {
     let files = media.files
     guard files.count == 1 else {
-      let syntaxes = MediaSyntax.all.map { "--\($0.option) FILE" }.joined(separator: " or ")
+      let syntaxes = MediaSyntax.all.map { "--\($0.option) \($0.kind == .molecule ? "SMILES" : "FILE")" }.joined(
+        separator: " or ")
       throw SquintError(.usage, "give one medium: \(syntaxes) (there are \(files.count))")
     }
     let embedder = try Embedder(
@@ -44,7 +45,7 @@ struct Embed: ParsableCommand {
     var file: OutputFile?
     try embedder.embed(files[0].path, media.limited(MediaLimits()), note: { Terminal.report($0) }) {
       (shape) throws(SquintError) in
-      // Not before: an image that is none leaves no file behind.
+      // Not before: a medium that is none leaves no file behind.
       let opened = try OutputFile(path: output)
       try opened.write(numpyHeader(shape))
       file = opened

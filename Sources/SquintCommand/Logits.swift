@@ -16,7 +16,8 @@ struct Logits: ParsableCommand {
 
   @Option(
     parsing: .upToNextOption,
-    help: .init("The prompt as tokens, the image token as often as an image takes places.", valueName: "id"))
+    help: .init(
+      "The prompt as tokens, the token of a kind of media as often as a medium takes places.", valueName: "id"))
   var ids: [Int32] = []
 
   @Option(

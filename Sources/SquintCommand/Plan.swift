@@ -15,7 +15,7 @@ struct Plan: ParsableCommand {
   @Option(help: .init("Plan for beam search over this many sequences.", valueName: "n"))
   var beams = 1
 
-  @Flag(help: "Plan for a conversation, in which images may come at any time.")
+  @Flag(help: "Plan for a conversation, in which media may come at any time.")
   var chat = false
 
   @Flag(help: "Print one JSON object.")
@@ -72,9 +72,17 @@ struct Plan: ParsableCommand {
     let phases: [Phase]
     let arena: [Buffer]
     let images: [Image]
+    /// What each medium that the plan is for takes of the context.
+    let media: [Medium]
+
+    struct Medium: Encodable {
+      let kind: String
+      let units: Int
+      let tokens: Int
+    }
 
     enum CodingKeys: String, CodingKey {
-      case context, kv, threads, budget, peak, rows, experts, phases, arena
+      case context, kv, threads, budget, peak, rows, experts, phases, arena, media
       case images = "pictures"
       case bytesReadPerToken = "bytes_read_per_token"
       case bytesReadToEncode = "bytes_read_to_look"
@@ -129,7 +137,8 @@ struct Plan: ParsableCommand {
             Output.Buffer(
               name: buffer.name, bytes: buffer.byteCount, offset: buffer.offset,
               phases: Phases.all.filter { buffer.phases.contains($0.phase) }.map(\.name))
-          }, images: images))
+          }, images: images,
+          media: shown.map { Output.Medium(kind: $0.kind.rawValue, units: $0.units, tokens: $0.rows) }))
       return
     }
     let parts = plan.parts
@@ -215,6 +224,28 @@ extension SessionPlan.Item.Name {
   }
 }
 
+extension SessionPlan.Item.Name {
+  /// The same, with one name for a module that media of several kinds go through.
+  fileprivate var ofModule: Self {
+    switch self {
+    case .encoder(.video): .encoder(.image)
+    case .projector(.video): .projector(.image)
+    default: self
+    }
+  }
+}
+
+extension MediaKind {
+  /// What the weights of an encoder of these do, for people.
+  fileprivate var encoderMeaning: String {
+    switch self {
+    case .image, .video: "the weights that see, released when all is seen"
+    case .audio: "the weights that hear, released when all is heard"
+    case .molecule, .series: "the weights that read \(plural), released when all are read"
+    }
+  }
+}
+
 extension SessionPlan {
   /// A part of the memory, for people: the items of phases, with the arena divided.
   enum PartName: Hashable {
@@ -243,12 +274,11 @@ extension SessionPlan {
 
   /// The parts of the plan, those that stay first.
   var parts: [Part] {
-    let media = MediaKind.allCases.flatMap { kind in
+    let media = MediaKind.allCases.filter { $0 != .video }.flatMap { kind in
       [
         Part(
           name: .item(.encoder(kind)),
-          meaning: kind == .audio
-            ? "the weights that hear, released when all is heard" : "the weights that see, released when all is seen",
+          meaning: kind.encoderMeaning,
           colour: "#bc6c25"),
         Part(
           name: .item(.projector(kind)), meaning: "the weights that translate it for the text model", colour: "#dda15e"),
@@ -262,7 +292,8 @@ extension SessionPlan {
         Part(
           name: .item(.opening), meaning: "unpacking the vocabulary, released when it is done", colour: "#cdb4db"),
         Part(
-          name: .item(.pipedMedia), meaning: "what came through pipes, which is read once only", colour: "#c77dff"),
+          name: .item(.pipedMedia), meaning: "what came through pipes, or as text, which is read once only",
+          colour: "#c77dff"),
       ] + media + [
         Part(name: .item(.decodingMedia), meaning: "decoding the media, and their numbers", colour: "#7b2cbf"),
         Part(
@@ -287,7 +318,7 @@ extension SessionPlan {
     var sizes: [PartName: Int] = [:]
     for item in phase.items {
       guard item.name == .arena else {
-        sizes[.item(item.name), default: 0] += item.byteCount
+        sizes[.item(item.name.ofModule), default: 0] += item.byteCount
         continue
       }
       let isEncoding = phase.name == .encode
@@ -324,11 +355,16 @@ extension SessionPlan {
       + (options.beams > 1 ? ", \(options.beams) beams" : "") + images
   }
 
+  /// The kinds of media that there are encoders for, but for those of videos, which must be known.
+  private var accepted: [MediaKind] {
+    MediaKind.allCases.filter { kind in kind != .video && phases.contains { $0.media == kind } }
+  }
+
   private var images: String {
     switch options.media {
     case .none: return ""
     case .always:
-      return ", images at any time"
+      return (accepted.isEmpty ? "" : ", \(accepted.map(\.plural).joined(separator: ", ")) at any time")
         + MediaKind.allCases.compactMap { kind in
           options.known.filter { $0.kind == kind && kind != .image }.map(\.rowsWithSound).max()
             .map { ", \(kind.plural) of at most \(grouped($0)) tokens" }

@@ -7,7 +7,7 @@ import SquintTerminal
 struct SquintCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "squint",
-    abstract: "Runs a vision-language model that is one .squint file.",
+    abstract: "Runs a model that sees, hears or reads, from one .squint file.",
     discussion: """
       squint ask --image photo.jpg "What is in this picture?"
       squint ask model.squint --image photo.jpg "What is in this picture?"

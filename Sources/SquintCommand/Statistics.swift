@@ -7,6 +7,8 @@ struct Statistics: Encodable {
   struct Timings: Encodable {
     var media: Int
     var units: Int
+    /// How many media of each kind, by its option's word.
+    var kinds: [String: Int]
     var secondsToDecodeMedia: Double
     var secondsToEncodeMedia: Double
     var promptTokens: Int
@@ -18,6 +20,7 @@ struct Statistics: Encodable {
     enum CodingKeys: String, CodingKey {
       case media = "pictures"
       case units = "tiles"
+      case kinds = "media"
       case secondsToDecodeMedia = "seconds_to_decode_pictures"
       case secondsToEncodeMedia = "seconds_to_encode_pictures"
       case promptTokens = "prompt_tokens"
@@ -102,6 +105,7 @@ struct StatisticsClock {
     return Statistics(
       timings: .init(
         media: looked.media, units: looked.units,
+        kinds: Dictionary(uniqueKeysWithValues: looked.kinds.map { ($0.key.rawValue, $0.value.media) }),
         secondsToDecodeMedia: looked.decodingSeconds, secondsToEncodeMedia: looked.encodingSeconds,
         promptTokens: promptTokens,
         promptTokensPerSecond: rate(promptTokens, toFirst - looked.decodingSeconds - looked.encodingSeconds),

@@ -50,7 +50,9 @@ struct ConvertCommand: ParsableCommand {
   var decoder: String?
 
   @Option(
-    help: ArgumentHelp("The encoder of a modality (image): a folder, an ONNX or a GGUF file.", valueName: "name=source")
+    help: ArgumentHelp(
+      "The encoder of a modality (image, audio, molecule, series): a folder, an ONNX, a GGUF or a safetensors file.",
+      valueName: "name=source")
   )
   var encoder: [NamedPart] = []
 

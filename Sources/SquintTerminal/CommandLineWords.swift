@@ -11,11 +11,11 @@ extension SquintError.Remedy {
     switch self {
     case .context(let positions): "--context \(positions) would fit"
     case .longerContext: "shorten it or use a larger --context"
-    case .smallerMedia: "lower --image-tokens or --max-frames, or use a larger --context"
+    case .smallerMedia: "use a larger --context, or give less: --image-tokens, --max-frames, or a part of it"
     case .kvType(let type): "--kv \(type) would fit"
     case .tiles(let tiles): "--max-tiles \(tiles) would fit"
-    case .memory(let bytes): "--memory \((bytes >> 20) + 1)M would do"
-    case .memoryForStep(let bytes): "--memory \((bytes >> 20) + 1)M would do for that"
+    case .memory(let bytes): "--memory \(megabytes(bytes))M would do"
+    case .memoryForStep(let bytes): "--memory \(megabytes(bytes))M would do for that"
     case .oneThread: "or try --threads 1"
     case .noTemplate: "--raw does without the template"
     case .asManyAsMarkers(let kind, let marker):
@@ -26,3 +26,7 @@ extension SquintError.Remedy {
     }
   }
 }
+
+/// What to ask for where `bytes` are needed: a little more, since how much of the program and its libraries the system maps in
+/// differs from start to start.
+private func megabytes(_ bytes: Int) -> Int { (bytes >> 20) + 2 }

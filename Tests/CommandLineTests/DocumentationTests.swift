@@ -23,6 +23,8 @@ import Testing
     "siglip-base-patch16-512": "Tests/Fixtures/vision/parts/tower",
     "gemma-3-tiny": "Tests/Fixtures/models/gemma3",
     "projector.safetensors": "Tests/Fixtures/vision/parts/projector.safetensors",
+    "molcap-lora": "Tests/Fixtures/molecules/parts/adapter", "vicuna-7b-v1.3": "Tests/Fixtures/molecules/parts/decoder",
+    "molecule_model.safetensors": "Tests/Fixtures/molecules/parts/molecule_model.safetensors",
   ]
 
   /// Those that are not run here: they build and install, and the tests are part of one of them.
@@ -92,7 +94,7 @@ import Testing
     let text = try String(contentsOf: url, encoding: .utf8)
     for part in text.components(separatedBy: "](").dropFirst() {
       let link = part.components(separatedBy: ")")[0]
-      guard !link.hasPrefix("http"), let path = link.split(separator: "#").first else { continue }
+      guard !link.hasPrefix("http"), !link.hasPrefix("#"), let path = link.split(separator: "#").first else { continue }
       #expect(
         FileManager.default.fileExists(
           atPath: url.deletingLastPathComponent().appendingPathComponent(String(path)).path),
