@@ -189,6 +189,14 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
     #expect(try processor(most: 16_000).cost(of: open(wav.path)).remark == nil)
   }
 
+  @Test func oggWithoutItsSoundIsTruncated() throws {
+    let wav = try TemporaryWAV([0])
+    try Data(contentsOf: URL(fileURLWithPath: path("speech-48000.opus"))).prefix(60)
+      .write(to: URL(fileURLWithPath: wav.path))
+    let error = #expect(throws: SquintError.self) { try processor().cost(of: open(wav.path)) }
+    #expect(error?.kind == .badData && error?.description.contains("the file is truncated") == true)
+  }
+
   @Test func truncatedSoundsAreReadAndSaid() throws {
     let wav = try TemporaryWAV(chirp, dataBytes: 100_000)
     #expect(try processor().cost(of: open(wav.path)).remark == "the file ends before its header says, after 1.0 s")
@@ -298,11 +306,13 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
 
   // MARK: Plans and keys
 
-  @Test func boundsGrowToTheLongest() {
+  @Test func plansAreForTheUsualSound() {
     let costs = processor(unit: 200, pad: 4_800_000).costs()
-    #expect(costs.count == 150 && costs.allSatisfy { $0.heldUnitBytes == 0 })
-    #expect(costs.map(\.layout.count) == Array(1...150))
-    #expect(processor().costs().isEmpty)
+    #expect(costs.count == 1 && costs[0].heldUnitBytes == 0)
+    #expect(costs[0].layout.runs.map(\.shape) == [[200, 80]] && costs[0].layout.count == 15)
+    #expect(processor().costs().map(\.layout.count) == [60])
+    #expect(processor(most: 1 << 40).costs().map(\.layout.count) == [60])
+    #expect(processor(most: 40_000).costs().map(\.layout.count) == [5])
     #expect(processor(pad: 480_000, keeps: true).costs().map(\.layout.runs[0].shape) == [[3000, 80, 3000]])
   }
 
@@ -324,6 +334,11 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
       ["pad_samples": .int(0)], ["most_samples": .int(1)], ["most_samples": .int(500_000)],
       ["low_hertz": .float(-1)], ["high_hertz": .float(8001)], ["high_hertz": .float(.nan)],
       ["low_hertz": .float(8000)], ["least_samples": .int(.max)],
+      ["least_samples": .int(1 << 24 + 1), "pad_samples": .int(1 << 26), "keeps_padding": .bool(false)],
+      ["pad_samples": .int(1 << 32 + 1), "keeps_padding": .bool(false)],
+      ["fft": .int(400), "hop": .int(24), "unit": .int(20_000)],
+      // So many frames of a second.
+      ["hop": .int(1), "fft": .int(16), "unit": .int(1 << 20), "pad_samples": .int(1 << 20)],
     ]
     for changes in bad {
       #expect(throws: SquintError.self, "\(changes)") { try SoundProcessor(metadata(changes)) }

@@ -93,12 +93,20 @@ final class FFmpegSound: SoundDecoder {
     }
     // A file that cannot be opened again by its path is its stdin, which has a name that can be.
     let name = file.isReadOnce ? "file:/dev/fd/0" : "file:\(file.path)"
-    return try ChildProcess(
-      program,
-      [
-        "-v", "error", "-nostdin", "-hide_banner", "-threads", "2", "-protocol_whitelist", "file", "-format_whitelist",
-        formats, "-i", name, "-vn", "-sn", "-dn", "-c:a", "pcm_s16be", "-f", "au", "pipe:1",
-      ], input: file.isReadOnce ? file.descriptor : nil)
+    do throws(SquintError) {
+      return try ChildProcess(
+        program,
+        [
+          "-v", "error", "-nostdin", "-hide_banner", "-threads", "2", "-protocol_whitelist", "file",
+          "-format_whitelist",
+          formats, "-i", name, "-vn", "-sn", "-dn", "-c:a", "pcm_s16be", "-f", "au", "pipe:1",
+        ], input: file.isReadOnce ? file.descriptor : nil)
+    } catch {
+      // The sound cannot be read; nothing was written.
+      throw SquintError(
+        .noInput,
+        "\(file.path): \(error.message); allow more files and processes (ulimit -n, -u), or end other programs")
+    }
   }
 
   /// Reads the head; nil where there is no sound.

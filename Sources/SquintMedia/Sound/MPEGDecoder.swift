@@ -22,7 +22,8 @@ final class MPEGDecoder: SoundDecoder {
     do throws(SquintError) {
       (rate, channels) = try Self.open(handle, source)
     } catch {
-      mpg123_delete(handle)
+      // It may read from the source until it is gone.
+      withExtendedLifetime(source) { mpg123_delete(handle) }
       throw error
     }
     self.handle = handle

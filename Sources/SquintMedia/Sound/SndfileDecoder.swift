@@ -31,7 +31,8 @@ final class SndfileDecoder: SoundDecoder {
     do throws(SquintError) {
       try SoundLimits.check(rate: rate, channels: channels, file)
     } catch {
-      sf_close(handle)
+      // It reads from the source until it is closed.
+      _ = withExtendedLifetime(source) { sf_close(handle) }
       throw error
     }
     self.handle = handle

@@ -136,11 +136,17 @@ func openSound(_ file: MediaFile) throws(SquintError) -> any SoundDecoder {
     start.starts(with: "fLaC".utf8) || start.starts(with: "RIFF".utf8) && start.dropFirst(8).starts(with: "WAVE".utf8)
     || start.starts(with: "FORM".utf8) && start.dropFirst(8).starts(with: "AIF".utf8)
   guard own.kind == .badData else { throw own }
-  if !FFmpegSound.isThere, isOwn || isMPEG || start.starts(with: "OggS".utf8) { throw own }
+  let isOgg = start.starts(with: "OggS".utf8)
+  /// The reason, where it is that nobody finds a sound in what is left of an Ogg file.
+  func explained(_ error: SquintError) throws(SquintError) -> SquintError {
+    guard isOgg, error.kind == .badData, try SoundEnd.isMissing(file) else { return error }
+    return file.error("the file is truncated: too little is there to find a sound in it; copy or download it again")
+  }
+  if !FFmpegSound.isThere, isOwn || isMPEG || isOgg { throw try explained(own) }
   do throws(SquintError) {
     return try FFmpegSound(file)
   } catch {
-    throw isOwn ? own : error
+    throw isOwn ? own : try explained(error)
   }
 }
 

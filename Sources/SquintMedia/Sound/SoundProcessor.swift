@@ -44,17 +44,18 @@ package struct SoundProcessor: Sendable, Equatable {
       throw Self.bad("audio.low_hertz and audio.high_hertz are \(low) and \(high), outside 0…\(rate / 2)")
     }
     let hop = try metadata.int("audio.hop", in: 1...fft)
-    let samples = 1...1 << 40
-    func number(_ key: String) throws(SquintError) -> Int? {
-      metadata[key] == nil ? nil : try metadata.int(key, in: samples)
+    guard fft <= 16 * hop else { throw Self.bad("audio.fft is \(fft), more than 16 times audio.hop, \(hop)") }
+    func number(_ key: String, most: Int) throws(SquintError) -> Int? {
+      metadata[key] == nil ? nil : try metadata.int(key, in: 1...most)
     }
     self.init(
       mel: MelSpectrogram(
         rate: rate, fft: fft, hop: hop, mels: try metadata.int("audio.mels", in: 1...1024), lowHertz: low,
         highHertz: high),
       unit: try metadata.int("audio.unit", in: 1...1 << 24),
-      leastSamples: try metadata.int("audio.least_samples", in: samples, default: 1),
-      padSamples: try number("audio.pad_samples"), mostSamples: try number("audio.most_samples"),
+      leastSamples: try metadata.int("audio.least_samples", in: 1...1 << 24, default: 1),
+      padSamples: try number("audio.pad_samples", most: 1 << 32),
+      mostSamples: try number("audio.most_samples", most: 1 << 40),
       keepsPadding: try metadata.bool("audio.keeps_padding", default: false))
     if let mostSamples {
       guard mostSamples >= max(leastSamples, padSamples ?? 1), mostSamples >= hop else {
@@ -65,7 +66,16 @@ package struct SoundProcessor: Sendable, Equatable {
     guard !keepsPadding || padSamples != nil && padSamples == mostSamples && unit == mostSamples! / hop else {
       throw Self.bad("audio.keeps_padding needs one length for all: pad_samples, most_samples and unit")
     }
+    // Even of a short sound no more is computed than takes a few seconds.
+    let second = extent(samples: rate)
+    let frames = keepsPadding ? second.frames : second.valid
+    guard frames <= Self.mostSecondNumbers / (fft + mel.mels) else {
+      throw Self.bad("audio.*: a second of sound becomes \(frames) frames, which are too many")
+    }
   }
+
+  /// What a sound of a second becomes at most: frames · (fft + mels).
+  private static let mostSecondNumbers = 1 << 26
 
   private static func bad(_ what: String) -> SquintError {
     SquintError(.badData, "metadata \(what); convert the model again")
@@ -127,18 +137,19 @@ package struct SoundProcessor: Sendable, Equatable {
 extension SoundProcessor: MediaProcessor {
   package var levels: [Float] { [] }
 
-  /// Of 1 unit, 2, … up to the longest sound that the model takes; none where a sound may be of any length.
+  /// Of the usual sound alone: of 30 seconds, or the longest that the model takes where that is less; with `keepsPadding`, where all
+  /// are one window, the longest. A longer one is planned for by its own cost.
   package func costs() -> [MediaCost] {
-    guard let mostSamples else { return [] }
+    let usual = max(
+      min(Self.usualSeconds * mel.rate, mostSamples ?? Int.max), keepsPadding ? padSamples ?? 0 : 0)
     let source = SoundHeader(
       rate: mel.rate, channels: SoundLimits.channels.upperBound, frames: 1, decoderBytes: 2 << 20, remark: nil)
     let bytes = source.decoderBytes + SoundSamples.bytes(source)
-    let longest = extent(samples: mostSamples)
-    guard !keepsPadding else { return [cost(longest, source: bytes, remark: nil)] }
-    return (1...(longest.valid + unit - 1) / unit).map { count in
-      cost(extent(samples: min(count * unit * mel.hop, mostSamples)), source: bytes, remark: nil)
-    }
+    // A frame at least, however slow the rate.
+    return [cost(extent(samples: max(usual, mel.hop)), source: bytes, remark: nil)]
   }
+
+  private static let usualSeconds = 30
 
   package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let header = try SoundHeader.read(file)
