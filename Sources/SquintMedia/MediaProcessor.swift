@@ -7,7 +7,8 @@ package protocol MediaProcessor: Sendable {
   /// What each 8-bit level of each channel is for the encoder: [channel, level]. Empty where units are not of levels.
   var levels: [Float] { get }
 
-  /// What media take, one for each number of units that there can be, rising; none where there is no bound to a unit's shape.
+  /// What media take that a conversation is planned for, rising: of images one for each number of units that there can be; of sounds, molecules
+  /// and series the usual one. None where there is no bound to a unit's shape.
   func costs() -> [MediaCost]
 
   /// What the medium in `file` takes.
