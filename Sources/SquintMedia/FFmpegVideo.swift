@@ -22,13 +22,7 @@ final class FFmpegVideo: VideoReader {
 
   init(_ file: MediaFile) throws(SquintError) {
     self.file = file
-    guard let program = ChildProcess.find("ffmpeg") else {
-      throw SquintError(
-        .noInput,
-        "\(file.path): this needs the program ffmpeg, which is not in PATH; install it (apt install ffmpeg), or give a folder of "
-          + "frames, an animated GIF or WebP, or Y4M")
-    }
-    self.program = program
+    program = try FFmpeg.path(for: file, others: "a folder of frames, an animated GIF or WebP, or Y4M")
     let facts = try Self.facts(of: file, program)
     let frameBytes = 3 * facts.width * facts.height
     header = VideoHeader(
@@ -85,7 +79,6 @@ final class FFmpegVideo: VideoReader {
 
   // MARK: Asking ffmpeg
 
-  /// What hostile files could name others with, such as playlists, is not read.
   static let formats = [
     "mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "live_flv", "ogg",
     "asf",
@@ -114,18 +107,11 @@ final class FFmpegVideo: VideoReader {
   private static func run(
     _ file: MediaFile, _ program: String, _ arguments: [String]
   ) throws(SquintError) -> ChildProcess {
-    // A file that cannot be opened again by its path is its stdin, which has a name that can be.
-    let name = file.isReadOnce ? "file:/dev/fd/0" : "file:\(file.path)"
-    return try ChildProcess(
-      program,
-      [
-        "-v", "error", "-nostdin", "-hide_banner", "-threads", "2", "-protocol_whitelist", "file", "-format_whitelist",
-        formats, "-i", name, "-map", "0:V:0",
-      ] + arguments, input: file.isReadOnce ? file.descriptor : nil)
+    try FFmpeg.start(program, file, formats: formats, ["-map", "0:V:0"] + arguments)
   }
 
   private static func failure(_ file: MediaFile, _ message: String?) -> SquintError {
-    file.error("ffmpeg does not understand it: \(message ?? "it gives no frame"); convert it, or copy it again")
+    FFmpeg.failure(file, message ?? "it gives no frame")
   }
 
   private struct Facts {

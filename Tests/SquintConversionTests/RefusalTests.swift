@@ -29,7 +29,7 @@ import Testing
   @Test(arguments: unmapped) func modelsThatAreNotSupported(allowed: Bool) throws {
     for (type, architecture) in [
       ("paligemma", "PaliGemmaForConditionalGeneration"), ("florence2", "Florence2ForConditionalGeneration"),
-      ("minicpmv", "MiniCPMV"), ("gemma3", "Gemma3ForConditionalGeneration"), ("whisper", nil),
+      ("minicpmv", "MiniCPMV"), ("gemma3", "Gemma3ForConditionalGeneration"), ("moonshine", nil),
       ("gpt2", "GPT2LMHeadModel"),
     ] {
       let error = try planError(options: options(allowed)) { folder in

@@ -63,6 +63,9 @@ package struct SoundConfiguration: Equatable, ProcessorSettings {
       throw .badData(
         place, "sampling_rate \(rate) with n_fft \(fft) is not supported; even numbers are, from 1000 and 4 on")
     }
+    guard fft <= 16 * hop else {
+      throw .badData(place, "n_fft \(fft) is more than 16 times hop_length, \(hop); that is not supported")
+    }
     // The class has this number, whatever the rate (`max_frequency`).
     highHertz = rate == 16_000 ? nil : 8_000
     guard rate >= 16_000 else {

@@ -53,7 +53,7 @@ public enum PositionRule: String, CaseIterable, Sendable {
 }
 
 /// The graph `vit`: a vision transformer whose rows see all rows (formats/vision.md).
-package struct ViTBlueprint: NamedBlueprint {
+package struct ViTBlueprint: PreNormBlueprint {
   package static var graph: EncoderGraph { .vit }
   /// What its keys and tensors begin with: `encoder.image`.
   package let module: String
@@ -113,17 +113,6 @@ package struct ViTBlueprint: NamedBlueprint {
 
   // MARK: Tensors
 
-  package struct Layer: Sendable {
-    package let attentionNorm: NormSpecification
-    package let attention: EncoderAttentionTensors
-    package let ffnNorm: NormSpecification
-    package let up, down: MatrixSpecification
-
-    package var tensors: [TensorSpecification] {
-      attentionNorm.tensors + attention.tensors + ffnNorm.tensors + up.tensors + down.tensors
-    }
-  }
-
   /// Columns: channel, then row, then column of the pixel.
   package var patches: MatrixSpecification {
     MatrixSpecification("\(module).patch", rows: width, columns: 3 * patch * patch)
@@ -136,15 +125,6 @@ package struct ViTBlueprint: NamedBlueprint {
   }
 
   package var preNorm: NormSpecification { NormSpecification("\(module).pre_norm", width, isOptional: true) }
-
-  package func layer(_ index: Int) -> Layer {
-    Layer(
-      attentionNorm: NormSpecification("\(module).\(index).attention.norm", width),
-      attention: EncoderAttentionTensors("\(module).\(index).attention", width: width),
-      ffnNorm: NormSpecification("\(module).\(index).ffn.norm", width),
-      up: MatrixSpecification("\(module).\(index).ffn.up", rows: ffnWidth, columns: width),
-      down: MatrixSpecification("\(module).\(index).ffn.down", rows: width, columns: ffnWidth))
-  }
 
   package var norm: NormSpecification { NormSpecification("\(module).norm", width, isOptional: true) }
 

@@ -1,5 +1,5 @@
 /// The graph `interns1_series`: Intern-S1-Pro's encoder of series, which cuts them by their rate (formats/series.md).
-package struct InternSeriesBlueprint: NamedBlueprint {
+package struct InternSeriesBlueprint: PreNormBlueprint {
   package static var graph: EncoderGraph { .internSeries }
   /// What its keys and tensors begin with: `encoder.series`.
   package let module: String
@@ -55,26 +55,6 @@ package struct InternSeriesBlueprint: NamedBlueprint {
 
   // MARK: Tensors
 
-  /// A layer of attention and a feed-forward network.
-  package struct Layer: Sendable {
-    package let attentionNorm: NormSpecification
-    package let attention: EncoderAttentionTensors
-    package let ffnNorm: NormSpecification
-    package let up, down: MatrixSpecification
-
-    init(_ prefix: String, width: Int, ffnWidth: Int) {
-      attentionNorm = NormSpecification("\(prefix).attention.norm", width)
-      attention = EncoderAttentionTensors("\(prefix).attention", width: width)
-      ffnNorm = NormSpecification("\(prefix).ffn.norm", width)
-      up = MatrixSpecification("\(prefix).ffn.up", rows: ffnWidth, columns: width)
-      down = MatrixSpecification("\(prefix).ffn.down", rows: width, columns: ffnWidth)
-    }
-
-    package var tensors: [TensorSpecification] {
-      attentionNorm.tensors + attention.tensors + ffnNorm.tensors + up.tensors + down.tensors
-    }
-  }
-
   /// Of each patch: [patch width, 5]
   package var patchConvolution: TensorSpecification {
     TensorSpecification("\(module).patch.convolution", [patchWidth, Self.patchTaps], .vector)
@@ -83,7 +63,9 @@ package struct InternSeriesBlueprint: NamedBlueprint {
   package var patchConvolutionBias: TensorSpecification { .vector("\(module).patch.convolution.bias", patchWidth) }
 
   /// The norms are behind attention and behind the feed-forward network.
-  package var patchLayer: Layer { Layer("\(module).patch", width: patchWidth, ffnWidth: patchFFNWidth) }
+  package var patchLayer: PreNormLayerTensors {
+    PreNormLayerTensors("\(module).patch", width: patchWidth, ffnWidth: patchFFNWidth)
+  }
 
   /// Two patches side by side become what the convolutions take.
   package var input: MatrixSpecification {
@@ -101,8 +83,6 @@ package struct InternSeriesBlueprint: NamedBlueprint {
   package var positionTable: TensorSpecification {
     TensorSpecification("\(module).positions", [positions, width], .vector)
   }
-
-  package func layer(_ index: Int) -> Layer { Layer("\(module).\(index)", width: width, ffnWidth: ffnWidth) }
 
   package var norm: NormSpecification { NormSpecification("\(module).norm", width) }
 

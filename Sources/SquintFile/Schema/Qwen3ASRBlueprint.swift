@@ -1,6 +1,6 @@
 /// The graph `qwen3asr`: the audio tower of Qwen3-ASR and Qwen3-Omni. Three convolutions make a row of each 8 frames, chunk by chunk;
 /// a unit's rows all see each other (formats/audio-encoders.md).
-package struct Qwen3ASRBlueprint: NamedBlueprint {
+package struct Qwen3ASRBlueprint: PreNormBlueprint {
   package static var graph: EncoderGraph { .qwen3asr }
   /// What its keys and tensors begin with: `encoder.audio`.
   package let module: String
@@ -73,17 +73,6 @@ package struct Qwen3ASRBlueprint: NamedBlueprint {
 
   // MARK: Tensors
 
-  package struct Layer: Sendable {
-    package let attentionNorm: NormSpecification
-    package let attention: EncoderAttentionTensors
-    package let ffnNorm: NormSpecification
-    package let up, down: MatrixSpecification
-
-    package var tensors: [TensorSpecification] {
-      attentionNorm.tensors + attention.tensors + ffnNorm.tensors + up.tensors + down.tensors
-    }
-  }
-
   /// Columns: the mel's step of the kernel, then the frame's. Of few numbers, and so in f32.
   package var firstConvolution: MatrixSpecification {
     MatrixSpecification("\(module).conv1", rows: channels, columns: Self.taps, role: .vector)
@@ -100,16 +89,6 @@ package struct Qwen3ASRBlueprint: NamedBlueprint {
   /// Columns: the frequency, then the channel.
   package var output: MatrixSpecification {
     MatrixSpecification("\(module).conv_out", rows: width, columns: frequencies * channels)
-  }
-
-  package func layer(_ index: Int) -> Layer {
-    let prefix = "\(module).\(index)"
-    return Layer(
-      attentionNorm: NormSpecification("\(prefix).attention.norm", width),
-      attention: EncoderAttentionTensors("\(prefix).attention", width: width),
-      ffnNorm: NormSpecification("\(prefix).ffn.norm", width),
-      up: MatrixSpecification("\(prefix).ffn.up", rows: ffnWidth, columns: width),
-      down: MatrixSpecification("\(prefix).ffn.down", rows: width, columns: ffnWidth))
   }
 
   /// Of the rows that are the features.

@@ -73,24 +73,10 @@ func checkHeads(_ heads: Int, width: Int, module: String) throws(SquintError) {
   }
 }
 
-/// The matrices of attention in a layer of an encoder, behind `prefix`.
-package struct EncoderAttentionTensors: Sendable {
-  package let q, k, v, o: MatrixSpecification
-
-  package init(_ prefix: String, width: Int) {
-    func square(_ name: String) -> MatrixSpecification {
-      MatrixSpecification("\(prefix).\(name)", rows: width, columns: width)
-    }
-    (q, k, v, o) = (square("q"), square("k"), square("v"), square("o"))
-  }
-
-  package var tensors: [TensorSpecification] { q.tensors + k.tensors + v.tensors + o.tensors }
-}
-
 // MARK: Qwen2-VL
 
 /// The graph `qwen2vl`: LayerNorm, two matrices with an activation between them.
-package struct Qwen2ViTBlueprint: QwenViTBlueprint {
+package struct Qwen2ViTBlueprint: QwenViTBlueprint, PreNormBlueprint {
   package static var graph: EncoderGraph { .qwen2vl }
   package let module: String
   package var architecture = ""
@@ -113,25 +99,6 @@ package struct Qwen2ViTBlueprint: QwenViTBlueprint {
   }
 
   package func check() throws(SquintError) { try checkSizes() }
-
-  package struct Layer: Sendable {
-    package let attentionNorm: NormSpecification
-    package let attention: EncoderAttentionTensors
-    package let ffnNorm: NormSpecification
-    package let up, down: MatrixSpecification
-
-    package var tensors: [TensorSpecification] {
-      attentionNorm.tensors + attention.tensors + ffnNorm.tensors + up.tensors + down.tensors
-    }
-  }
-
-  package func layer(_ index: Int) -> Layer {
-    Layer(
-      attentionNorm: NormSpecification("\(module).\(index).attention.norm", width), attention: attention(index),
-      ffnNorm: NormSpecification("\(module).\(index).ffn.norm", width),
-      up: MatrixSpecification("\(module).\(index).ffn.up", rows: ffnWidth, columns: width),
-      down: MatrixSpecification("\(module).\(index).ffn.down", rows: width, columns: ffnWidth))
-  }
 
   /// Of the rows that are the features: the merger's.
   package var norm: NormSpecification { NormSpecification("\(module).norm", width) }
@@ -207,7 +174,7 @@ package struct Qwen25ViTBlueprint: QwenViTBlueprint {
 // MARK: Qwen3-VL
 
 /// The graph `qwen3vl`: as Qwen2-VL's, with a table of positions that is resized beside the rotary ones, and features of earlier layers.
-package struct Qwen3ViTBlueprint: QwenViTBlueprint {
+package struct Qwen3ViTBlueprint: QwenViTBlueprint, PreNormBlueprint {
   package static var graph: EncoderGraph { .qwen3vl }
   package let module: String
   package var architecture = ""
@@ -252,13 +219,6 @@ package struct Qwen3ViTBlueprint: QwenViTBlueprint {
   /// [grid · grid, width]
   package var positionTable: TensorSpecification {
     TensorSpecification("\(module).positions", [grid * grid, width], .vector)
-  }
-
-  package func layer(_ index: Int) -> Qwen2ViTBlueprint.Layer {
-    var same = Qwen2ViTBlueprint(module: module)
-    same.width = width
-    same.ffnWidth = ffnWidth
-    return same.layer(index)
   }
 
   /// Of the rows that are the last features: the merger's.

@@ -9,7 +9,7 @@ package enum PaddingRule: String, CaseIterable, Sendable {
 }
 
 /// The graph `whisper`: two convolutions over frames, and a pre-norm transformer (formats/audio-encoders.md).
-package struct WhisperBlueprint: NamedBlueprint {
+package struct WhisperBlueprint: PreNormBlueprint {
   package static var graph: EncoderGraph { .whisper }
   /// What its keys and tensors begin with: `encoder.audio`.
   package let module: String
@@ -59,17 +59,6 @@ package struct WhisperBlueprint: NamedBlueprint {
 
   // MARK: Tensors
 
-  package struct Layer: Sendable {
-    package let attentionNorm: NormSpecification
-    package let attention: EncoderAttentionTensors
-    package let ffnNorm: NormSpecification
-    package let up, down: MatrixSpecification
-
-    package var tensors: [TensorSpecification] {
-      attentionNorm.tensors + attention.tensors + ffnNorm.tensors + up.tensors + down.tensors
-    }
-  }
-
   /// Columns: the frame before, the frame, the one behind it; of each its mels.
   package var firstConvolution: MatrixSpecification {
     MatrixSpecification("\(module).convolution.0", rows: width, columns: 3 * mels)
@@ -82,15 +71,6 @@ package struct WhisperBlueprint: NamedBlueprint {
 
   package var positionTable: TensorSpecification {
     TensorSpecification("\(module).positions", [positions, width], .vector)
-  }
-
-  package func layer(_ index: Int) -> Layer {
-    Layer(
-      attentionNorm: NormSpecification("\(module).\(index).attention.norm", width),
-      attention: EncoderAttentionTensors("\(module).\(index).attention", width: width),
-      ffnNorm: NormSpecification("\(module).\(index).ffn.norm", width),
-      up: MatrixSpecification("\(module).\(index).ffn.up", rows: ffnWidth, columns: width),
-      down: MatrixSpecification("\(module).\(index).ffn.down", rows: width, columns: ffnWidth))
   }
 
   package var norm: NormSpecification { NormSpecification("\(module).norm", width) }

@@ -24,7 +24,7 @@ final class FFmpegSound: SoundDecoder {
     try SoundLimits.check(rate: rate, channels: channels, file)
   }
 
-  static var isThere: Bool { ChildProcess.find("ffmpeg") != nil }
+  static var isThere: Bool { FFmpeg.path != nil }
 
   /// Whether there is a sound in `file`.
   static func isIn(_ file: MediaFile) throws(SquintError) -> Bool { try head(try start(file), file) != nil }
@@ -73,7 +73,6 @@ final class FFmpegSound: SoundDecoder {
 
   // MARK: Asking ffmpeg
 
-  /// What hostile files could name others with, such as playlists, is not read.
   private static let formats =
     FFmpegVideo.formats
     + [
@@ -85,28 +84,9 @@ final class FFmpegSound: SoundDecoder {
     ].joined(separator: ",")
 
   private static func start(_ file: MediaFile) throws(SquintError) -> ChildProcess {
-    guard let program = ChildProcess.find("ffmpeg") else {
-      throw SquintError(
-        .noInput,
-        "\(file.path): this needs the program ffmpeg, which is not in PATH; install it (apt install ffmpeg), or give WAV, FLAC, "
-          + "Ogg, MP3 or AIFF")
-    }
-    // A file that cannot be opened again by its path is its stdin, which has a name that can be.
-    let name = file.isReadOnce ? "file:/dev/fd/0" : "file:\(file.path)"
-    do throws(SquintError) {
-      return try ChildProcess(
-        program,
-        [
-          "-v", "error", "-nostdin", "-hide_banner", "-threads", "2", "-protocol_whitelist", "file",
-          "-format_whitelist",
-          formats, "-i", name, "-vn", "-sn", "-dn", "-c:a", "pcm_s16be", "-f", "au", "pipe:1",
-        ], input: file.isReadOnce ? file.descriptor : nil)
-    } catch {
-      // The sound cannot be read; nothing was written.
-      throw SquintError(
-        .noInput,
-        "\(file.path): \(error.message); allow more files and processes (ulimit -n, -u), or end other programs")
-    }
+    try FFmpeg.start(
+      FFmpeg.path(for: file, others: "WAV, FLAC, Ogg, MP3 or AIFF"), file, formats: formats,
+      ["-vn", "-sn", "-dn", "-c:a", "pcm_s16be", "-f", "au", "pipe:1"])
   }
 
   /// Reads the head; nil where there is no sound.
@@ -132,8 +112,6 @@ final class FFmpegSound: SoundDecoder {
   }
 
   private static func failure(_ file: MediaFile, _ message: String?) -> SquintError {
-    // It begins with the file's name.
-    let message = message.map { $0.hasPrefix("file:\(file.path): ") ? String($0.dropFirst(file.path.count + 7)) : $0 }
-    return file.error("ffmpeg does not understand it: \(message ?? "it gives no sound"); convert it, or copy it again")
+    FFmpeg.failure(file, message ?? "it gives no sound")
   }
 }

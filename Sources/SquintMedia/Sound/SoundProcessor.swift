@@ -161,10 +161,6 @@ extension SoundProcessor: MediaProcessor {
     throw SquintError(.usage, "how much of a sound is heard cannot be limited; cut the file")
   }
 
-  package func limited(toPixels most: Int) throws(SquintError) -> SoundProcessor {
-    throw SquintError(.usage, "a sound has no pixels to limit")
-  }
-
   package func resizing(toSide side: Int) throws(SquintError) -> SoundProcessor {
     throw SquintError(.usage, "a sound has no size that could be chosen")
   }

@@ -9,16 +9,13 @@ import SquintFile
 /// Source: Intern-S1-Pro; the reference is lmdeploy's interns1_pro_time_series.py.
 package struct InternSeries: EncoderLayers, @unchecked Sendable {  // views of the arena
   package struct Layer: EncoderLayerWeights, @unchecked Sendable {  // views of the file
-    let attentionNorm: Compute.LayerNorm  // [width]
-    let attention: SelfAttention
-    let ffnNorm: Compute.LayerNorm  // [width]
-    let ffn: PlainFFN
+    let block: PreNormLayer<InternSeriesBlueprint>
   }
 
   package struct Weights: @unchecked Sendable {  // views of the file
     let patchConvolution: UnsafePointer<Float>  // [patch width, 5]
     let patchConvolutionBias: UnsafePointer<Float>  // [patch width]
-    let patch: Layer
+    let patch: PreNormLayer<InternSeriesBlueprint>  // its norms are behind
     let input: Matrix  // [input width, 2 · patch width]
     let convolutions: [Matrix]  // [width, input width · 3], [width, width · 3]
     let positions: UnsafePointer<Float>  // [positions, width]
@@ -205,7 +202,7 @@ extension InternSeries {
   }
 
   package func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int) {
-    let (h, q, quantized) = (buffers.h, buffers.q, buffers.quantized)
+    let (h, q, layer) = (buffers.h, buffers.q, layer.block)
     buffers.storeKeys(x, count: count, layer.attention, compute) { x, rows in
       compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
     }
@@ -214,18 +211,12 @@ extension InternSeries {
       let x = x.from(first)
       compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
       compute.record("attention.norm", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.q, into: q))
+      compute.multiply(h, count: rows, scratch: buffers.quantized, .init(layer.attention.q, into: q))
       compute.attend(
         q: q, keys: buffers.attention.keys(from: 0), values: buffers.attention.values(from: 0), heads: blueprint.heads,
         count: rows, positions: count, .backwards(first: first), into: h)
       compute.record("attention.heads", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.o, into: x, accumulate: true))
-      compute.record("attention", x, count: rows)
-
-      compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
-      compute.record("ffn.norm", h, count: rows)
-      layer.ffn(h, count: rows, blueprint.activation, buffers, compute, addTo: x)
-      compute.record("ffn", x, count: rows)
+      layer.addAttentionAndFFN(h, count: rows, blueprint.activation, buffers, compute, to: x)
     }
   }
 
@@ -292,22 +283,11 @@ extension Compute {
 // MARK: Weights and sizes
 
 extension InternSeries.Layer {
-  init(_ tensors: InternSeriesBlueprint.Layer, epsilon: Double, in file: ModelFile) throws(SquintError) {
-    attentionNorm = try Compute.LayerNorm(tensors.attentionNorm, epsilon: epsilon, in: file)
-    attention = try SelfAttention(tensors.attention, in: file)
-    ffnNorm = try Compute.LayerNorm(tensors.ffnNorm, epsilon: epsilon, in: file)
-    ffn = try PlainFFN(up: tensors.up, down: tensors.down, in: file)
-  }
-
   package init(_ c: InternSeriesBlueprint, _ index: Int, in file: ModelFile) throws(SquintError) {
-    try self.init(c.layer(index), epsilon: c.normEpsilon, in: file)
+    block = try PreNormLayer(c, index, in: file)
   }
 
-  package func moved(by distance: Int) -> Self {
-    Self(
-      attentionNorm: attentionNorm.moved(by: distance), attention: attention.moved(by: distance),
-      ffnNorm: ffnNorm.moved(by: distance), ffn: ffn.moved(by: distance))
-  }
+  package func moved(by distance: Int) -> Self { Self(block: block.moved(by: distance)) }
 
   /// Attention is not: there is none in int8 in which a row sees only what is before it.
   package var isQuantized: Bool { false }
@@ -345,7 +325,7 @@ extension InternSeries {
     return Weights(
       patchConvolution: try file.vector(c.patchConvolution),
       patchConvolutionBias: try file.vector(c.patchConvolutionBias),
-      patch: try Layer(c.patchLayer, epsilon: c.normEpsilon, in: file), input: try Matrix(c.input, in: file),
+      patch: try PreNormLayer(c.patchLayer, epsilon: c.normEpsilon, in: file), input: try Matrix(c.input, in: file),
       convolutions: convolutions, positions: try file.vector(c.positionTable),
       norm: try Compute.LayerNorm(c.norm, epsilon: c.normEpsilon, in: file), output: try Matrix(c.output, in: file))
   }

@@ -31,7 +31,6 @@ package struct Qwen25ViT: EncoderLayers, @unchecked Sendable {  // views of the 
   private let compute: Compute
   private let ffn: GatedFFN
   private let epsilon: Float
-  private let headWidth: Int
   private var patches: QwenPatches
 
   package init(
@@ -45,7 +44,6 @@ package struct Qwen25ViT: EncoderLayers, @unchecked Sendable {  // views of the 
     self.compute = compute
     ffn = GatedFFN(.silu, gate: buffers.inner, up: buffers.secondInner, compute)
     epsilon = Float(blueprint.normEpsilon)
-    headWidth = blueprint.width / blueprint.heads
     patches = QwenPatches(blueprint, weights.patches, levels: levels, regions.patches, in: arena)
   }
 }
@@ -80,8 +78,8 @@ extension Qwen25ViT {
     compute.multiply(
       h, count: count, scratch: quantized, .init(layer.attention.q, into: q), .init(layer.attention.k, into: keys),
       .init(layer.attention.v, into: attention.values(from: first)))
-    compute.rotate(q, headWidth: headWidth, count: count, patches.angles.from(first))
-    compute.rotate(keys, headWidth: headWidth, count: count, patches.angles.from(first))
+    patches.turn(q, first: first, count: count, compute)
+    patches.turn(keys, first: first, count: count, compute)
     attention.attend(q: q, blocks: windows, first: first, into: h, compute)
     compute.record("attention.heads", h, count: count)
     compute.multiply(h, count: count, scratch: quantized, .init(layer.attention.o, into: x, accumulate: true))
@@ -94,14 +92,14 @@ extension Qwen25ViT {
     buffers.storeKeys(x, count: count, layer.attention, compute) { x, rows in
       compute.rmsNorm(x, layer.attentionNorm, epsilon: epsilon, into: h, count: rows)
     } turn: { keys, first, rows in
-      compute.rotate(keys, headWidth: headWidth, count: rows, patches.angles.from(first))
+      patches.turn(keys, first: first, count: rows, compute)
     }
     buffers.forEachChunk(of: count) { first, rows in
       let x = x.from(first)
       compute.rmsNorm(x, layer.attentionNorm, epsilon: epsilon, into: h, count: rows)
       compute.record("attention.norm", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.q, into: q))
-      compute.rotate(q, headWidth: headWidth, count: rows, patches.angles.from(first))
+      patches.turn(q, first: first, count: rows, compute)
       buffers.attention.attend(q: q, count: rows, positions: count, into: h, compute)
       compute.record("attention.heads", h, count: rows)
       compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.o, into: x, accumulate: true))

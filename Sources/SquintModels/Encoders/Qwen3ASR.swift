@@ -7,12 +7,7 @@ import SquintFile
 /// Sources: Qwen3-Omni (arXiv 2509.17765), Qwen3-ASR (arXiv 2601.21337); the reference is transformers' modeling_qwen3_asr.py,
 /// `Qwen3ASREncoder`.
 package struct Qwen3ASR: EncoderLayers, @unchecked Sendable {  // views of the arena
-  package struct Layer: EncoderLayerWeights, @unchecked Sendable {  // views of the file
-    let attentionNorm: Compute.LayerNorm  // [width]
-    let attention: SelfAttention
-    let ffnNorm: Compute.LayerNorm  // [width]
-    let ffn: PlainFFN
-  }
+  package typealias Layer = PreNormLayer<Qwen3ASRBlueprint>
 
   package struct Weights: @unchecked Sendable {  // views of the file
     let first: Matrix  // [channels, 9]
@@ -70,26 +65,7 @@ package struct Qwen3ASR: EncoderLayers, @unchecked Sendable {  // views of the a
 
 extension Qwen3ASR {
   package func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int) {
-    let (h, q, quantized) = (buffers.h, buffers.q, buffers.quantized)
-    buffers.storeKeys(x, count: count, layer.attention, compute) { x, rows in
-      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-    }
-    // All keys and values are there: from here on a row needs no other.
-    buffers.forEachChunk(of: count) { first, rows in
-      let x = x.from(first)
-      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-      compute.record("attention.norm", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.q, into: q))
-      buffers.attention.attend(q: q, count: rows, positions: count, into: h, compute)
-      compute.record("attention.heads", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.o, into: x, accumulate: true))
-      compute.record("attention", x, count: rows)
-
-      compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
-      compute.record("ffn.norm", h, count: rows)
-      layer.ffn(h, count: rows, blueprint.activation, buffers, compute, addTo: x)
-      compute.record("ffn", x, count: rows)
-    }
+    layer.forward(x, count: count, blueprint.activation, buffers, compute)
   }
 
   package mutating func begin(shape: [Int], _ grid: FeatureGrid) {
@@ -214,24 +190,6 @@ extension Compute {
 }
 
 // MARK: Weights and sizes
-
-extension Qwen3ASR.Layer {
-  package init(_ c: Qwen3ASRBlueprint, _ index: Int, in file: ModelFile) throws(SquintError) {
-    let tensors = c.layer(index)
-    attentionNorm = try Compute.LayerNorm(tensors.attentionNorm, epsilon: c.normEpsilon, in: file)
-    attention = try SelfAttention(tensors.attention, in: file)
-    ffnNorm = try Compute.LayerNorm(tensors.ffnNorm, epsilon: c.normEpsilon, in: file)
-    ffn = try PlainFFN(up: tensors.up, down: tensors.down, in: file)
-  }
-
-  package func moved(by distance: Int) -> Self {
-    Self(
-      attentionNorm: attentionNorm.moved(by: distance), attention: attention.moved(by: distance),
-      ffnNorm: ffnNorm.moved(by: distance), ffn: ffn.moved(by: distance))
-  }
-
-  package var isQuantized: Bool { attention.q.type.isQuantized }
-}
 
 extension Qwen3ASR {
   /// The steps of time of the second convolution that are computed from one stretch of the first.

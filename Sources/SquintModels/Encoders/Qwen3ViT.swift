@@ -6,9 +6,7 @@ import SquintFile
 ///
 /// Source: Qwen3-VL (arXiv 2511.21631); the reference is transformers' modeling_qwen3_vl.py.
 package struct Qwen3ViT: EncoderLayers, @unchecked Sendable {  // views of the arena
-  package struct Layer: EncoderLayerWeights, @unchecked Sendable {  // views of the file
-    let block: Qwen2ViT.Layer
-  }
+  package typealias Layer = PreNormLayer<Qwen3ViTBlueprint>
 
   package struct Weights: @unchecked Sendable {  // views of the file
     let patches: QwenPatchWeights
@@ -42,7 +40,9 @@ package struct Qwen3ViT: EncoderLayers, @unchecked Sendable {  // views of the a
 
 extension Qwen3ViT {
   package func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int) {
-    layer.block.forward(x, count: count, blueprint.activation, patches.angles, buffers, compute)
+    layer.forward(x, count: count, blueprint.activation, buffers, compute) { rows, first, count in
+      patches.turn(rows, first: first, count: count, compute)
+    }
   }
 
   package mutating func begin(shape: [Int], _ grid: FeatureGrid) { patches.begin(shape: shape, grid, window: nil) }
@@ -103,16 +103,6 @@ extension Compute {
 }
 
 // MARK: Weights and sizes
-
-extension Qwen3ViT.Layer {
-  package init(_ c: Qwen3ViTBlueprint, _ index: Int, in file: ModelFile) throws(SquintError) {
-    block = try Qwen2ViT.Layer(c.layer(index), epsilon: c.normEpsilon, in: file)
-  }
-
-  package func moved(by distance: Int) -> Self { Self(block: block.moved(by: distance)) }
-
-  package var isQuantized: Bool { block.isQuantized }
-}
 
 extension Qwen3ViT {
   package static func sizes(_ c: Qwen3ViTBlueprint) -> EncoderSizes {

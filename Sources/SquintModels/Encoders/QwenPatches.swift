@@ -36,7 +36,7 @@ struct QwenPatches: @unchecked Sendable {  // views of the arena
   private let allWindows: UnsafeMutablePointer<RowBlock>
   private var windowCount = 0
   /// [patches, head_width / 2]: the first half turns by the row, the second by the column.
-  let angles: RotaryAngles
+  private let angles: RotaryAngles
   private(set) var grid = FeatureGrid(rows: 0, columns: 0)
   private var shape: [Int] = []
 
@@ -58,6 +58,11 @@ struct QwenPatches: @unchecked Sendable {  // views of the arena
 
   /// The windows, as runs of rows.
   var windows: UnsafeBufferPointer<RowBlock> { UnsafeBufferPointer(start: allWindows, count: windowCount) }
+
+  /// Turns the heads of queries or keys [count, width] of the rows from `first` on, in place.
+  func turn(_ x: Rows, first: Int, count: Int, _ compute: Compute) {
+    compute.rotate(x, headWidth: 2 * angles.cosines.width, count: count, angles.from(first))
+  }
 
   /// Computes the places and the angles of a unit of this shape.
   ///

@@ -8,12 +8,7 @@ import SquintFile
 /// (2312.14238); the reference is transformers' modeling_clip.py, modeling_siglip.py, modeling_dinov2.py, modeling_idefics3.py,
 /// modeling_internvl.py.
 package struct ViT: EncoderLayers, @unchecked Sendable {  // views of the arena
-  package struct Layer: EncoderLayerWeights, @unchecked Sendable {  // views of the file
-    let attentionNorm: Compute.LayerNorm  // [width]
-    let attention: SelfAttention
-    let ffnNorm: Compute.LayerNorm  // [width]
-    let ffn: PlainFFN
-  }
+  package typealias Layer = PreNormLayer<ViTBlueprint>
 
   package struct Weights: @unchecked Sendable {  // views of the file
     let patches: Matrix  // [width, 3 · patch · patch]
@@ -48,26 +43,7 @@ package struct ViT: EncoderLayers, @unchecked Sendable {  // views of the arena
 
 extension ViT {
   package func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int) {
-    let (h, q, quantized) = (buffers.h, buffers.q, buffers.quantized)
-    buffers.storeKeys(x, count: count, layer.attention, compute) { x, rows in
-      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-    }
-    // All keys and values are there: from here on a row needs no other.
-    buffers.forEachChunk(of: count) { first, rows in
-      let x = x.from(first)
-      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-      compute.record("attention.norm", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.q, into: q))
-      buffers.attention.attend(q: q, count: rows, positions: count, into: h, compute)
-      compute.record("attention.heads", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.o, into: x, accumulate: true))
-      compute.record("attention", x, count: rows)
-
-      compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
-      compute.record("ffn.norm", h, count: rows)
-      layer.ffn(h, count: rows, blueprint.activation, buffers, compute, addTo: x)
-      compute.record("ffn", x, count: rows)
-    }
+    layer.forward(x, count: count, blueprint.activation, buffers, compute)
   }
 
   package mutating func begin(shape: [Int], _ grid: FeatureGrid) {
@@ -113,24 +89,6 @@ extension ViT {
 }
 
 // MARK: Weights and sizes
-
-extension ViT.Layer {
-  package init(_ c: ViTBlueprint, _ index: Int, in file: ModelFile) throws(SquintError) {
-    let tensors = c.layer(index)
-    attentionNorm = try Compute.LayerNorm(tensors.attentionNorm, epsilon: c.normEpsilon, in: file)
-    attention = try SelfAttention(tensors.attention, in: file)
-    ffnNorm = try Compute.LayerNorm(tensors.ffnNorm, epsilon: c.normEpsilon, in: file)
-    ffn = try PlainFFN(up: tensors.up, down: tensors.down, in: file)
-  }
-
-  package func moved(by distance: Int) -> Self {
-    Self(
-      attentionNorm: attentionNorm.moved(by: distance), attention: attention.moved(by: distance),
-      ffnNorm: ffnNorm.moved(by: distance), ffn: ffn.moved(by: distance))
-  }
-
-  package var isQuantized: Bool { attention.q.type.isQuantized }
-}
 
 extension ViT {
   package static func sizes(_ c: ViTBlueprint) -> EncoderSizes {

@@ -8,12 +8,7 @@ import SquintFile
 /// Sources: Whisper (arXiv 2212.04356), Qwen2-Audio (2407.10759), Qwen2.5-Omni (2503.20215); the reference is transformers'
 /// modeling_whisper.py, modeling_qwen2_audio.py, modeling_qwen2_5_omni.py.
 package struct Whisper: EncoderLayers, @unchecked Sendable {  // views of the arena
-  package struct Layer: EncoderLayerWeights, @unchecked Sendable {  // views of the file
-    let attentionNorm: Compute.LayerNorm  // [width]
-    let attention: SelfAttention
-    let ffnNorm: Compute.LayerNorm  // [width]
-    let ffn: PlainFFN
-  }
+  package typealias Layer = PreNormLayer<WhisperBlueprint>
 
   package struct Weights: @unchecked Sendable {  // views of the file
     let first: Matrix  // [width, 3 · mels]
@@ -83,26 +78,7 @@ package struct Whisper: EncoderLayers, @unchecked Sendable {  // views of the ar
 
 extension Whisper {
   package func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int) {
-    let (h, q, quantized) = (buffers.h, buffers.q, buffers.quantized)
-    buffers.storeKeys(x, count: count, layer.attention, compute) { x, rows in
-      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-    }
-    // All keys and values are there: from here on a row needs no other.
-    buffers.forEachChunk(of: count) { first, rows in
-      let x = x.from(first)
-      compute.layerNorm(x, layer.attentionNorm, into: h, count: rows)
-      compute.record("attention.norm", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.q, into: q))
-      buffers.attention.attend(q: q, count: rows, positions: count, into: h, compute)
-      compute.record("attention.heads", h, count: rows)
-      compute.multiply(h, count: rows, scratch: quantized, .init(layer.attention.o, into: x, accumulate: true))
-      compute.record("attention", x, count: rows)
-
-      compute.layerNorm(x, layer.ffnNorm, into: h, count: rows)
-      compute.record("ffn.norm", h, count: rows)
-      layer.ffn(h, count: rows, blueprint.activation, buffers, compute, addTo: x)
-      compute.record("ffn", x, count: rows)
-    }
+    layer.forward(x, count: count, blueprint.activation, buffers, compute)
   }
 
   package mutating func begin(shape: [Int], _ grid: FeatureGrid) {
@@ -169,24 +145,6 @@ extension Rows {
 }
 
 // MARK: Weights and sizes
-
-extension Whisper.Layer {
-  package init(_ c: WhisperBlueprint, _ index: Int, in file: ModelFile) throws(SquintError) {
-    let tensors = c.layer(index)
-    attentionNorm = try Compute.LayerNorm(tensors.attentionNorm, epsilon: c.normEpsilon, in: file)
-    attention = try SelfAttention(tensors.attention, in: file)
-    ffnNorm = try Compute.LayerNorm(tensors.ffnNorm, epsilon: c.normEpsilon, in: file)
-    ffn = try PlainFFN(up: tensors.up, down: tensors.down, in: file)
-  }
-
-  package func moved(by distance: Int) -> Self {
-    Self(
-      attentionNorm: attentionNorm.moved(by: distance), attention: attention.moved(by: distance),
-      ffnNorm: ffnNorm.moved(by: distance), ffn: ffn.moved(by: distance))
-  }
-
-  package var isQuantized: Bool { attention.q.type.isQuantized }
-}
 
 extension Whisper {
   package static func sizes(_ c: WhisperBlueprint) -> EncoderSizes {
