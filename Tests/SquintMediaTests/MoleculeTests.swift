@@ -238,6 +238,19 @@ private struct SplitMix: RandomNumberGenerator {
     #expect(try processor.cost(of: MediaFile(text: "CC\nCN")).notes == ["only the first of its molecules is taken"])
   }
 
+  /// A conversation is planned for the usual molecule, of 256 atoms: one cost, which is at least what such a molecule takes.
+  @Test func usualCost() throws {
+    let processor = MoleculeProcessor()
+    let costs = processor.costs()
+    try #require(costs.count == 1)
+    #expect(costs[0].layout.runs.map(\.shape) == [[256, 640]] && costs[0].layout.count == 1)
+    #expect(costs[0].layout.byteCount == (256 * 2 + 640 * 4) * 4)
+    // Benzene rings in a row: 42 of six atoms, and four atoms more.
+    let chain = try processor.cost(of: MediaFile(text: String(repeating: "c1ccc(cc1)", count: 42) + "CCCC"))
+    #expect(chain.layout.runs.map(\.shape) == [[256, 594]])
+    #expect(costs[0].decodingBytes >= chain.decodingBytes)
+  }
+
   @Test func errorsNameTheMolecule() throws {
     let processor = MoleculeProcessor()
     let short = #expect(throws: SquintError.self) { try processor.cost(of: MediaFile(text: "C1CC")) }

@@ -65,27 +65,44 @@ package struct MoleculeProcessor: Sendable, Equatable {
     }
   }
 
-  private func layout(_ molecule: Molecule) -> MediaLayout {
-    let (atoms, edges) = (molecule.atoms.count, 2 * molecule.bonds.count)
-    return MediaLayout(runs: [
+  private func layout(atoms: Int, bonds: Int) -> MediaLayout {
+    MediaLayout(runs: [
       MediaLayout.Run(
-        shape: [atoms, edges], count: 1, unitBytes: (2 * atoms + 4 * edges) * MemoryLayout<Int32>.stride)
+        shape: [atoms, 2 * bonds], count: 1, unitBytes: (2 * atoms + 8 * bonds) * MemoryLayout<Int32>.stride)
     ])
+  }
+
+  private func layout(_ molecule: Molecule) -> MediaLayout {
+    layout(atoms: molecule.atoms.count, bonds: molecule.bonds.count)
+  }
+
+  /// What perception holds of a text of so many bytes, of atoms, of bonds and of the rings that they are in, each amply.
+  private func perceptionBytes(text: Int, atoms: Int, bonds: Int, ringAtoms: Int) -> Int {
+    4 * text + 1024 * (atoms + bonds) + 64 * ringAtoms
   }
 }
 
 extension MoleculeProcessor: MediaProcessor {
   package var levels: [Float] { [] }
 
-  /// None: how large a molecule is nobody knows before it is there.
-  package func costs() -> [MediaCost] { [] }
+  /// Of the usual molecule alone: one of 256 atoms. Few that people ask about are larger; one that is takes its own cost.
+  package func costs() -> [MediaCost] {
+    let (atoms, bonds) = (Self.usualAtoms, Self.usualAtoms * 5 / 4)
+    let layout = layout(atoms: atoms, bonds: bonds)
+    // Its text is a MOL file, and all of its atoms are where two rings meet.
+    let working = perceptionBytes(
+      text: 80 * atoms + 24 * bonds, atoms: atoms, bonds: bonds, ringAtoms: 2 * atoms)
+    return [MediaCost(layout: layout, decodingBytes: layout.byteCount + working)]
+  }
+
+  private static let usualAtoms = 256
 
   package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let (bytes, molecule, _) = try read(file)
     let layout = layout(molecule)
-    // What perception holds of atoms, of bonds and of the rings that they are in, each amply.
-    let ringAtoms = molecule.rings.countOfAtom.reduce(0, +)
-    let working = 4 * bytes.count + 1024 * (molecule.atoms.count + molecule.bonds.count) + 64 * ringAtoms
+    let working = perceptionBytes(
+      text: bytes.count, atoms: molecule.atoms.count, bonds: molecule.bonds.count,
+      ringAtoms: molecule.rings.countOfAtom.reduce(0, +))
     var cost = MediaCost(layout: layout, decodingBytes: file.heldBytes + layout.byteCount + working)
     let hasMore =
       MolBlockParser.isMolBlock(bytes)
