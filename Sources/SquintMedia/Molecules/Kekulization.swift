@@ -36,11 +36,12 @@ extension Molecule {
     }
   }
 
-  /// Rings that share bonds, not all of whose atoms are `*`: the indices of each system.
+  /// Rings that share bonds, not all of whose atoms are `*`: the indices of each system, in the order of a search that goes deep first,
+  /// to the ring of the smallest index.
   private func ringSystems() -> [[Int]] {
     let candidates = rings.atoms.indices.filter { ring in rings.atoms[ring].contains { atoms[$0].number > 0 } }
     var ringsOfBond: [Int: [Int]] = [:]
-    for ring in candidates {
+    for ring in candidates.reversed() {
       for bond in rings.bonds[ring] { ringsOfBond[bond, default: []].append(ring) }
     }
     var isDone = [Bool](repeating: false, count: rings.atoms.count)
@@ -48,16 +49,21 @@ extension Molecule {
     for start in candidates where !isDone[start] {
       isDone[start] = true
       var system = [start]
-      var head = 0
-      while head < system.count {
-        for bond in rings.bonds[system[head]] {
-          // Once for each bond: its rings are all in the system then.
-          for ring in ringsOfBond.removeValue(forKey: bond) ?? [] where !isDone[ring] {
-            isDone[ring] = true
-            system.append(ring)
-          }
+      var path = [start]
+      while let ring = path.last {
+        var next: Int?
+        for bond in rings.bonds[ring] {
+          // What is done stays so: each ring leaves a bond's list once.
+          while let other = ringsOfBond[bond]?.last, isDone[other] { ringsOfBond[bond]?.removeLast() }
+          if let other = ringsOfBond[bond]?.last { next = min(next ?? other, other) }
         }
-        head += 1
+        guard let next else {
+          path.removeLast()
+          continue
+        }
+        isDone[next] = true
+        system.append(next)
+        path.append(next)
       }
       systems.append(system)
     }
@@ -65,6 +71,7 @@ extension Molecule {
   }
 
   private mutating func kekulize(_ system: [Int]) throws(SquintError) {
+    // In the order of the rings: what is found out about a `*` depends on which of its neighbors stand before it.
     var members: [Int] = []
     var isMember = [Bool](repeating: false, count: atoms.count)
     for ring in system {
@@ -73,11 +80,11 @@ extension Molecule {
         members.append(atom)
       }
     }
-    members.sort()
     guard members.contains(where: { atoms[$0].number == 0 || isAromatic($0) }) else { return }
-    var walk = KekuleWalk(members: members, isMember: isMember, bondCount: bonds.count)
+    var walk = KekuleWalk(members: members.sorted(), isMember: isMember, bondCount: bonds.count)
     var questions: [Int] = []
-    chooseCandidates(members, isMember, &walk, &questions)
+    chooseCandidates(members, &walk, &questions)
+    members.sort()
     if walk.run(&self, mostRetreats: Self.mostRetreats) { return }
     // Any atom may do without its double bond: all choices, the smaller ones first, as bits count.
     if !questions.isEmpty {
@@ -113,7 +120,7 @@ extension Molecule {
 
   /// Which atoms need a double bond; makes the system's aromatic bonds single.
   private mutating func chooseCandidates(
-    _ members: [Int], _ isMember: [Bool], _ walk: inout KekuleWalk, _ questions: inout [Int]
+    _ members: [Int], _ walk: inout KekuleWalk, _ questions: inout [Int]
   ) {
     // Rings without an aromatic atom that is in no other ring.
     var isRingWithout = [Bool](repeating: true, count: rings.atoms.count)
@@ -123,7 +130,9 @@ extension Molecule {
       }
     }
     var toSingle: [Int] = []
+    var isSeen = [Bool](repeating: false, count: atoms.count)
     for atom in members {
+      isSeen[atom] = true
       let number = atoms[atom].number
       if number > 0 && !isAromatic(atom) {
         walk.done.append(atom)
@@ -133,7 +142,7 @@ extension Molecule {
       var plainNeighbors = 0
       for bond in atoms[atom].bonds {
         let other = bonds[bond].other(atom)
-        if atoms[other].number > 0 && !atoms[other].isAromatic && isMember[other] { plainNeighbors += 1 }
+        if atoms[other].number > 0 && !atoms[other].isAromatic && isSeen[other] { plainNeighbors += 1 }
         if bonds[bond].isAromatic && bonds[bond].order != .triple {
           orders += 1
           toSingle.append(bond)

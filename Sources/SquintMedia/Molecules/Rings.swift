@@ -4,7 +4,7 @@ import SquintFile
 ///
 /// Source: Vismara, Union of all the minimum cycle bases of a graph (1997), as RDKit's symmetrized smallest rings are found.
 struct Rings: Sendable {
-  /// Each ring's atoms, around it.
+  /// Each ring's atoms, around it: from the smallest on, towards the smaller one of the two next to that.
   var atoms: [[Int]] = []
   /// Each ring's bonds, around it: the first is that from the ring's first atom to its second.
   var bonds: [[Int]] = []
@@ -39,7 +39,7 @@ extension Molecule {
       try search.run(steps: &steps) { (cycle) throws(SquintError) in
         ringAtoms += cycle.count
         guard ringAtoms <= Self.mostRingAtoms else { throw Self.tooManyRings }
-        found.atoms.append(cycle)
+        found.atoms.append(Self.normalized(cycle))
       }
     }
     for cycle in found.atoms {
@@ -59,6 +59,13 @@ extension Molecule {
       found.bonds.append(ring)
     }
     rings = found
+  }
+
+  /// The ring from its smallest atom on, towards the smaller one of the two next to that.
+  private static func normalized(_ ring: [Int]) -> [Int] {
+    guard let least = ring.min(), let start = ring.firstIndex(of: least) else { return ring }
+    let turned = Array(ring[start...] + ring[..<start])
+    return turned[1] < turned[turned.count - 1] ? turned : [least] + turned[1...].reversed()
   }
 
   static var tooManyRings: SquintError {
