@@ -48,7 +48,7 @@ public final class Medium: Sendable {
     do throws(SquintError) {
       (processor, size) = try modality.limited(limits, of: file)
       guard size.rows > 0 else {
-        throw SquintError(.badData, "the \(modality.kind.noun) is too short: it becomes no token; give a longer one")
+        throw try modality.tooShort()
       }
     } catch {
       throw error.naming(path)
@@ -156,6 +156,31 @@ extension Modality {
       found = try size(processor)
     }
     return (processor, found)
+  }
+
+  /// The error of a medium that becomes no row, with what would become one where that is known.
+  fileprivate func tooShort() throws(SquintError) -> SquintError {
+    let problem = "the \(kind.noun) becomes no token"
+    switch kind {
+    case .audio:
+      guard let sounds = processor as? SoundProcessor, let samples = try shortest(sounds) else { fallthrough }
+      let milliseconds = (1000 * samples + sounds.mel.rate - 1) / sounds.mel.rate
+      return SquintError(.badData, "\(problem): it is too short; give one of at least \(grouped(milliseconds)) ms")
+    case .video, .series: return SquintError(.badData, "\(problem): it is too short; give a longer one")
+    case .image, .molecule: return SquintError(.badData, "\(problem); give another one")
+    }
+  }
+
+  /// The samples of the shortest sound that becomes a row; nil where none of a minute does.
+  private func shortest(_ sounds: SoundProcessor) throws(SquintError) -> Int? {
+    func hasRows(_ samples: Int) throws(SquintError) -> Bool { try size(sounds.cost(ofSamples: samples)).rows > 0 }
+    var (least, most) = (1, 60 * sounds.mel.rate)
+    guard try hasRows(most) else { return nil }
+    while least < most {
+      let middle = (least + most) / 2
+      if try hasRows(middle) { most = middle } else { least = middle + 1 }
+    }
+    return most
   }
 
   /// What the largest medium within `limits` takes; nil where there is no bound.

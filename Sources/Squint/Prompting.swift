@@ -141,15 +141,26 @@ extension Model {
 
   /// - Throws: `usage` where there are more or fewer media of a kind than places for them.
   fileprivate static func check(places: [MediaKind], media: [MediaKind]) throws(SquintError) {
+    // A kind of which there are media without a place: what is meant by the marker of one of which there are none.
+    let other = MediaKind.allCases.first { kind in media.count { $0 == kind } > places.count { $0 == kind } }
     for kind in MediaKind.allCases {
       let (places, media) = (places.count { $0 == kind }, media.count { $0 == kind })
       guard places != media else { continue }
+      if media == 0, let other { throw misplaced(kind, other) }
       throw SquintError(
         .usage,
         "the prompt has \(places) place\(places == 1 ? "" : "s") for \(kind.plural), and there \(media == 1 ? "is" : "are") "
           + "\(media) \(media == 1 ? kind.noun : kind.plural)",
         remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
     }
+  }
+
+  /// A marker of `kind`, where media of `other` are given and none of it: InstructMol's own prompts call molecules `<image>`.
+  private static func misplaced(_ kind: MediaKind, _ other: MediaKind) -> SquintError {
+    SquintError(
+      .usage,
+      "the prompt has \(kind.marker), the place of \(kind.withArticle), and what is given is \(other.withArticle); write "
+        + "\(other.marker) where it goes, or \\\(kind.marker) for the word")
   }
 
   /// The parts of `text` between what marks places there, and whose places these are.

@@ -153,11 +153,6 @@ struct MediaOptions: ParsableArguments {
   var onStandardInput: MediaKind? { files.first { MediaFile.isStandardInput($0.path) }?.kind }
 }
 
-extension MediaKind {
-  /// What messages call one.
-  var withArticle: String { self == .image ? "an image" : self == .series ? "a series" : "a \(noun)" }
-}
-
 extension [Medium] {
   /// Says what of them the model does not get.
   func report() {

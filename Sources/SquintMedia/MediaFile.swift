@@ -16,6 +16,8 @@ package final class MediaFile: Sendable {
   package let isReadOnce: Bool
   /// Whether it is a folder, whose files are the medium.
   let isFolder: Bool
+  /// Whether it is no file but a text that was given in its place.
+  let isText: Bool
 
   /// Opens the file at `path`; `-` is stdin.
   ///
@@ -39,6 +41,7 @@ package final class MediaFile: Sendable {
       throw SquintError(.noInput, "\(name): \(systemMessage(code))")
     }
     self.path = name
+    isText = false
     isFolder = takesFolders && status.st_mode & S_IFMT == S_IFDIR
     switch status.st_mode & S_IFMT {
     case S_IFDIR where takesFolders:
@@ -68,6 +71,7 @@ package final class MediaFile: Sendable {
   /// - Throws: `badData` where it is longer than any is, `doesNotFit` where there is no memory for it.
   package init(text: String) throws(SquintError) {
     path = text
+    isText = true
     isFolder = false
     isReadOnce = true
     let bytes = Array(text.utf8)

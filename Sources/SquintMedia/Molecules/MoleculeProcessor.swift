@@ -1,3 +1,4 @@
+import CSystem
 import SquintFile
 
 /// What a checkpoint does with a molecule before its encoder (formats/molecules.md).
@@ -37,8 +38,14 @@ package struct MoleculeProcessor: Sendable, Equatable {
     if MolBlockParser.isMolBlock(bytes) {
       molecule = try MolBlockParser.molecule(bytes)
     } else {
-      molecule = try SMILESParser.molecule(firstLine(bytes).line)
-      try molecule.perceive()
+      let line = firstLine(bytes).line
+      do throws(SquintError) {
+        molecule = try SMILESParser.molecule(line)
+        try molecule.perceive()
+      } catch {
+        guard let notation = MoleculeNotation(line) else { throw error }
+        throw Molecule.bad(notation.remedy)
+      }
     }
     molecule.perceiveStereo()
     return molecule
@@ -60,9 +67,28 @@ package struct MoleculeProcessor: Sendable, Equatable {
       let molecule = try Self.perceived(bytes)
       return (bytes, molecule, try molecule.graph())
     } catch {
-      // A molecule that is given as text is its own name, and may be long.
-      throw error.naming(file.path.utf8.count > 80 ? "\(file.path.prefix(40))…" : file.path)
+      throw Self.named(error, file, bytes)
     }
+  }
+
+  /// The error with the name of the file, or of the text, and what the file was taken for.
+  private static func named(_ error: SquintError, _ file: MediaFile, _ bytes: [UInt8]) -> SquintError {
+    let isBlank = !bytes.contains { $0 > 0x20 }
+    guard file.isText else {
+      if isBlank { return .badData(file.path, "the file is empty; it should hold SMILES, or be a MOL or SDF file") }
+      if MolBlockParser.isMolBlock(bytes) || MoleculeNotation(firstLine(bytes).line) != nil {
+        return error.naming(file.path)
+      }
+      return error.adding(
+        before:
+          "\(file.path): this is no MOL or SDF file, which has its counts in the fourth line, and its first line is no SMILES: "
+      )
+    }
+    if isBlank { return Molecule.bad("the SMILES is empty; give one, such as CCO, or the name of a file") }
+    let hint = looksLikeFileName(file.path) ? "; nor is there a file of that name" : ""
+    // A molecule that is given as text is its own name, and may be long.
+    let name = file.path.utf8.count > 80 ? "\(file.path.prefix(40))…" : file.path
+    return SquintError(error.kind, error.naming(name).message + hint)
   }
 
   private func layout(atoms: Int, bonds: Int) -> MediaLayout {
@@ -108,6 +134,14 @@ extension MoleculeProcessor: MediaProcessor {
       MolBlockParser.isMolBlock(bytes)
       ? MolBlockParser.hasMore(bytes) : Self.firstLine(bytes).hasMore
     if hasMore { cost.notes.append("only the first of its molecules is taken") }
+    if !MolBlockParser.isMolBlock(bytes) {
+      let line = Self.firstLine(bytes).line
+      if let leftOut = SMILESParser.leftOut(of: line) { cost.notes.append(leftOut) }
+      if MoleculeNotation(line) == .selfies {
+        cost.notes.append(
+          "it is taken for SMILES, where atoms in brackets have no hydrogens; \(MoleculeNotation.selfies.remedy)")
+      }
+    }
     return cost
   }
 
@@ -147,10 +181,29 @@ extension MoleculeGraph {
 }
 
 extension MoleculeProcessor {
-  /// Whether what a user gives for a molecule names a file, and is not SMILES: by its ending, or a pipe.
+  /// Whether what a user gives for a molecule names a file, and is not SMILES: by its ending, or a pipe, or as there is a file that is
+  /// called so and no SMILES is.
   package static func isFileName(_ text: String) -> Bool {
     let name = text.lowercased()
-    return [".smi", ".smiles", ".mol", ".sdf", ".sd"].contains { name.hasSuffix($0) }
+    if [".smi", ".smiles", ".mol", ".sdf", ".sd"].contains(where: { name.hasSuffix($0) })
       || MediaFile.inherited(text) != nil
+    {
+      return true
+    }
+    guard !text.isEmpty, text.utf8.count <= mostNameBytes, !text.utf8.contains(0), access(text, F_OK) == 0 else {
+      return false
+    }
+    return (try? SMILESParser.molecule(Array(text.utf8))) == nil
   }
+
+  /// Whether a text that is no SMILES was meant as the name of a file: it ends as such names do.
+  private static func looksLikeFileName(_ text: String) -> Bool {
+    guard text.utf8.count <= mostNameBytes, let dot = text.utf8.lastIndex(of: UInt8(ascii: ".")) else { return false }
+    let ending = text.utf8[text.utf8.index(after: dot)...]
+    return (1...5).contains(ending.count) && ending.first.map { (97...122).contains($0) } == true
+      && ending.allSatisfy { (48...57).contains($0) || (97...122).contains($0) }
+  }
+
+  /// No name of a file is longer.
+  private static let mostNameBytes = 4096
 }
