@@ -263,7 +263,9 @@ private struct SplitMix: RandomNumberGenerator {
 
   /// A file of whatever name is read by what is in it; what is no molecule says so.
   @Test func files() throws {
-    let place = try TemporaryFolder()
+    let place = FileManager.default.temporaryDirectory.appendingPathComponent("squint-molecules-\(UUID())")
+    try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: place) }
     let processor = MoleculeProcessor()
     func file(_ name: String, _ text: String) throws -> MediaFile {
       let path = place.path + "/" + name
