@@ -9,12 +9,14 @@ import Synchronization
 /// It is decoded when the session encodes it, and what it was decoded to is forgotten afterwards.
 public final class Medium: Sendable {
   public let path: String
+  /// What messages call it: `path`, but a beginning of a long text.
+  package let name: String
   public let size: MediumSize
   /// The sound of a video, whose rows stand in a prompt among those of its frames; nil where there is none, or it is not heard.
   public let sound: Medium?
   /// What people should know of how it is taken, a line each: what of it the model does not get.
   public var notes: [String] {
-    (size.cost.remark.map { ["\(path): \($0)"] } ?? []) + (sound?.notes ?? [])
+    (size.cost.remark.map { ["\(name): \($0)"] } ?? []) + (sound?.notes ?? [])
   }
   private let processor: any MediaProcessor
   /// The file, where it cannot be opened again by its path.
@@ -43,6 +45,7 @@ public final class Medium: Sendable {
     sound find: () throws(SquintError) -> Medium?
   ) throws(SquintError) {
     path = file.path
+    name = file.name
     kept = file.isReadOnce ? file : nil
     var size: MediumSize
     do throws(SquintError) {
@@ -51,7 +54,7 @@ public final class Medium: Sendable {
         throw try modality.tooShort()
       }
     } catch {
-      throw error.naming(path)
+      throw error.naming(name)
     }
     sound = try find()
     size.sounds = sound.map { [$0.size] } ?? []

@@ -79,7 +79,7 @@ struct MediaOptions: ParsableArguments {
   @Option(
     help: .init(
       """
-      A molecule: its SMILES, or a file of the name .smi, .mol or .sdf. Repeatable; it stands where the prompt has <molecule>, or \
+      A molecule: its SMILES, or a file (SMILES, MOL or SDF). Repeatable; it stands where the prompt has <molecule>, or \
       comes first.
       """, valueName: "smiles"))
   var molecule: [String] = []

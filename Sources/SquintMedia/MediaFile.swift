@@ -5,7 +5,7 @@ import SquintFile
 ///
 /// A pipe is read to its end first, into memory that has a descriptor as files have.
 package final class MediaFile: Sendable {
-  /// What messages call it.
+  /// Where it is; the text of one that is given as text.
   package let path: String
   let descriptor: Int32
   /// The size when the file was opened, in bytes.
@@ -18,6 +18,13 @@ package final class MediaFile: Sendable {
   let isFolder: Bool
   /// Whether it is no file but a text that was given in its place.
   let isText: Bool
+
+  /// What messages call it: `path`, but a beginning of a long text.
+  package var name: String {
+    guard isText else { return path }
+    if path.allSatisfy(\.isWhitespace) { return "the \(Self.textNoun)" }
+    return path.utf8.count > 80 ? "\(path.prefix(40))…" : path
+  }
 
   /// Opens the file at `path`; `-` is stdin.
   ///

@@ -296,7 +296,7 @@ private struct SplitMix: RandomNumberGenerator {
     let missing = #expect(throws: SquintError.self) { try processor.cost(of: MediaFile(text: "nowhere/x.mdl")) }
     #expect(missing?.message.hasSuffix("; nor is there a file of that name") == true)
     let empty = #expect(throws: SquintError.self) { try processor.cost(of: MediaFile(text: "  ")) }
-    #expect(empty?.message == "the SMILES is empty; give one, such as CCO, or the name of a file")
+    #expect(empty?.message == "the molecule: the SMILES is empty; give one, such as CCO, or the name of a file")
   }
 
   private let inchi = "this is an InChI, which is not read; convert it to SMILES"

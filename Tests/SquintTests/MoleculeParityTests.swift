@@ -205,7 +205,11 @@ import Testing
     // Its own prompts say <image>; what people write is for molecules.
     #expect(
       caught { _ = try tokens("What is <image>?", ["CCO"]) }?.message
-        == "the prompt has <image>, the place of an image, and what is given is a molecule; write <molecule> where it goes, or "
+        == "the prompt has <image>, the place of an image, and what is given is a molecule; write <molecule> where it goes, "
+        + "or write \\<image> for the word")
+    #expect(
+      caught { _ = try tokens("What are <molecule> and <image>?", ["CCO"]) }?.message
+        == "the prompt has <image>, the place of an image, and none is given; give one if the model takes images, or write "
         + "\\<image> for the word")
     // What somebody writes is no place.
     #expect(try tokens("<molecule>\nIs \\<image> a word?", ["CCO"]).count { $0 == Prompt.featureToken } == 3)

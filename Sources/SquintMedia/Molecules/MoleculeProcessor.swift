@@ -84,11 +84,9 @@ package struct MoleculeProcessor: Sendable, Equatable {
           "\(file.path): this is no MOL or SDF file, which has its counts in the fourth line, and its first line is no SMILES: "
       )
     }
-    if isBlank { return Molecule.bad("the SMILES is empty; give one, such as CCO, or the name of a file") }
+    if isBlank { return .badData(file.name, "the SMILES is empty; give one, such as CCO, or the name of a file") }
     let hint = looksLikeFileName(file.path) ? "; nor is there a file of that name" : ""
-    // A molecule that is given as text is its own name, and may be long.
-    let name = file.path.utf8.count > 80 ? "\(file.path.prefix(40))…" : file.path
-    return SquintError(error.kind, error.naming(name).message + hint)
+    return SquintError(error.kind, error.naming(file.name).message + hint)
   }
 
   private func layout(atoms: Int, bonds: Int) -> MediaLayout {
