@@ -12,6 +12,7 @@ public enum MediaKind: String, CaseIterable, Sendable {
   /// What messages call one, and several.
   package var noun: String { self == .audio ? "sound" : rawValue }
   package var plural: String { self == .series ? noun : noun + "s" }
+  package var withArticle: String { self == .image ? "an image" : "a \(noun)" }
 
   /// What stands for one in what people write.
   package var marker: String { "<\(rawValue)>" }

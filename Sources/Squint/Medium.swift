@@ -9,12 +9,14 @@ import Synchronization
 /// It is decoded when the session encodes it, and what it was decoded to is forgotten afterwards.
 public final class Medium: Sendable {
   public let path: String
+  /// What messages call it: `path`, but a beginning of a long text.
+  package let name: String
   public let size: MediumSize
   /// The sound of a video, whose rows stand in a prompt among those of its frames; nil where there is none, or it is not heard.
   public let sound: Medium?
   /// What people should know of how it is taken, a line each: what of it the model does not get.
   public var notes: [String] {
-    (size.cost.remark.map { ["\(path): \($0)"] } ?? []) + (sound?.notes ?? [])
+    (size.cost.remark.map { ["\(name): \($0)"] } ?? []) + (sound?.notes ?? [])
   }
   private let processor: any MediaProcessor
   /// The file, where it cannot be opened again by its path.
@@ -43,15 +45,16 @@ public final class Medium: Sendable {
     sound find: () throws(SquintError) -> Medium?
   ) throws(SquintError) {
     path = file.path
+    name = file.name
     kept = file.isReadOnce ? file : nil
     var size: MediumSize
     do throws(SquintError) {
       (processor, size) = try modality.limited(limits, of: file)
       guard size.rows > 0 else {
-        throw SquintError(.badData, "the \(modality.kind.noun) is too short: it becomes no token; give a longer one")
+        throw try modality.tooShort()
       }
     } catch {
-      throw error.naming(path)
+      throw error.naming(name)
     }
     sound = try find()
     size.sounds = sound.map { [$0.size] } ?? []
@@ -156,6 +159,31 @@ extension Modality {
       found = try size(processor)
     }
     return (processor, found)
+  }
+
+  /// The error of a medium that becomes no row, with what would become one where that is known.
+  fileprivate func tooShort() throws(SquintError) -> SquintError {
+    let problem = "the \(kind.noun) becomes no token"
+    switch kind {
+    case .audio:
+      guard let sounds = processor as? SoundProcessor, let samples = try shortest(sounds) else { fallthrough }
+      let milliseconds = (1000 * samples + sounds.mel.rate - 1) / sounds.mel.rate
+      return SquintError(.badData, "\(problem): it is too short; give one of at least \(grouped(milliseconds)) ms")
+    case .video, .series: return SquintError(.badData, "\(problem): it is too short; give a longer one")
+    case .image, .molecule: return SquintError(.badData, "\(problem); give another one")
+    }
+  }
+
+  /// The samples of the shortest sound that becomes a row; nil where none of a minute does.
+  private func shortest(_ sounds: SoundProcessor) throws(SquintError) -> Int? {
+    func hasRows(_ samples: Int) throws(SquintError) -> Bool { try size(sounds.cost(ofSamples: samples)).rows > 0 }
+    var (least, most) = (1, 60 * sounds.mel.rate)
+    guard try hasRows(most) else { return nil }
+    while least < most {
+      let middle = (least + most) / 2
+      if try hasRows(middle) { most = middle } else { least = middle + 1 }
+    }
+    return most
   }
 
   /// What the largest medium within `limits` takes; nil where there is no bound.

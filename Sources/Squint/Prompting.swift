@@ -141,15 +141,30 @@ extension Model {
 
   /// - Throws: `usage` where there are more or fewer media of a kind than places for them.
   fileprivate static func check(places: [MediaKind], media: [MediaKind]) throws(SquintError) {
+    let isGiven = !media.isEmpty
+    // A kind of which there are media without a place: what is meant by the marker of one of which there are none.
+    let other = MediaKind.allCases.first { kind in media.count { $0 == kind } > places.count { $0 == kind } }
     for kind in MediaKind.allCases {
       let (places, media) = (places.count { $0 == kind }, media.count { $0 == kind })
       guard places != media else { continue }
+      if media == 0, isGiven { throw misplaced(kind, other) }
       throw SquintError(
         .usage,
         "the prompt has \(places) place\(places == 1 ? "" : "s") for \(kind.plural), and there \(media == 1 ? "is" : "are") "
           + "\(media) \(media == 1 ? kind.noun : kind.plural)",
         remedies: [.asManyAsMarkers(kind: kind.rawValue, marker: kind.marker)])
     }
+  }
+
+  /// The error of a marker of `kind`, of which there are no media, but of others, those of `other` without a place: InstructMol's own prompts
+  /// call molecules `<image>`.
+  private static func misplaced(_ kind: MediaKind, _ other: MediaKind?) -> SquintError {
+    let given = other.map { "what is given is \($0.withArticle); write \($0.marker) where it goes" }
+    return SquintError(
+      .usage,
+      "the prompt has \(kind.marker), the place of \(kind.withArticle), and "
+        + "\(given ?? "none is given; give one if the model takes \(kind.plural)"), or write \\\(kind.marker) for the word"
+    )
   }
 
   /// The parts of `text` between what marks places there, and whose places these are.

@@ -120,14 +120,14 @@ public final class Session {
     else {
       throw SquintError(
         .usage,
-        "\(medium.path): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.size.rowsWithSound)) tokens, but for "
+        "\(medium.name): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.size.rowsWithSound)) tokens, but for "
           + "smaller ones or none; begin it with this one")
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
     guard needed <= plan.budget else {
       throw SquintError(
         .doesNotFit,
-        "\(medium.path): decoding it takes \(grouped(medium.size.decodingBytes)) bytes, which with all else is "
+        "\(medium.name): decoding it takes \(grouped(medium.size.decodingBytes)) bytes, which with all else is "
           + "\(grouped(needed)), and \(grouped(plan.budget)) are "
           + (plan.options.memory == nil ? "free" : "allowed") + "; make the \(medium.kind.noun) smaller",
         needed: needed, available: plan.budget)

@@ -116,7 +116,8 @@ struct Chat: ParsableCommand {
   }
 
   private static func needsFile(_ command: String) -> SquintError {
-    SquintError(.usage, "\(command) needs the name of a file")
+    let isMolecule = command == MediaSyntax.of(.molecule).command
+    return SquintError(.usage, "\(command) needs \(isMolecule ? "SMILES, or " : "")the name of a file")
   }
 
   /// In a conversation an error is told, and the conversation goes on.

@@ -79,7 +79,7 @@ struct MediaOptions: ParsableArguments {
   @Option(
     help: .init(
       """
-      A molecule: its SMILES, or a file of the name .smi, .mol or .sdf. Repeatable; it stands where the prompt has <molecule>, or \
+      A molecule: its SMILES, or a file (SMILES, MOL or SDF). Repeatable; it stands where the prompt has <molecule>, or \
       comes first.
       """, valueName: "smiles"))
   var molecule: [String] = []
@@ -151,11 +151,6 @@ struct MediaOptions: ParsableArguments {
 
   /// What is on stdin; nil where that is no medium.
   var onStandardInput: MediaKind? { files.first { MediaFile.isStandardInput($0.path) }?.kind }
-}
-
-extension MediaKind {
-  /// What messages call one.
-  var withArticle: String { self == .image ? "an image" : self == .series ? "a series" : "a \(noun)" }
 }
 
 extension [Medium] {

@@ -5,7 +5,7 @@ import SquintFile
 ///
 /// A pipe is read to its end first, into memory that has a descriptor as files have.
 package final class MediaFile: Sendable {
-  /// What messages call it.
+  /// Where it is; the text of one that is given as text.
   package let path: String
   let descriptor: Int32
   /// The size when the file was opened, in bytes.
@@ -16,6 +16,15 @@ package final class MediaFile: Sendable {
   package let isReadOnce: Bool
   /// Whether it is a folder, whose files are the medium.
   let isFolder: Bool
+  /// Whether it is no file but a text that was given in its place.
+  let isText: Bool
+
+  /// What messages call it: `path`, but a beginning of a long text.
+  package var name: String {
+    guard isText else { return path }
+    if path.allSatisfy(\.isWhitespace) { return "the \(Self.textNoun)" }
+    return path.utf8.count > 80 ? "\(path.prefix(40))…" : path
+  }
 
   /// Opens the file at `path`; `-` is stdin.
   ///
@@ -39,6 +48,7 @@ package final class MediaFile: Sendable {
       throw SquintError(.noInput, "\(name): \(systemMessage(code))")
     }
     self.path = name
+    isText = false
     isFolder = takesFolders && status.st_mode & S_IFMT == S_IFDIR
     switch status.st_mode & S_IFMT {
     case S_IFDIR where takesFolders:
@@ -68,6 +78,7 @@ package final class MediaFile: Sendable {
   /// - Throws: `badData` where it is longer than any is, `doesNotFit` where there is no memory for it.
   package init(text: String) throws(SquintError) {
     path = text
+    isText = true
     isFolder = false
     isReadOnce = true
     let bytes = Array(text.utf8)

@@ -136,6 +136,11 @@ private struct SplitMix: RandomNumberGenerator {
     ("CCO |(0,0,0;1,0,0;2,0,0)|", "the CXSMILES extension (0 at character 6 is not read"),
     ("CC |w:0.0|", "the CXSMILES extension w:0.0"),
     ("CC |a:1", "has no second |"),
+    ("[C][=C][Branch1][C][O]", "this looks like SELFIES, which is not read; convert it to SMILES"),
+    ("InChI=1S/CH4/h1H4", "this is an InChI, which is not read; convert it to SMILES"),
+    ("VNWKTOKETHGBQD-UHFFFAOYSA-N", "this is an InChIKey, from which no molecule can be made; look up its SMILES"),
+    ("C\u{E9}C", "\u{E9} (U+00E9, which no SMILES has) at character 2, where an atom should stand"),
+    ("CC\u{2013}C", "U+2013, which no SMILES has, at character 3, where an atom should stand"),
   ])
   func refusals(text: String, message: String) {
     let answer = compact(text)
@@ -236,6 +241,77 @@ private struct SplitMix: RandomNumberGenerator {
     #expect(edges == [0, 1, 0, 0, 1, 0, 0, 0])
     #expect(try processor.units(of: file, while: { false }) == nil)
     #expect(try processor.cost(of: MediaFile(text: "CC\nCN")).notes == ["only the first of its molecules is taken"])
+  }
+
+  /// What of a text is not taken, or could be meant otherwise, is told.
+  @Test(arguments: [
+    ("CC\u{E9}", ["\u{E9} (U+00E9, which no SMILES has) at character 3 is left out"]),
+    ("CC \u{E9}", []),
+    ("[Na+].[Cl-]", []),
+    ("[H][H]", []),
+    (
+      "[C][C][O]",
+      [
+        "it is taken for SMILES, where atoms in brackets have no hydrogens; this looks like SELFIES, which is not read; "
+          + "convert it to SMILES"
+      ]
+    ),
+  ])
+  func notes(text: String, notes: [String]) throws {
+    #expect(try MoleculeProcessor().cost(of: MediaFile(text: text)).notes == notes)
+  }
+
+  /// A file of whatever name is read by what is in it; what is no molecule says so.
+  @Test func files() throws {
+    let place = FileManager.default.temporaryDirectory.appendingPathComponent("squint-molecules-\(UUID())")
+    try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: place) }
+    let processor = MoleculeProcessor()
+    func file(_ name: String, _ text: String) throws -> MediaFile {
+      let path = place.path + "/" + name
+      try text.write(toFile: path, atomically: true, encoding: .utf8)
+      #expect(MoleculeProcessor.isFileName(path))
+      return try MediaFile(path: path, noun: "molecule")
+    }
+    func message(_ name: String, _ text: String) throws -> String {
+      let file = try file(name, text)
+      return #expect(throws: SquintError.self) { try processor.cost(of: file) }?.message ?? ""
+    }
+    let block = try #require(try blocks().first)
+    for name in ["m.txt", "x.mdl", "molecule", "m.mol"] {
+      #expect(try processor.cost(of: file(name, block)).layout.count == 1)
+      #expect(try processor.cost(of: file(name, "CCO\n")).layout.runs[0].shape == [3, 4])
+    }
+    for name in ["a.txt", "a.mol"] {
+      let text = try message(name, "Dear all,\nhere it is\n")
+      #expect(text.contains("/\(name): this is no MOL or SDF file"))
+      #expect(text.contains("its first line is no SMILES: D at character 1"))
+      #expect(try message(name, " \n").contains("/\(name): the file is empty"))
+      #expect(try message(name, "InChI=1S/CH4/h1H4\n").hasSuffix("/\(name): \(inchi)"))
+    }
+    // A text is a file's name only where it is no SMILES.
+    for text in ["CCO", "", "m.txt", "nowhere/x.mdl", "C\0", String(repeating: "x", count: 9000)] {
+      #expect(!MoleculeProcessor.isFileName(text))
+    }
+    let missing = #expect(throws: SquintError.self) { try processor.cost(of: MediaFile(text: "nowhere/x.mdl")) }
+    #expect(missing?.message.hasSuffix("; nor is there a file of that name") == true)
+    let empty = #expect(throws: SquintError.self) { try processor.cost(of: MediaFile(text: "  ")) }
+    #expect(empty?.message == "the molecule: the SMILES is empty; give one, such as CCO, or the name of a file")
+  }
+
+  private let inchi = "this is an InChI, which is not read; convert it to SMILES"
+
+  /// A conversation is planned for the usual molecule, of 256 atoms: one cost, which is at least what such a molecule takes.
+  @Test func usualCost() throws {
+    let processor = MoleculeProcessor()
+    let costs = processor.costs()
+    try #require(costs.count == 1)
+    #expect(costs[0].layout.runs.map(\.shape) == [[256, 640]] && costs[0].layout.count == 1)
+    #expect(costs[0].layout.byteCount == (256 * 2 + 640 * 4) * 4)
+    // Benzene rings in a row: 42 of six atoms, and four atoms more.
+    let chain = try processor.cost(of: MediaFile(text: String(repeating: "c1ccc(cc1)", count: 42) + "CCCC"))
+    #expect(chain.layout.runs.map(\.shape) == [[256, 594]])
+    #expect(costs[0].decodingBytes >= chain.decodingBytes)
   }
 
   @Test func errorsNameTheMolecule() throws {

@@ -202,8 +202,30 @@ import Testing
         == raw("\(system)USER: Is <image> or <image> larger? ASSISTANT:", ["CCO", "C"]))
     #expect(
       try tokens("Which?", ["CCO", "C"]) == raw("\(system)USER: <image>\n<image>\nWhich? ASSISTANT:", ["CCO", "C"]))
+    // Its own prompts say <image>; what people write is for molecules.
+    #expect(
+      caught { _ = try tokens("What is <image>?", ["CCO"]) }?.message
+        == "the prompt has <image>, the place of an image, and what is given is a molecule; write <molecule> where it goes, "
+        + "or write \\<image> for the word")
+    #expect(
+      caught { _ = try tokens("What are <molecule> and <image>?", ["CCO"]) }?.message
+        == "the prompt has <image>, the place of an image, and none is given; give one if the model takes images, or write "
+        + "\\<image> for the word")
     // What somebody writes is no place.
     #expect(try tokens("<molecule>\nIs \\<image> a word?", ["CCO"]).count { $0 == Prompt.featureToken } == 3)
+  }
+
+  /// A conversation, in which molecules are still to come, is planned for the usual one, and takes those that are no larger.
+  @Test func conversationsArePlanned() throws {
+    let model = try MoleculeFixture("mlp").model(.f32)
+    #expect(try model.sizes(of: .molecule).map(\.rows) == [256])
+    let session = try Session(model, SessionOptions(context: 512, kvType: .f32, threads: 1, media: .always))
+    for smiles in ["CCO", String(repeating: "c1ccc(cc1)", count: 42) + "CCCC"] {
+      let molecule = try model.medium(.molecule, smiles)
+      try session.check(molecule)
+      try session.replace(with: model.prompt(text: "<molecule>", media: [molecule]))
+      try session.forEachLogits { _, _ in }
+    }
   }
 
   /// What lacks a part says which, and pickles are named with what converts them.

@@ -43,6 +43,25 @@ import Testing
     }
   }
 
+  /// A sound that is too short for a token says how long one must be; one of that length is long enough.
+  @Test func shortSounds() throws {
+    let model = try OmniFixture.model(.f32)
+    let folder = try TemporaryFolder()
+    /// A WAV file of so many samples of silence, 16,000 a second.
+    func wav(_ samples: Int) throws -> String {
+      func bytes(_ value: Int, _ count: Int) -> [UInt8] { (0..<count).map { UInt8(value >> (8 * $0) & 0xFF) } }
+      var file = Array("RIFF".utf8) + bytes(36 + 2 * samples, 4) + Array("WAVEfmt ".utf8) + bytes(16, 4)
+      file += bytes(1, 2) + bytes(1, 2) + bytes(16_000, 4) + bytes(32_000, 4) + bytes(2, 2) + bytes(16, 2)
+      file += Array("data".utf8) + bytes(2 * samples, 4) + [UInt8](repeating: 0, count: 2 * samples)
+      let path = folder.path + "/\(samples).wav"
+      try Data(file).write(to: URL(fileURLWithPath: path))
+      return path
+    }
+    let message = caught { _ = try model.medium(.audio, wav(160)) }?.message ?? ""
+    #expect(message.contains("the sound becomes no token: it is too short; give one of at least 21 ms"))
+    #expect(try model.medium(.audio, wav(16 * 21)).rows == 1)
+  }
+
   /// However much of the weights stays, and however many units go through an encoder at a time, no bit changes.
   @Test(arguments: [ElementType.f32, .int8]) func budgets(_ type: ElementType) throws {
     let model = try OmniFixture.model(type)

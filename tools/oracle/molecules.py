@@ -2,12 +2,13 @@
 
 In an environment with PyPI rdkit 2026.9.1, after `swift build -c release --product MoleculeProbe`:
 
-    python tools/oracle/molecules.py                     all of what follows but mutations
+    python tools/oracle/molecules.py                     all of what follows but wildcards and mutations
     python tools/oracle/molecules.py package             the SMILES that stand in RDKit's package (data, contributions, code)
     python tools/oracle/molecules.py spellings           eight spellings of each: random walks, Kekulé, explicit bonds, explicit hydrogens
     python tools/oracle/molecules.py isomers             stereoisomers that RDKit enumerates, and their spellings
     python tools/oracle/molecules.py marks               spellings with @ and / set at random, most of which mean nothing
     python tools/oracle/molecules.py drawings            MOL files: 2D, 3D, V2000, V3000, with hydrogens and without
+    python tools/oracle/molecules.py wildcards           rings with *: all of up to five atoms, others at random; as MOL files 1 % differ
     python tools/oracle/molecules.py files FILE…         SMILES, one a line, from files, with their spellings; MOL and SDF files
     python tools/oracle/molecules.py mutations COUNT     changes them at random, in the probe alone: nothing may crash
 
@@ -15,6 +16,8 @@ Options: --probe PATH (default: .build/release/MoleculeProbe), --seed N, --limit
 """
 
 import argparse
+import itertools
+import math
 import pathlib
 import random
 import re
@@ -184,6 +187,72 @@ def drawing(smiles):
         return None
 
 
+RING_ATOMS = ["c", "n", "o", "s", "N", "O", "*", "C", "=C"]
+
+
+def ring(atoms):
+    """The SMILES of one ring of these atoms; the bond that closes it is double where the first asks for that."""
+    first = atoms[0].removeprefix("=")
+    return first + ("=1" if atoms[0] != first else "1") + "".join(atoms[1:]) + "1"
+
+
+def wildcard_rings():
+    """Rings of 4 to 7 atoms with a * and an aromatic atom: all of 4 and 5, of 6 and 7 as many at random."""
+    for size in range(4, 8):
+        chosen = (
+            itertools.product(RING_ATOMS, repeat=size)
+            if size < 6
+            else (random.choices(RING_ATOMS, weights=[6, 2, 1, 1, 1, 1, 3, 1, 1], k=size) for _ in range(60000)))
+        for atoms in chosen:
+            if "*" in atoms and any(atom.islower() for atom in atoms):
+                yield ring(atoms)
+
+
+def wildcard_systems(count):
+    """Two and three rings that share bonds, with one to three *."""
+    frames = [
+        "{}1{}{}2{}{}{}{}2{}1", "{}1{}{}2{}{}{}{}{}2{}{}1", "{}1{}{}{}2{}{}{}2{}1", "{}1{}{}2{}{}{}2{}1", "{}1{}{}{}2{}1{}{}{}{}2",
+        "{}12{}{}{}{}{}1{}{}{}2", "{}1{}{}2{}({}1){}{}{}2", "{}1{}{}2{}{}{}3{}{}{}{}{}3{}2{}1", "{}1{}{}2{}{}3{}{}{}{}{}3{}{}2{}1",
+        "{}1{}{}2{}{}{}3{}{}{}1{}23"]
+    for _ in range(count):
+        frame = random.choice(frames)
+        size = frame.count("{}")
+        atoms = random.choices(["c", "n", "[nH]", "o", "s", "N", "C", "C(=O)"], weights=[14, 2, 2, 1, 1, 1, 1, 1], k=size)
+        for place in random.sample(range(size), random.choice([1, 1, 2, 2, 3])):
+            atoms[place] = "*"
+        # What stands before a number is an atom alone.
+        yield re.sub(r"\(=O\)(?=[0-9])", "", frame.format(*atoms))
+
+
+def wildcard_block(smiles):
+    """A MOL file of the atoms as they stand in `smiles`, with R, A, Q and others for *, and bonds of type 4 between them and aromatic ones."""
+    molecule = Chem.MolFromSmiles(smiles, sanitize=False)
+    if molecule is None:
+        return None
+    rings = Chem.GetSymmSSSR(molecule)
+    inRing = {frozenset((r[i - 1], r[i])) for r in rings for i in range(len(r))}
+    letters = random.choice(["R", "A", "Q", "*", "X", "M", "R#", "R1"])
+    share = random.choice([0, 0.5, 1])
+    count = molecule.GetNumAtoms()
+    lines = ["", "  wildcards", "", f"{count:3d}{molecule.GetNumBonds():3d}  0  0  0  0            999 V2000"]
+    for atom in molecule.GetAtoms():
+        index = atom.GetIdx()
+        symbol = letters if atom.GetAtomicNum() == 0 else atom.GetSymbol()
+        angle = 2 * math.pi * index / count
+        lines.append(f"{2 * math.cos(angle):10.4f}{2 * math.sin(angle):10.4f}{0:10.4f} {symbol:<3} 0  0  0  0  0  0  0  0  0  0  0  0")
+    for bond in molecule.GetBonds():
+        ends = [bond.GetBeginAtom(), bond.GetEndAtom()]
+        isWild = all(a.GetAtomicNum() == 0 or a.GetIsAromatic() for a in ends)
+        isAromatic = bond.GetIsAromatic() or isWild and random.random() < share
+        isAromatic = isAromatic and frozenset(a.GetIdx() for a in ends) in inRing
+        kind = 4 if isAromatic else {BondType.DOUBLE: 2, BondType.TRIPLE: 3}.get(bond.GetBondType(), 1)
+        lines.append(f"{ends[0].GetIdx() + 1:3d}{ends[1].GetIdx() + 1:3d}{kind:3d}  0")
+    wild = [a.GetIdx() + 1 for a in molecule.GetAtoms() if a.GetAtomicNum() == 0]
+    if letters == "R#":
+        lines.append(f"M  RGP{len(wild):3d}" + "".join(f"{a:4d}{i + 1:4d}" for i, a in enumerate(wild)))
+    return "\n".join(lines + ["M  END", ""])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*")
@@ -205,7 +274,7 @@ def main():
                 comparison.run(name, own)
                 comparison.run(f"{name}, spellings", [s for smiles in own for s in spellings(smiles)])
         sys.exit(comparison.failures > 0)
-    smiles = package_smiles()
+    smiles = package_smiles() if what != ["wildcards"] else []
     random.shuffle(smiles)
     smiles = smiles[: arguments.limit]
     marked = [s for s in smiles if MARK.search(s)]
@@ -226,6 +295,13 @@ def main():
     if "drawings" in what:
         texts = [drawing(s) for s in marked + smiles[:6000]]
         comparison.run("drawings", [t for t in texts if t], Chem.MolFromMolBlock)
+    if "wildcards" in what:
+        rings = list(dict.fromkeys(wildcard_rings()))
+        systems = list(dict.fromkeys(wildcard_systems(100000)))
+        comparison.run("wildcards in rings", rings)
+        comparison.run("wildcards in systems of rings", systems)
+        blocks = [wildcard_block(s) for s in random.sample(rings, 30000) + random.sample(systems, 30000)]
+        comparison.run("wildcards in MOL files", [b for b in blocks if b], Chem.MolFromMolBlock)
     sys.exit(comparison.failures > 0)
 
 

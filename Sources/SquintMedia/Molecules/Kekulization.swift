@@ -8,15 +8,31 @@ extension Molecule {
 
   /// Gives all bonds whole orders, and takes all marks of aromaticity off.
   ///
+  /// What fails is tried again, as by RDKit: then atoms that have an aromatic bond are aromatic themselves, which those of MOL files are
+  /// not before.
+  ///
   /// - Throws: `badData` where no choice of double bonds fits.
   mutating func kekulize() throws(SquintError) {
     guard bonds.contains(where: \.isAromatic) || atoms.indices.contains(where: { isAromatic($0) }) else {
       for atom in atoms.indices { updateImplicitValence(atom) }
       return
     }
+    let basis = rings.basis
+    let aromaticBonds = bonds.indices.filter { bonds[$0].isAromatic }
+    let aromaticAtoms = atoms.indices.filter { isAromatic($0) }
+    if (try? kekulize(basis, isLast: false)) != nil { return }
+    for bond in aromaticBonds {
+      bonds[bond].isAromatic = true
+      bonds[bond].order = .aromatic
+    }
+    for atom in aromaticAtoms { atoms[atom].isAromatic = true }
+    try kekulize(basis, isLast: true)
+  }
+
+  private mutating func kekulize(_ basis: RingBasis, isLast: Bool) throws(SquintError) {
     for atom in atoms.indices { updateImplicitValence(atom) }
     let valences = atoms.map(\.totalValence)
-    for system in ringSystems() { try kekulize(system) }
+    for system in ringSystems(basis) { try kekulize(system, basis, isLast: isLast) }
     for bond in bonds.indices { bonds[bond].isAromatic = false }
     for atom in atoms.indices where atoms[atom].isAromatic {
       guard rings.countOfAtom[atom] > 0 else {
@@ -36,48 +52,55 @@ extension Molecule {
     }
   }
 
-  /// Rings that share bonds, not all of whose atoms are `*`: the indices of each system.
-  private func ringSystems() -> [[Int]] {
-    let candidates = rings.atoms.indices.filter { ring in rings.atoms[ring].contains { atoms[$0].number > 0 } }
+  /// Rings that share bonds, not all of whose atoms are `*`: the indices of each system, in the order of a search that goes deep first,
+  /// to the ring of the smallest index.
+  private func ringSystems(_ basis: RingBasis) -> [[Int]] {
+    let candidates = basis.atoms.indices.filter { ring in basis.atoms[ring].contains { atoms[$0].number > 0 } }
     var ringsOfBond: [Int: [Int]] = [:]
-    for ring in candidates {
-      for bond in rings.bonds[ring] { ringsOfBond[bond, default: []].append(ring) }
+    for ring in candidates.reversed() {
+      for bond in basis.bonds[ring] { ringsOfBond[bond, default: []].append(ring) }
     }
-    var isDone = [Bool](repeating: false, count: rings.atoms.count)
+    var isDone = [Bool](repeating: false, count: basis.atoms.count)
     var systems: [[Int]] = []
     for start in candidates where !isDone[start] {
       isDone[start] = true
       var system = [start]
-      var head = 0
-      while head < system.count {
-        for bond in rings.bonds[system[head]] {
-          // Once for each bond: its rings are all in the system then.
-          for ring in ringsOfBond.removeValue(forKey: bond) ?? [] where !isDone[ring] {
-            isDone[ring] = true
-            system.append(ring)
-          }
+      var path = [start]
+      while let ring = path.last {
+        var next: Int?
+        for bond in basis.bonds[ring] {
+          // What is done stays so: each ring leaves a bond's list once.
+          while let other = ringsOfBond[bond]?.last, isDone[other] { ringsOfBond[bond]?.removeLast() }
+          if let other = ringsOfBond[bond]?.last { next = min(next ?? other, other) }
         }
-        head += 1
+        guard let next else {
+          path.removeLast()
+          continue
+        }
+        isDone[next] = true
+        system.append(next)
+        path.append(next)
       }
       systems.append(system)
     }
     return systems
   }
 
-  private mutating func kekulize(_ system: [Int]) throws(SquintError) {
+  private mutating func kekulize(_ system: [Int], _ basis: RingBasis, isLast: Bool) throws(SquintError) {
+    // In the order of the rings: what is found out about a `*` depends on which of its neighbors stand before it.
     var members: [Int] = []
     var isMember = [Bool](repeating: false, count: atoms.count)
     for ring in system {
-      for atom in rings.atoms[ring] where !isMember[atom] {
+      for atom in basis.atoms[ring] where !isMember[atom] {
         isMember[atom] = true
         members.append(atom)
       }
     }
-    members.sort()
     guard members.contains(where: { atoms[$0].number == 0 || isAromatic($0) }) else { return }
-    var walk = KekuleWalk(members: members, isMember: isMember, bondCount: bonds.count)
+    var walk = KekuleWalk(members: members.sorted(), isMember: isMember, bondCount: bonds.count)
     var questions: [Int] = []
-    chooseCandidates(members, isMember, &walk, &questions)
+    chooseCandidates(members, basis, &walk, &questions)
+    members.sort()
     if walk.run(&self, mostRetreats: Self.mostRetreats) { return }
     // Any atom may do without its double bond: all choices, the smaller ones first, as bits count.
     if !questions.isEmpty {
@@ -98,7 +121,7 @@ extension Molecule {
     }
     // The walk gives up on large systems; a matching is certain.
     var matching = DoubleBondMatching(self, members, walk.isCandidate)
-    if let double = matching.complete() {
+    if isLast, let double = matching.complete() {
       for bond in double {
         bonds[bond].order = .double
         bonds[bond].direction = .none
@@ -113,17 +136,16 @@ extension Molecule {
 
   /// Which atoms need a double bond; makes the system's aromatic bonds single.
   private mutating func chooseCandidates(
-    _ members: [Int], _ isMember: [Bool], _ walk: inout KekuleWalk, _ questions: inout [Int]
+    _ members: [Int], _ basis: RingBasis, _ walk: inout KekuleWalk, _ questions: inout [Int]
   ) {
     // Rings without an aromatic atom that is in no other ring.
-    var isRingWithout = [Bool](repeating: true, count: rings.atoms.count)
-    for ring in rings.atoms.indices {
-      if rings.atoms[ring].contains(where: { rings.countOfAtom[$0] == 1 && isAromatic($0) }) {
-        isRingWithout[ring] = false
-      }
+    let isRingWithout = basis.atoms.map { ring in
+      !ring.contains { basis.ringsOfAtom[$0, default: []].count == 1 && isAromatic($0) }
     }
     var toSingle: [Int] = []
+    var isSeen = [Bool](repeating: false, count: atoms.count)
     for atom in members {
+      isSeen[atom] = true
       let number = atoms[atom].number
       if number > 0 && !isAromatic(atom) {
         walk.done.append(atom)
@@ -133,7 +155,7 @@ extension Molecule {
       var plainNeighbors = 0
       for bond in atoms[atom].bonds {
         let other = bonds[bond].other(atom)
-        if atoms[other].number > 0 && !atoms[other].isAromatic && isMember[other] { plainNeighbors += 1 }
+        if atoms[other].number > 0 && !atoms[other].isAromatic && isSeen[other] { plainNeighbors += 1 }
         if bonds[bond].isAromatic && bonds[bond].order != .triple {
           orders += 1
           toSingle.append(bond)
@@ -142,7 +164,7 @@ extension Molecule {
         }
       }
       if number == 0 {
-        let own = rings.atoms.indices.filter { rings.atoms[$0].contains(atom) }
+        let own = basis.ringsOfAtom[atom, default: []]
         let without = own.filter { isRingWithout[$0] }
         if plainNeighbors < own.count && without.count < own.count {
           walk.isCandidate[atom] = true

@@ -1,3 +1,4 @@
+import CSystem
 import SquintFile
 
 /// What a checkpoint does with a molecule before its encoder (formats/molecules.md).
@@ -37,8 +38,14 @@ package struct MoleculeProcessor: Sendable, Equatable {
     if MolBlockParser.isMolBlock(bytes) {
       molecule = try MolBlockParser.molecule(bytes)
     } else {
-      molecule = try SMILESParser.molecule(firstLine(bytes).line)
-      try molecule.perceive()
+      let line = firstLine(bytes).line
+      do throws(SquintError) {
+        molecule = try SMILESParser.molecule(line)
+        try molecule.perceive()
+      } catch {
+        guard let notation = MoleculeNotation(line) else { throw error }
+        throw Molecule.bad(notation.remedy)
+      }
     }
     molecule.perceiveStereo()
     return molecule
@@ -60,37 +67,79 @@ package struct MoleculeProcessor: Sendable, Equatable {
       let molecule = try Self.perceived(bytes)
       return (bytes, molecule, try molecule.graph())
     } catch {
-      // A molecule that is given as text is its own name, and may be long.
-      throw error.naming(file.path.utf8.count > 80 ? "\(file.path.prefix(40))…" : file.path)
+      throw Self.named(error, file, bytes)
     }
   }
 
-  private func layout(_ molecule: Molecule) -> MediaLayout {
-    let (atoms, edges) = (molecule.atoms.count, 2 * molecule.bonds.count)
-    return MediaLayout(runs: [
+  /// The error with the name of the file, or of the text, and what the file was taken for.
+  private static func named(_ error: SquintError, _ file: MediaFile, _ bytes: [UInt8]) -> SquintError {
+    let isBlank = !bytes.contains { $0 > 0x20 }
+    guard file.isText else {
+      if isBlank { return .badData(file.path, "the file is empty; it should hold SMILES, or be a MOL or SDF file") }
+      if MolBlockParser.isMolBlock(bytes) || MoleculeNotation(firstLine(bytes).line) != nil {
+        return error.naming(file.path)
+      }
+      return error.adding(
+        before:
+          "\(file.path): this is no MOL or SDF file, which has its counts in the fourth line, and its first line is no SMILES: "
+      )
+    }
+    if isBlank { return .badData(file.name, "the SMILES is empty; give one, such as CCO, or the name of a file") }
+    let hint = looksLikeFileName(file.path) ? "; nor is there a file of that name" : ""
+    return SquintError(error.kind, error.naming(file.name).message + hint)
+  }
+
+  private func layout(atoms: Int, bonds: Int) -> MediaLayout {
+    MediaLayout(runs: [
       MediaLayout.Run(
-        shape: [atoms, edges], count: 1, unitBytes: (2 * atoms + 4 * edges) * MemoryLayout<Int32>.stride)
+        shape: [atoms, 2 * bonds], count: 1, unitBytes: (2 * atoms + 8 * bonds) * MemoryLayout<Int32>.stride)
     ])
+  }
+
+  private func layout(_ molecule: Molecule) -> MediaLayout {
+    layout(atoms: molecule.atoms.count, bonds: molecule.bonds.count)
+  }
+
+  /// What perception holds of a text of so many bytes, of atoms, of bonds and of the rings that they are in, each amply.
+  private func perceptionBytes(text: Int, atoms: Int, bonds: Int, ringAtoms: Int) -> Int {
+    4 * text + 1024 * (atoms + bonds) + 64 * ringAtoms
   }
 }
 
 extension MoleculeProcessor: MediaProcessor {
   package var levels: [Float] { [] }
 
-  /// None: how large a molecule is nobody knows before it is there.
-  package func costs() -> [MediaCost] { [] }
+  /// Of the usual molecule alone: one of 256 atoms. Few that people ask about are larger; one that is takes its own cost.
+  package func costs() -> [MediaCost] {
+    let (atoms, bonds) = (Self.usualAtoms, Self.usualAtoms * 5 / 4)
+    let layout = layout(atoms: atoms, bonds: bonds)
+    // Its text is a MOL file, and all of its atoms are where two rings meet.
+    let working = perceptionBytes(
+      text: 80 * atoms + 24 * bonds, atoms: atoms, bonds: bonds, ringAtoms: 2 * atoms)
+    return [MediaCost(layout: layout, decodingBytes: layout.byteCount + working)]
+  }
+
+  private static let usualAtoms = 256
 
   package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let (bytes, molecule, _) = try read(file)
     let layout = layout(molecule)
-    // What perception holds of atoms, of bonds and of the rings that they are in, each amply.
-    let ringAtoms = molecule.rings.countOfAtom.reduce(0, +)
-    let working = 4 * bytes.count + 1024 * (molecule.atoms.count + molecule.bonds.count) + 64 * ringAtoms
+    let working = perceptionBytes(
+      text: bytes.count, atoms: molecule.atoms.count, bonds: molecule.bonds.count,
+      ringAtoms: molecule.rings.countOfAtom.reduce(0, +))
     var cost = MediaCost(layout: layout, decodingBytes: file.heldBytes + layout.byteCount + working)
     let hasMore =
       MolBlockParser.isMolBlock(bytes)
       ? MolBlockParser.hasMore(bytes) : Self.firstLine(bytes).hasMore
     if hasMore { cost.notes.append("only the first of its molecules is taken") }
+    if !MolBlockParser.isMolBlock(bytes) {
+      let line = Self.firstLine(bytes).line
+      if let leftOut = SMILESParser.leftOut(of: line) { cost.notes.append(leftOut) }
+      if MoleculeNotation(line) == .selfies {
+        cost.notes.append(
+          "it is taken for SMILES, where atoms in brackets have no hydrogens; \(MoleculeNotation.selfies.remedy)")
+      }
+    }
     return cost
   }
 
@@ -130,10 +179,29 @@ extension MoleculeGraph {
 }
 
 extension MoleculeProcessor {
-  /// Whether what a user gives for a molecule names a file, and is not SMILES: by its ending, or a pipe.
+  /// Whether what a user gives for a molecule names a file, and is not SMILES: by its ending, or a pipe, or as there is a file that is
+  /// called so and no SMILES is.
   package static func isFileName(_ text: String) -> Bool {
     let name = text.lowercased()
-    return [".smi", ".smiles", ".mol", ".sdf", ".sd"].contains { name.hasSuffix($0) }
+    if [".smi", ".smiles", ".mol", ".sdf", ".sd"].contains(where: { name.hasSuffix($0) })
       || MediaFile.inherited(text) != nil
+    {
+      return true
+    }
+    guard !text.isEmpty, text.utf8.count <= mostNameBytes, !text.utf8.contains(0), access(text, F_OK) == 0 else {
+      return false
+    }
+    return (try? SMILESParser.molecule(Array(text.utf8))) == nil
   }
+
+  /// Whether a text that is no SMILES was meant as the name of a file: it ends as such names do.
+  private static func looksLikeFileName(_ text: String) -> Bool {
+    guard text.utf8.count <= mostNameBytes, let dot = text.utf8.lastIndex(of: UInt8(ascii: ".")) else { return false }
+    let ending = text.utf8[text.utf8.index(after: dot)...]
+    return (1...5).contains(ending.count) && ending.first.map { (97...122).contains($0) } == true
+      && ending.allSatisfy { (48...57).contains($0) || (97...122).contains($0) }
+  }
+
+  /// No name of a file is longer.
+  private static let mostNameBytes = 4096
 }

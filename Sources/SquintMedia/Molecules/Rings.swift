@@ -4,10 +4,12 @@ import SquintFile
 ///
 /// Source: Vismara, Union of all the minimum cycle bases of a graph (1997), as RDKit's symmetrized smallest rings are found.
 struct Rings: Sendable {
-  /// Each ring's atoms, around it.
+  /// Each ring's atoms, around it: from the smallest on, towards the smaller one of the two next to that.
   var atoms: [[Int]] = []
   /// Each ring's bonds, around it: the first is that from the ring's first atom to its second.
   var bonds: [[Int]] = []
+  /// Which of the rings are a minimum basis of all.
+  var isInBasis: [Bool] = []
   /// Of each atom and each bond: in how many rings it is.
   var countOfAtom: [Int] = []
   var countOfBond: [Int] = []
@@ -15,6 +17,28 @@ struct Rings: Sendable {
   var leastOfBond: [Int] = []
   /// Whether an atom is in a ring of three.
   var isInTriangle: [Bool] = []
+}
+
+/// The rings of a minimum basis: the smaller ones first, then by their atoms.
+struct RingBasis {
+  let atoms: [[Int]]
+  let bonds: [[Int]]
+  /// Of each atom that is in a ring: the indices of its rings.
+  let ringsOfAtom: [Int: [Int]]
+}
+
+extension Rings {
+  var basis: RingBasis {
+    let order = atoms.indices.filter { isInBasis[$0] }.sorted {
+      atoms[$0].count != atoms[$1].count
+        ? atoms[$0].count < atoms[$1].count : atoms[$0].lexicographicallyPrecedes(atoms[$1])
+    }
+    var ringsOfAtom: [Int: [Int]] = [:]
+    for (index, ring) in order.enumerated() {
+      for atom in atoms[ring] { ringsOfAtom[atom, default: []].append(index) }
+    }
+    return RingBasis(atoms: order.map { atoms[$0] }, bonds: order.map { bonds[$0] }, ringsOfAtom: ringsOfAtom)
+  }
 }
 
 extension Molecule {
@@ -36,11 +60,14 @@ extension Molecule {
     var ringAtoms = 0
     for block in ringBlocks() {
       var search = RelevantCycles(self, block: block)
+      let first = found.atoms.count
       try search.run(steps: &steps) { (cycle) throws(SquintError) in
         ringAtoms += cycle.count
         guard ringAtoms <= Self.mostRingAtoms else { throw Self.tooManyRings }
-        found.atoms.append(cycle)
+        found.atoms.append(Self.normalized(cycle))
+        found.isInBasis.append(false)
       }
+      for index in search.basisCycles { found.isInBasis[first + index] = true }
     }
     for cycle in found.atoms {
       var ring: [Int] = []
@@ -59,6 +86,13 @@ extension Molecule {
       found.bonds.append(ring)
     }
     rings = found
+  }
+
+  /// The ring from its smallest atom on, towards the smaller one of the two next to that.
+  private static func normalized(_ ring: [Int]) -> [Int] {
+    guard let least = ring.min(), let start = ring.firstIndex(of: least) else { return ring }
+    let turned = Array(ring[start...] + ring[..<start])
+    return turned[1] < turned[turned.count - 1] ? turned : [least] + turned[1...].reversed()
   }
 
   static var tooManyRings: SquintError {
@@ -130,6 +164,8 @@ private struct RelevantCycles {
   /// Of each atom here: its neighbors, and the bonds to them, both by their index here.
   private var neighbors: [[(atom: Int, bond: Int)]] = []
   private let bondCount: Int
+  /// Which of the found cycles are a minimum basis, by their order.
+  private(set) var basisCycles: [Int] = []
 
   init(_ molecule: Molecule, block: [Int]) {
     var indices: [Int: Int] = [:]
@@ -154,10 +190,12 @@ private struct RelevantCycles {
   mutating func run(steps: inout Int, found: ([Int]) throws(SquintError) -> Void) throws(SquintError) {
     let rank = bondCount - names.count + 1
     if rank == 1 {
+      basisCycles = [0]
       try found(onlyCycle())
       return
     }
     var basis = CycleBasis(bondCount: bondCount)
+    var count = 0
     var (from, most) = (3, 8)
     while basis.count < rank && from <= names.count {
       let families = try families(from: from, to: most, steps: &steps)
@@ -166,19 +204,24 @@ private struct RelevantCycles {
         // Of one length: each is relevant that the shorter ones do not make up.
         var end = index
         while end < families.count && families[end].length == families[index].length { end += 1 }
-        var independent: [[UInt64]] = []
+        var independent: [(cycle: Int, rest: [UInt64])] = []
         for family in families[index..<end] {
           guard let cycle = try cycles(of: family, most: 1, steps: &steps).first else { continue }
           let rest = basis.reduced(vector(of: cycle))
           steps -= basis.work
           guard steps > 0 else { throw Molecule.tooManyRings }
           guard rest.contains(where: { $0 != 0 }) else { continue }
-          independent.append(rest)
-          for cycle in try cycles(of: family, most: .max, steps: &steps) { try found(cycle.map { names[$0] }) }
+          independent.append((count, rest))
+          for cycle in try cycles(of: family, most: .max, steps: &steps) {
+            try found(cycle.map { names[$0] })
+            count += 1
+          }
         }
-        for rest in independent {
+        for (cycle, rest) in independent {
+          let before = basis.count
           basis.add(rest)
           steps -= basis.work
+          if basis.count > before { basisCycles.append(cycle) }
         }
         guard steps > 0 else { throw Molecule.tooManyRings }
         index = end

@@ -113,8 +113,27 @@ struct SMILESParser {
 
   private func unexpected(_ wanted: String) -> SquintError {
     guard let byte else { return Molecule.bad("the SMILES ends where \(wanted) should follow") }
-    let shown = (33...126).contains(byte) ? String(UnicodeScalar(byte)) : "a byte of \(byte)"
-    return Molecule.bad("\(shown) at character \(place), where \(wanted) should stand")
+    return Molecule.bad("\(Self.shown(bytes[index..<end], byte)) at character \(place), where \(wanted) should stand")
+  }
+
+  /// What stands at the beginning of `bytes`: a character that can be shown, or else its number.
+  private static func shown(_ bytes: ArraySlice<UInt8>, _ first: UInt8) -> String {
+    if (33...126).contains(first) { return String(UnicodeScalar(first)) }
+    var decoder = UTF8()
+    var iterator = bytes.makeIterator()
+    guard first >= 128, case .scalarValue(let scalar) = decoder.decode(&iterator) else { return "a byte of \(first)" }
+    let code = String(scalar.value, radix: 16, uppercase: true)
+    let name = "U+\(String(repeating: "0", count: max(0, 4 - code.count)))\(code)"
+    return scalar.properties.isAlphabetic ? "\(scalar) (\(name), which no SMILES has)" : "\(name), which no SMILES has,"
+  }
+
+  /// What of `text` is left out though it stands at the SMILES without a blank; nil where nothing is.
+  static func leftOut(of text: [UInt8]) -> String? {
+    let parser = SMILESParser(text)
+    let written = text.prefix { $0 != 0x20 && $0 != 0x09 && $0 != 0x0A }
+    guard let place = written.indices.first(where: { written[$0] >= 128 && !(parser.index..<parser.end).contains($0) })
+    else { return nil }
+    return "\(shown(written[place...], written[place])) at character \(place + 1) is left out"
   }
 
   private mutating func run() throws(SquintError) {

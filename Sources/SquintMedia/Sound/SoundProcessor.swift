@@ -151,6 +151,9 @@ extension SoundProcessor: MediaProcessor {
 
   private static let usualSeconds = 30
 
+  /// What a sound of so many samples at the model's rate takes beside reading it.
+  package func cost(ofSamples samples: Int) -> MediaCost { cost(extent(samples: samples), source: 0, remark: nil) }
+
   package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let header = try SoundHeader.read(file)
     return cost(
