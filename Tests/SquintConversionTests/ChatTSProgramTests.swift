@@ -112,10 +112,14 @@ import Testing
         "line 6 makes something else"
       ),
       (#"prompt = f"[offset={-mean:.4f}|scaling={scale_factor:.4f}]""#, 5, "it does not end with <ts>"),
-      (#"prompt = f"[offset={-mean:.4f}]<ts>""# + "\nif a:\n    prompt = 'x' + prompt", 5, "line 7 makes something else"),
+      (
+        #"prompt = f"[offset={-mean:.4f}]<ts>""# + "\nif a:\n    prompt = 'x' + prompt", 5,
+        "line 7 makes something else"
+      ),
       ("prompt = ''\nif a:\n    prompt = f\"[{-mean:.4f}]<ts>\"", 7, "line 5 makes something else of prompt"),
       (
-        #"prompt = f"[offset={-mean:.4f}]<ts>""# + "\nprompt = prompt.replace('a', 'b')", 5, "line 6 makes something else"
+        #"prompt = f"[offset={-mean:.4f}]<ts>""# + "\nprompt = prompt.replace('a', 'b')", 5,
+        "line 6 makes something else"
       ),
       (#"prompt = f"[offset={-mean:.4f}]<ts>""# + "\nreturn f\"Series: {prompt}\"", 5, "line 6 makes something else"),
       (#"prompt = f"[offset={-mean:.4f}]<ts>""# + "\nreturn prompt + '<ts/>' + more", 5, "line 6 makes something else"),

@@ -62,6 +62,7 @@ import SquintMedia
     #expect(try columns("2020\n") == [[2020]])
     for text in ["1.234,5\n1\n", "1,2,3\n4\n", "1 2\n3\n", "1;2\n3\n", "1'000;2\n3;4\n"] {
       #expect(message(text)?.hasPrefix("line 1, column 1: ") == true, "\(text)")
+      #expect(message(text)?.hasSuffix("; write it with a point, and nothing between thousands") == true, "\(text)")
     }
     // A gap in front of numbers.
     #expect(message("2024-01-01,\n2024-01-02,5\n")?.hasPrefix("line 1, column 2: there is no number") == true)
@@ -96,15 +97,15 @@ import SquintMedia
   }
 
   @Test func moreColumnsThanNames() throws {
-    #expect(message("a,b\n1,2,3\n7,8,9\n")?.hasPrefix("line 2 has 3 columns, and line 1 2 names") == true)
+    #expect(message("a,b\n1,2,3\n7,8,9\n")?.hasPrefix("line 2 has 3 columns, and line 1 has 2 names") == true)
     #expect(try columns("a,b\n1,2,3\n2,8,9\n") == [[2, 8], [3, 9]])
     #expect(try columns("a,b\n1,2,\n3,4,\n") == [[1, 3], [2, 4]])
     #expect(
       message("a,b\n5,2,3\n7,8,9\n")
-        == "line 2 has 3 columns, and line 1 2 names; give each a name, or separate columns with ; where the comma stands for a point"
+        == "line 2 has 3 columns, and line 1 has 2 names; give each a name, or separate columns with ; where the comma stands for a point"
     )
-    #expect(message("a;b\n5;2;3;4\n") == "line 2 has 4 columns, and line 1 2 names; give each a name")
-    #expect(message("Power\n1,5\n2,5\n")?.hasPrefix("line 2 has 2 columns, and line 1 one name") == true)
+    #expect(message("a;b\n5;2;3;4\n") == "line 2 has 4 columns, and line 1 has 2 names; give each a name")
+    #expect(message("Power\n1,5\n2,5\n")?.hasPrefix("line 2 has 2 columns, and line 1 has one name") == true)
     #expect(message("a,b\n1,2\n3,4,5\n")?.hasPrefix("line 3 has 3 columns, and the lines before 2") == true)
   }
 

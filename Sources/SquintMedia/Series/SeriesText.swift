@@ -289,7 +289,7 @@ struct SeriesText {
       let named = header.cells.count
       if count > named {
         let error = file.error(
-          "line \(grouped(line.number)) has \(count) columns, and line \(grouped(header.line)) \(named == 1 ? "one name" : "\(named) names"); "
+          "line \(grouped(line.number)) has \(count) columns, and line \(grouped(header.line)) has \(named == 1 ? "one name" : "\(named) names"); "
             + "give each a name" + (isComma ? ", or separate columns with ; where the comma stands for a point" : ""))
         // Some programs have no name for the column of their index.
         guard count == named + 1, named > 1 else { throw error }
@@ -343,7 +343,9 @@ struct SeriesText {
           "\(place(line.number, index)): \(shown(bytes)) has another decimal mark than line \(grouped(decimal?.line ?? 0)) has"
         )
       case .time, .text:
-        throw file.error("\(place(line.number, index)): \(shown(bytes)) is no number; leave the column out")
+        throw file.error(
+          "\(place(line.number, index)): \(shown(bytes)) is no number; "
+            + (isLikeNumber(bytes) ? "write it with a point, and nothing between thousands" : "leave the column out"))
       }
     }
   }
