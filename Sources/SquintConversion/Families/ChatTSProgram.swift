@@ -25,6 +25,9 @@ struct ChatTSProgram {
     "timeseries[0]:.4f": "left", "timeseries[-1]:.4f": "right",
   ]
 
+  /// No program has more; each is followed through its function.
+  private static let mostTexts = 32
+
   /// With `{title}` in front it is still a text that a model file has (formats/series.md).
   private static let mostBytes = 240
 
@@ -55,7 +58,10 @@ struct ChatTSProgram {
       var next = statement.lowerBound
       while let text = (next..<end).first(where: isText) {
         let group = group(around: text, in: statement)
-        if isLikePrefix(group, in: statement) { found.append(try prefix(group, in: statement)) }
+        if isLikePrefix(group, in: statement) {
+          guard found.count < Self.mostTexts else { throw refused(lines[text], "there are too many texts like it") }
+          found.append(try prefix(group, in: statement))
+        }
         next = group.upperBound
       }
     }
@@ -71,8 +77,8 @@ struct ChatTSProgram {
   /// Whether texts that become one have one of the numbers in them, or the token and more than that, or something is added to the token.
   private func isLikePrefix(_ group: Range<Int>, in statement: Range<Int>) -> Bool {
     var hasFields = false
-    for case .text(let pieces) in tokens[group] {
-      for case .field(let field) in pieces {
+    for token in tokens[group] {
+      for case .field(let field) in PythonTokens.pieces(of: token) {
         hasFields = true
         if ["mean", "scale_factor", "scaling", "offset"].contains(where: field.contains) { return true }
       }
@@ -92,8 +98,7 @@ struct ChatTSProgram {
 
   /// What is in a text outside of fields.
   private static func literal(_ token: PythonTokens.Token) -> String {
-    guard case .text(let pieces) = token else { return "" }
-    return pieces.reduce(into: "") { if case .literal(let text) = $1 { $0 += text } }
+    PythonTokens.pieces(of: token).reduce(into: "") { if case .literal(let text) = $1 { $0 += text } }
   }
 
   private func isText(_ index: Int) -> Bool {
@@ -144,9 +149,8 @@ struct ChatTSProgram {
     var text = ""
     var hasToken = false
     for token in tokens[group] {
-      if token == .otherText { throw refused(line, "a part of it is no plain text") }
-      guard case .text(let pieces) = token else { continue }
-      for piece in pieces {
+      if case .otherText = token { throw refused(line, "a part of it is no plain text") }
+      for piece in PythonTokens.pieces(of: token) {
         switch piece {
         case .literal(let literal):
           guard !literal.contains("{"), !literal.contains("}") else {
@@ -262,7 +266,7 @@ struct ChatTSProgram {
         if isMessage(statement) || isReturned(place..<place + (isClosed ? 3 : 1), in: statement) { continue }
         // As published: if eots_token: prompt += '<ts/>'
         if tokens[place + 1] == .word("+="), tokens[place + 2] == closing, tokens[place + 3] == .end { continue }
-      case .text(let pieces):
+      case .text(let pieces), .otherText(let pieces):
         let isIn = pieces.contains {
           guard case .field(let field) = $0 else { return false }
           return field.split { !$0.isLetter && !$0.isNumber && $0 != "_" }.contains { $0 == name }

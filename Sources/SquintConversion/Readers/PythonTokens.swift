@@ -3,12 +3,20 @@ struct PythonTokens {
   enum Token: Equatable {
     /// A literal, of which what stands in braces is apart where it is an f-string.
     case text([Piece])
-    /// `b"…"`, or a text with a character by its name, `\N{…}`.
-    case otherText
+    /// `b"…"`, or a text with a character by its name, `\N{…}`, or in octal.
+    case otherText([Piece])
     /// A name, a number, an operator, a bracket.
     case word(String)
     /// The end of a statement.
     case end
+  }
+
+  /// What a text is made of; nothing where a token is none.
+  static func pieces(of token: Token) -> [Piece] {
+    switch token {
+    case .text(let pieces), .otherText(let pieces): pieces
+    case .word, .end: []
+    }
   }
 
   enum Piece: Equatable {
@@ -116,7 +124,7 @@ struct PythonTokens {
       case quote where !isTriple || peek(1) == quote && peek(2) == quote:
         position += isTriple ? 3 : 1
         flush()
-        return isOther ? .otherText : .text(pieces)
+        return isOther ? .otherText(pieces) : .text(pieces)
       case UInt8(ascii: "\\"):
         position += 1
         guard let escaped = peek() else { throw Unclosed(line: first) }
@@ -179,15 +187,17 @@ struct PythonTokens {
     case UInt8(ascii: "n"): return [0x0A]
     case UInt8(ascii: "t"): return [0x09]
     case UInt8(ascii: "r"): return [0x0D]
+    case UInt8(ascii: "a"): return [0x07]
+    case UInt8(ascii: "b"): return [0x08]
+    case UInt8(ascii: "f"): return [0x0C]
+    case UInt8(ascii: "v"): return [0x0B]
     case UInt8(ascii: "\\"), UInt8(ascii: "'"), UInt8(ascii: "\""): return [letter]
     case UInt8(ascii: "x"), UInt8(ascii: "u"), UInt8(ascii: "U"):
       let count = letter == UInt8(ascii: "x") ? 2 : letter == UInt8(ascii: "u") ? 4 : 8
       guard let value = digits(count, base: 16), let scalar = Unicode.Scalar(UInt32(clamping: value)) else { break }
       position += count
       return Array(String(scalar).utf8)
-    case UInt8(ascii: "N"), UInt8(ascii: "a"), UInt8(ascii: "b"), UInt8(ascii: "f"), UInt8(ascii: "v"),
-      UInt8(ascii: "0")...UInt8(ascii: "7"):
-      break
+    case UInt8(ascii: "N"), UInt8(ascii: "0")...UInt8(ascii: "7"): break
     // Python leaves the others as they are.
     default: return [UInt8(ascii: "\\"), letter]
     }
