@@ -52,7 +52,7 @@ import Testing
 
   @Test func whatIsPlain() throws {
     let two = "[offset={offset}|scaling={scaling}]"
-    for (lines, expected) in [
+    let cases: [(lines: String, expected: String)] = [
       // As published.
       (
         #"""
@@ -81,7 +81,8 @@ import Testing
         "if a:\n    prompt = f\"[{-mean:.4f}]<ts>\"\n\ndef other():\n    x = f'[{-mean:.4f}]<ts>'\n    return x",
         "[{offset}]"
       ),
-    ] {
+    ]
+    for (lines, expected) in cases {
       let found = try planned(["processing_qwen3_ts.py": program(lines)])
       #expect(found.prefix == "{title}\(expected)", "\(lines): \(found.error?.message ?? "")")
       #expect(found.notes.isEmpty)
@@ -93,7 +94,8 @@ import Testing
 
   /// Never silently another text.
   @Test func whatIsNotPlain() throws {
-    for (lines, line, reason) in [
+    let long = String(repeating: "x", count: 240)
+    let cases: [(lines: String, line: Int, reason: String)] = [
       (#"prompt = f"[offset={-mu:.4f}]<ts>" if 0 else f"[{-mean:.4f}]<ts>""#, 5, "it depends on a condition"),
       (#"prompt = f"[offset={-mean:.4f}|scaling={factor:.4f}]<ts>""#, 5, "{factor:.4f} is not known in it; known are"),
       (#"prompt = f"[offset={-mean:.2f}]<ts>""#, 5, "{-mean:.2f} is not known in it"),
@@ -129,9 +131,10 @@ import Testing
       (#"prompt = f"[offset={-mean:.4f}]<ts> then""#, 5, "there is more behind <ts>"),
       (#"prompt = f"{{offset={-mean:.4f}}}<ts>""#, 5, "there are braces in it"),
       ("prompt = f\"\\N{BULLET} {-mean:.4f}<ts>\"", 5, "a part of it is no plain text"),
-      (#"prompt = f"[\#(String(repeating: "x", count: 240)){-mean:.4f}]<ts>""#, 5, "240 is the most"),
+      (#"prompt = f"[\#(long){-mean:.4f}]<ts>""#, 5, "240 is the most"),
       ("prompt = (\n    f'[offset={-mean:.4f}'\n    f'|scaling={s}]<ts>'\n)", 6, "{s} is not known"),
-    ] {
+    ]
+    for (lines, line, reason) in cases {
       let found = try planned(["processing_qwen3_ts.py": program(lines)])
       let message = found.error?.message ?? "accepted: \(found.prefix ?? "")"
       #expect(message.contains("processing_qwen3_ts.py: line \(line): "), "\(lines): \(message)")

@@ -57,7 +57,8 @@ extension ConversionSources {
         let images = "preprocessor_config.json"
         if folder.has(images), modality != "image" {
           throw .badData(
-            folder.file(images), "this is for images, and encoder/ is one for \(modality); remove it, or put it into encoder/")
+            folder.file(images),
+            "this is for images, and encoder/ is one for \(modality); remove it, or put it into encoder/")
         }
         if folder.has(images) { parts.images[modality] = self.images[modality] ?? folder.file(images) }
       }
