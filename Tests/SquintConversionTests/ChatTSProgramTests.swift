@@ -132,7 +132,7 @@ import Testing
       (#"prompt = f"{{offset={-mean:.4f}}}<ts>""#, 5, "there are braces in it"),
       ("prompt = f\"\\N{BULLET} {-mean:.4f}<ts>\"", 5, "a part of it is no plain text"),
       (#"prompt = f"[\#(long){-mean:.4f}]<ts>""#, 5, "240 is the most"),
-      ("prompt = (\n    f'[offset={-mean:.4f}'\n    f'|scaling={s}]<ts>'\n)", 6, "{s} is not known"),
+      ("prompt = (\n    f'[offset={-mean:.4f}'\n    f'|scaling={s}]<ts>'\n)", 7, "{s} is not known"),
     ]
     for (lines, line, reason) in cases {
       let found = try planned(["processing_qwen3_ts.py": program(lines)])

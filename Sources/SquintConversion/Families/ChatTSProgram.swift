@@ -148,7 +148,7 @@ struct ChatTSProgram {
     try checkUse(of: group, in: statement)
     var text = ""
     var hasToken = false
-    for token in tokens[group] {
+    for (token, line) in zip(tokens[group], lines[group]) {
       if case .otherText = token { throw refused(line, "a part of it is no plain text") }
       for piece in PythonTokens.pieces(of: token) {
         switch piece {
