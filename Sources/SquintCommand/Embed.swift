@@ -38,6 +38,7 @@ struct Embed: ParsableCommand {
         separator: " or ")
       throw SquintError(.usage, "give one medium: \(syntaxes) (there are \(files.count))")
     }
+    try media.checkUse()
     let embedder = try Embedder(
       model.open(memory: compute.memory), files[0].kind, stage: stage, side: size, threads: compute.threads,
       memory: compute.memory?.bytes)

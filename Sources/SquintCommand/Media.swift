@@ -123,6 +123,21 @@ struct MediaOptions: ParsableArguments {
     }
   }
 
+  /// Refuses what is said about media of a kind of which there are none.
+  ///
+  /// - Throws: `SquintError.usage` that names the option. (In a conversation such media may come later.)
+  func checkUse() throws(SquintError) {
+    let options: [(option: String, isGiven: Bool, kind: MediaKind)] = [
+      ("--fps", fps != nil, .video), ("--max-frames", maxFrames != nil, .video),
+      ("--no-video-sound", noVideoSound, .video), ("--series-rate", seriesRate != nil, .series),
+    ]
+    for (option, isGiven, kind) in options where isGiven && MediaSyntax.of(kind).files(self).isEmpty {
+      throw SquintError(
+        .usage,
+        "\(option) is about \(kind.plural), and there is none; give --\(MediaSyntax.of(kind).option), or leave it out")
+    }
+  }
+
   /// `limits`, and what is asked of each video.
   func limited(_ limits: MediaLimits) -> MediaLimits {
     var limits = limits

@@ -75,7 +75,13 @@ struct MachineOptions: ParsableArguments {
 
   /// The media that `options` name.
   func media(_ options: MediaOptions, for model: Model) throws(SquintError) -> [Medium] {
+    try options.checkUse()
     let files = options.files
+    if !files.isEmpty, !files.contains(where: { $0.kind == .image }),
+      let option = maxTiles != nil ? "--max-tiles" : imageTokens != nil ? "--image-tokens" : nil
+    {
+      throw SquintError(.usage, "\(option) is about images, and there is none; give --image, or leave it out")
+    }
     let media =
       fit && !files.isEmpty
       ? try model.media(files, fitting: session(), options.limited(limits))

@@ -68,7 +68,7 @@ package protocol Encoder {
   /// - Parameters:
   ///   - numbers: of the units, one after the other, as the processor makes them.
   ///   - count: at most `units`.
-  ///   - shouldContinue: asked before each layer.
+  ///   - shouldContinue: asked before each unit and before each layer, and within what takes long.
   ///   - visit: called with each unit in turn and its features [rows, features' width], which are valid until it returns.
   /// - Returns: whether it was finished.
   func encode(

@@ -45,6 +45,12 @@ package protocol EncoderLayers: Sendable {
   /// Writes the rows of a unit [rows, width] to `x`.
   func embed(_ numbers: UnsafeRawPointer, into x: Rows)
 
+  /// The same, of a graph in which this is long work.
+  ///
+  /// - Parameter shouldContinue: asked now and then.
+  /// - Returns: whether it was finished.
+  func embed(_ numbers: UnsafeRawPointer, into x: Rows, while shouldContinue: () -> Bool) -> Bool
+
   /// Sends the `count` rows of a unit through layer `index`, in place.
   func forward(_ x: Rows, count: Int, _ layer: Layer, _ index: Int)
 
@@ -54,6 +60,11 @@ package protocol EncoderLayers: Sendable {
 }
 
 extension EncoderLayers {
+  package func embed(_ numbers: UnsafeRawPointer, into x: Rows, while shouldContinue: () -> Bool) -> Bool {
+    embed(numbers, into: x)
+    return true
+  }
+
   package static func layerRows(_ blueprint: Blueprint, of shape: [Int], _ grid: FeatureGrid) -> Int { grid.count }
 
   /// Of 8-bit levels of three channels.
@@ -339,7 +350,9 @@ package final class LayeredEncoder<Graph: EncoderLayers>: Encoder {
     let unitBytes = Graph.unitBytes(of: shape)
     for unit in 0..<units {
       let x = x.from(unit * count)
-      graph.embed(numbers + unit * unitBytes, into: x)
+      guard shouldContinue(), graph.embed(numbers + unit * unitBytes, into: x, while: shouldContinue) else {
+        return false
+      }
       compute.trace.current?.place = s.module
       compute.record("input", x, count: count)
       if s.lastLayer > 0 { take(x, after: 0, count: count, unit: unit) }

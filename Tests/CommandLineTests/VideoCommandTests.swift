@@ -83,6 +83,11 @@ import Testing
     expectError(try ask("--video", folder.path), 66, "no image in this folder")
     expectError(try ask("--video", Self.frames, "--fps", "0"), 64, "--fps")
     expectError(try ask("--video", Self.frames, "--max-frames", "0"), 64, "--max-frames")
+    for option in [["--fps", "2"], ["--max-frames", "2"], ["--no-video-sound"]] {
+      expectError(try squint(["ask", model, "What?"] + option), 64, "\(option[0]) is about videos, and there is none")
+    }
+    expectError(try ask("--video", Self.frames, "--series-rate", "2"), 64, "--series-rate is about series")
+    expectError(try ask("--video", Self.frames, "--max-tiles", "2"), 64, "--max-tiles is about images")
     expectError(try ask("--image", Self.frames), 66, "this is a folder")
     expectError(try ask("--video", try folder.write("empty.gif", [])), 65, "empty")
     let blind = try folder.seeingModel("llava-clip")

@@ -164,6 +164,28 @@ import Testing
     }
   }
 
+  /// An encoder of sounds or of series is taken as what it is.
+  @Test(arguments: [("audio", "audio/whisper"), ("series", "series/interns1-pro")])
+  func encodersOfOtherMedia(_ kind: String, _ fixture: String) throws {
+    let decoder = kind == "audio" ? "models/qwen2-tied" : "\(fixture)/decoder"
+    func place(_ part: String) -> String { ConverterFixture.folder.appendingPathComponent(part).path }
+    try withFolder { folder in
+      let model = "\(folder)/model"
+      try FileManager.default.createDirectory(atPath: model, withIntermediateDirectories: true)
+      try link("\(model)/decoder", place(decoder))
+      try link("\(model)/encoder", place("\(fixture)/encoder"))
+      try link("\(model)/projector.safetensors", place("\(fixture)/projector.safetensors"))
+      let options = ConversionSources(
+        decoder: place(decoder), encoders: [kind: place("\(fixture)/encoder")],
+        projectors: [kind: place("\(fixture)/projector.safetensors")])
+      try expectSame(ConversionSources(model), options, in: model)
+      #expect(try ModelFile(path: "\(model)/first.squint").modules.contains { $0.name == "encoder.\(kind)" })
+      try Data("{}".utf8).write(to: URL(fileURLWithPath: "\(model)/preprocessor_config.json"))
+      let error = squintError { _ = try planConversion(ConversionSources(model)) }
+      #expect(error?.message.contains("encoder/ is one for \(kind)") == true, "\(error?.message ?? "accepted")")
+    }
+  }
+
   /// config.json makes a folder a checkpoint, whatever else is in it.
   @Test func aCheckpointIsNoFolderOfParts() throws {
     try withFolder { folder in

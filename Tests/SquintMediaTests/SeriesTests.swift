@@ -56,6 +56,66 @@ import SquintMedia
     #expect(try table("1,2\n3,4\n".utf8).columns.map(\.name) == [nil, nil])
   }
 
+  /// What looks like numbers is never lost as names, and what is, is said.
+  @Test func numbersAreNoNames() throws {
+    #expect(try columns("2020,2021\n3,4\n") == [[2020, 3], [2021, 4]])
+    #expect(try columns("2020\n") == [[2020]])
+    for text in ["1.234,5\n1\n", "1,2,3\n4\n", "1 2\n3\n", "1;2\n3\n", "1'000;2\n3;4\n"] {
+      #expect(message(text)?.hasPrefix("line 1, column 1: ") == true, "\(text)")
+      #expect(message(text)?.hasSuffix("; write it with a point, and nothing between thousands") == true, "\(text)")
+    }
+    // A gap in front of numbers.
+    #expect(message("2024-01-01,\n2024-01-02,5\n")?.hasPrefix("line 1, column 2: there is no number") == true)
+    #expect(try columns("2024-01-01,2024-01-02\n1,2\n") == [[1], [2]])
+    for text in [",2020,2021\n0,1,2\n1,3,4\n", "month,2020,2021\n1,1,2\n1,3,4\n"] {
+      let table = try table(text.utf8)
+      #expect(table.columns.suffix(2).map(\.name) == ["2020", "2021"])
+      #expect(table.notes.first?.contains(": line 1 has names of columns, since ") == true)
+    }
+    #expect(try table("a,b\n1,2\n".utf8).notes.isEmpty)
+  }
+
+  @Test func saidSeparators() throws {
+    for text in [
+      "sep=;\n1,5;2\n3;4\n", "\u{FEFF}\"sep=;\"\r\n1,5;2\r\n3;4\r\n", "sep=|\n1.5|2\n3|4\n", "SEP=\t\n1,5\t2\n3\t4\n",
+      "sep=,\n1.5,2\n3,4\n", "sep=;\na;b\n1,5;2\n3;4\n",
+    ] {
+      #expect(try columns(text) == [[1.5, 3], [2, 4]], "\(text)")
+    }
+    #expect(message("sep=;\n") == "there is no number in it; a series is a column of numbers")
+    #expect(message("sep=;\n1;2\n3;x\n") == "line 3, column 2: \"x\" is no number; leave the column out")
+    #expect(try table("sep=a\n1\n".utf8).columns.map(\.name) == ["sep=a"])
+  }
+
+  /// Between rows of several columns they mean nothing; of one they are gaps. Separators alone are empty cells.
+  @Test func blankLines() throws {
+    #expect(try columns("\n\na,b\n\n1,2\n\n \n3,4\n\n") == [[1, 3], [2, 4]])
+    #expect(try columns("1\t2\n\n3\t4\n") == [[1, 3], [2, 4]])
+    #expect(message("1\n\n3\n")?.hasPrefix("line 2, column 1: there is no number") == true)
+    #expect(message("1,2\n,\n3,4\n")?.hasPrefix("line 2, column 1: there is no number") == true)
+    #expect(message("a\tb\n\t\n3\t4\n")?.hasPrefix("line 2, column 1 (a): there is no number") == true)
+  }
+
+  @Test func moreColumnsThanNames() throws {
+    #expect(message("a,b\n1,2,3\n7,8,9\n")?.hasPrefix("line 2 has 3 columns, and line 1 has 2 names") == true)
+    #expect(try columns("a,b\n1,2,3\n2,8,9\n") == [[2, 8], [3, 9]])
+    #expect(try columns("a,b\n1,2,\n3,4,\n") == [[1, 3], [2, 4]])
+    #expect(
+      message("a,b\n5,2,3\n7,8,9\n")
+        == "line 2 has 3 columns, and line 1 has 2 names; give each a name, or separate columns with ; where the comma stands for a point"
+    )
+    #expect(message("a;b\n5;2;3;4\n") == "line 2 has 4 columns, and line 1 has 2 names; give each a name")
+    #expect(message("Power\n1,5\n2,5\n")?.hasPrefix("line 2 has 2 columns, and line 1 has one name") == true)
+    #expect(message("a,b\n1,2\n3,4,5\n")?.hasPrefix("line 3 has 3 columns, and the lines before 2") == true)
+  }
+
+  @Test func json() throws {
+    for text in ["[1, 2, 3]", "\u{FEFF} \n[[1, 2]]", "{\"a\": [1]}\n", "{\n  \"a\": 1}", "[]", "[-1]"] {
+      #expect(message(text)?.hasPrefix("this is JSON; give CSV") == true, "\(text)")
+    }
+    #expect(try table("[V],[A]\n1,2\n".utf8).columns.map(\.name) == ["V", "A"])
+  }
+
   @Test func timesAndIndices() throws {
     for text in [
       "time,a\n2024-01-01 00:00:00,1\n2024-01-01 00:01:00,2\n", "2024-01-01T00:00:00Z;1\n2024-01-02T00:00:00Z;2\n",

@@ -100,6 +100,25 @@ import Testing
     }
   }
 
+  /// A long series has many patches before the first layer, among which it can be interrupted.
+  @Test func longSeriesAreInterrupted() throws {
+    let (path, folder) = try SeriesFixture.named("interns1-pro").convert(.f32)
+    let file = folder.path + "/long.csv"
+    let numbers = (0..<20_000).map { "\($0 % 17)" }.joined(separator: "\n")
+    try Data(numbers.utf8).write(to: URL(fileURLWithPath: file))
+    var limits = MediaLimits()
+    limits.pointsPerSecond = 1e-6
+    var asked = 0
+    try Embedder(path: path, .series, stage: .encoder, threads: 1).embed(file, limits) { _ in
+    } progress: { step in
+      if case .encode = step { asked += 1 }
+    } visit: { (_, _, _) throws(SquintError) in
+      true
+    }
+    // Some 10,000 patches of 4 points, of which 80 go through their layer at a time.
+    #expect(asked > 120)
+  }
+
   @Test func refusals() throws {
     let model = try SeriesFixture.named("chatts-qwen2-positions").model(.f32)
     let long = caught { _ = try model.medium(.series, SeriesFixture.series("long.csv")) }

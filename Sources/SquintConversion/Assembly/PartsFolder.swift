@@ -5,10 +5,11 @@ extension ConversionSources {
   /// `decoder.gguf`, `encoder/` or `encoder.onnx`, `projector.safetensors`, `adapter/`, and preprocessor_config.json, which is
   /// for the encoder. What is given beside the folder is taken instead of what is in it.
   ///
-  /// The encoder and the projector are those of the modality `image`. A folder as InstructMol's program saves it has parts, too, and so
+  /// The encoder and the projector are those of the modality whose encoders have the `model_type` in `encoder/config.json`, and of `image`
+  /// where none has, or there is no such file. A folder as InstructMol's program saves it has parts, too, and so
   /// has one with MoleculeSTM's `molecule_model.safetensors`: there a projector without an encoder is that of molecules.
   ///
-  /// - Throws: `SquintError.badData` where a part is there twice, `.noInput` where there are parts but no decoder.
+  /// - Throws: `SquintError.badData` where a part is there twice, or is not for the encoder, `.noInput` where there are parts but no decoder.
   func withPartsOfFolder() throws(SquintError) -> ConversionSources {
     guard let source else { return self }
     let folder = CheckpointFolder(path: source)
@@ -30,7 +31,7 @@ extension ConversionSources {
       }
       return names.first.map(folder.file)
     }
-    let modality = "image"
+    let modality = folder.modalityOfEncoder
     var parts = self
     parts.source = nil
     parts.name = name ?? lastComponent(absolute(folder.path))
@@ -54,12 +55,27 @@ extension ConversionSources {
       if self.encoders[modality] == nil, let encoder = try one(of: encoders, option: "--encoder") {
         parts.encoders[modality] = encoder
         let images = "preprocessor_config.json"
+        if folder.has(images), modality != "image" {
+          throw .badData(
+            folder.file(images),
+            "this is for images, and encoder/ is one for \(modality); remove it, or put it into encoder/")
+        }
         if folder.has(images) { parts.images[modality] = self.images[modality] ?? folder.file(images) }
       }
       parts.projectors[modality] = self.projectors[modality] ?? projectors.first.map(folder.file)
     }
     if parts.adapter == nil, folder.has("adapter") { parts.adapter = folder.file("adapter") }
     return parts
+  }
+}
+
+extension CheckpointFolder {
+  /// What the encoder of a folder of parts is for. An encoder that cannot be read is refused where it is opened.
+  fileprivate var modalityOfEncoder: String {
+    guard let config = try? CheckpointFolder(path: file("encoder")).json("config.json"),
+      let modelType = config["model_type"]?.string
+    else { return "image" }
+    return Families.otherEncoders.first { $0.value.contains { $0.modelTypes.contains(modelType) } }?.key ?? "image"
   }
 }
 

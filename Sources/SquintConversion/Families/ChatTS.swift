@@ -65,7 +65,7 @@ extension HuggingFaceVision {
       }
       blueprint.points = most
       blueprint.positionWidth = try ts.size("embedding_dim", atMost: 1 << 10) ?? 16
-    } else if try programs("modeling_").contains(where: Self.padsWithZeros) {
+    } else if try programs("modeling_").contains(where: { Self.padsWithZeros($0.text) }) {
       blueprint.padding = .zero
       notes.append(
         "\(folder.path): the last patch of a series is filled with zeros, as the model's own program does it")
@@ -95,55 +95,58 @@ extension HuggingFaceVision {
     parts.prompt.marker = "<ts><ts/>"
     parts.prompt.token = try reader.count("ts_token_start_index")
     parts.prompt.tokenText = "<ts>"
-    let written = try programs("processing_").compactMap(Self.prefix(in:)).first
-    parts.prompt.unitPrefix = "{title}" + (written ?? ChatTSFacts(config).prefix)
+    parts.prompt.unitPrefix = "{title}" + (try seriesPrefix(ChatTSFacts(config), notes: &notes))
     parts.prompt.separator = "; "
     return parts
   }
 
-  /// The texts of the folder's programs whose names begin with `kind`. Nothing of them is run.
-  private func programs(_ kind: String) throws(SquintError) -> [String] {
-    var texts: [String] = []
-    for name in try fileNames(inFolder: folder.path) where name.hasPrefix(kind) && name.hasSuffix(".py") {
-      if let text = try folder.text(name, limit: 1 << 20) { texts.append(text) }
+  /// What stands in front of a series: what the folder's program writes, or else what that of published models does.
+  ///
+  /// - Throws: `badData` where a program writes something that cannot be read, or two write different things.
+  private func seriesPrefix(_ facts: ChatTSFacts, notes: inout [String]) throws(SquintError) -> String {
+    let programs = try programs("processing_")
+    var first: (text: String, place: String)?
+    for program in programs {
+      for found in try ChatTSProgram(program.text, path: program.path).prefixes() {
+        let place = "\(program.path): line \(found.line)"
+        guard let known = first else {
+          first = (found.text, place)
+          continue
+        }
+        guard known.text == found.text else {
+          throw .badData(
+            place,
+            "this writes another text in front of a series than \(known.place); leave one of them in the file, that which is used"
+          )
+        }
+      }
     }
-    return texts
+    if let first { return first.text }
+    let place = programs.first?.path ?? folder.path
+    notes.append(
+      "\(place): \(programs.isEmpty ? "there is no processing_*.py to say" : "it does not say") what stands in front of a series; taken is "
+        + "\(facts.prefix)")
+    return facts.prefix
+  }
+
+  /// The folder's programs whose names begin with `kind`. Nothing of them is run.
+  private func programs(_ kind: String) throws(SquintError) -> [(path: String, text: String)] {
+    let most = 1 << 18
+    var programs: [(path: String, text: String)] = []
+    for name in try fileNames(inFolder: folder.path) where name.hasPrefix(kind) && name.hasSuffix(".py") {
+      guard let text = try folder.text(name, limit: most + 1) else { continue }
+      guard text.utf8.count <= most else {
+        throw .badData(
+          folder.file(name), "a program of more than \(grouped(most)) bytes is not read; download it again")
+      }
+      programs.append((folder.file(name), text))
+    }
+    return programs
   }
 
   /// Whether the model's program fills the last patch with zeros, as those from before there were positions did.
   private static func padsWithZeros(_ program: String) -> Bool {
     let text = program.filter { $0 != " " }
     return text.contains("padding=torch.zeros(")
-  }
-
-  /// What a program writes in front of a series, in our words: the format string that has `{-mean:.4f}` in it. nil where there is none, or
-  /// one that has other things in it.
-  static func prefix(in program: String) -> String? {
-    let words = [
-      "-mean:.4f": "offset", "scale_factor:.4f": "scaling", "len(timeseries)": "length", "max(timeseries):.4f": "max",
-      "min(timeseries):.4f": "min", "timeseries[0]:.4f": "left", "timeseries[-1]:.4f": "right",
-    ]
-    for line in program.split(whereSeparator: \.isNewline) {
-      guard let start = line.firstRange(of: "f\"") ?? line.firstRange(of: "f'"), line.contains("{-mean:.4f}") else {
-        continue
-      }
-      let quote = line[line.index(before: start.upperBound)]
-      var rest = line[start.upperBound...]
-      guard let end = rest.firstIndex(of: quote) else { continue }
-      rest = rest[..<end]
-      // The rows take the places of both tokens.
-      if let token = rest.firstRange(of: "<ts>") { rest = rest[..<token.lowerBound] }
-      var prefix = ""
-      while let open = rest.firstIndex(of: "{") {
-        guard let close = rest[open...].firstIndex(of: "}"),
-          let word = words[String(rest[rest.index(after: open)..<close])]
-        else { return nil }
-        prefix += rest[..<open] + "{\(word)}"
-        rest = rest[rest.index(after: close)...]
-      }
-      prefix += rest
-      return prefix.utf8.count <= 240 ? prefix : nil
-    }
-    return nil
   }
 }

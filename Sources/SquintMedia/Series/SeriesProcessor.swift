@@ -126,7 +126,7 @@ extension SeriesProcessor: MediaProcessor {
     do throws(SquintError) {
       switch normalization {
       case .valuePreserving: return try valuePreserving(table)
-      case .zScore: return try zScore(table)
+      case .zScore: return try zScore(table, of: file)
       }
     } catch {
       throw error.naming(file.path)
@@ -217,7 +217,9 @@ extension SeriesProcessor: MediaProcessor {
   }
 
   /// Each column around its mean, in its standard deviations (`time_series_processor` of lmdeploy's interns1_pro.py).
-  private func zScore(_ table: SeriesTable) throws(SquintError) -> (cost: MediaCost, units: [[Float]]) {
+  private func zScore(_ table: SeriesTable, of file: MediaFile) throws(SquintError) -> (
+    cost: MediaCost, units: [[Float]]
+  ) {
     let channels = table.columns.count
     let all = table.columns[0].numbers.count
     guard table.columns.allSatisfy({ $0.numbers.count == all }) else {
@@ -244,7 +246,8 @@ extension SeriesProcessor: MediaProcessor {
     cost.notes = table.notes
     if all > count {
       cost.notes.append(
-        "of \(grouped(all)) points the first \(grouped(count)) are looked at, which is as many as the model takes")
+        "\(file.path): of \(grouped(all)) points the first \(grouped(count)) are looked at, which is as many as the model takes"
+      )
     }
     return (cost, [numbers])
   }

@@ -38,12 +38,25 @@ package struct SeriesTable: Equatable, Sendable {
       throw file.error("this is an archive (.npz, .xlsx); save one array as .npy, or the sheet as CSV")
     } else if start.starts(with: [0xFF, 0xFE]) || start.starts(with: [0xFE, 0xFF]) {
       throw file.error("this is text in UTF-16; save it as UTF-8")
+    } else if try Self.isJSON(file) {
+      throw file.error("this is JSON; give CSV, a number or more in each line, or an array of NumPy's as .npy")
     } else {
       self = try SeriesText(file).table()
     }
   }
 
   init(columns: [Column]) { self.columns = columns }
+
+  /// Whether a file begins as an array or an object, and not with a name in brackets, such as `[V]`.
+  private static func isJSON(_ file: MediaFile) throws(SquintError) -> Bool {
+    let blanks = " \t\r\n".utf8
+    var rest = try file.bytes(at: 0, count: 256)[...]
+    if rest.starts(with: [0xEF, 0xBB, 0xBF]) { rest = rest.dropFirst(3) }
+    rest = rest.drop { blanks.contains($0) }
+    guard let open = rest.popFirst(), open == UInt8(ascii: "[") || open == UInt8(ascii: "{") else { return false }
+    guard let next = rest.first(where: { !blanks.contains($0) }) else { return false }
+    return open == UInt8(ascii: "{") ? "\"}".utf8.contains(next) : "\"[{]-0123456789".utf8.contains(next)
+  }
 }
 
 extension SeriesTable {

@@ -11,6 +11,9 @@ struct SeriesText {
   private var decimal: (mark: UInt8, line: Int)?
   private var columns: [Column] = []
   private var numbers = 0
+  private var notes: [String] = []
+  /// Where the first column has no name and the others have: what says so if it is no index.
+  private var unnamedIndex: SquintError?
 
   private enum Separator {
     case byte(UInt8)
@@ -45,20 +48,30 @@ struct SeriesText {
   }
 
   private mutating func read() throws(SquintError) -> SeriesTable {
-    guard let first = try firstLine() else {
-      throw file.error("there is no number in it; a series is a column of numbers")
-    }
+    var first = try firstLine()
+    let said = first.flatMap { Self.saidSeparator(in: $0.bytes) }
+    if said != nil { first = try firstLine() }
+    guard let first else { throw file.error("there is no number in it; a series is a column of numbers") }
     // A line of names may have blanks and commas in it; one of numbers has not.
     var (blank, second): (Line?, Line?) = (nil, nil)
     while second == nil, let line = try nextLine() {
       if line.bytes.allSatisfy(isBlank) { blank = blank ?? line } else { second = line }
     }
-    separator = Self.separator(of: second?.bytes ?? first.bytes)
-    let cells = try cells(of: first)
-    let hasHeader = isHeader(cells)
-    let pending = (hasHeader ? [] : [first, blank].compactMap { $0 }) + [second].compactMap { $0 }
-    guard let data = pending.first else { throw file.error("there are names in line \(first.number), and no numbers") }
-    try begin(header: hasHeader ? cells : nil, data)
+    separator = said ?? Self.separator(of: second?.bytes ?? first.bytes)
+    let names = try cells(of: first)
+    let reason = isHeader(names, before: try second.map { (line) throws(SquintError) in try cells(of: line) })
+    // Behind names a line with nothing in it means nothing.
+    if let line = blank, reason != nil, isEmpty(line) { blank = nil }
+    let pending = [reason == nil ? first : nil, blank, second].compactMap { $0 }
+    guard let data = pending.first else {
+      throw file.error("there are names in line \(grouped(first.number)), and no numbers")
+    }
+    if let reason, names.contains(where: isLikeNumber) {
+      notes.append(
+        "\(file.path): line \(grouped(first.number)) has names of columns, since \(reason); its numbers are not looked at"
+      )
+    }
+    try begin(header: reason != nil ? (names, first.number) : nil, data)
     for line in pending { try take(line) }
     while let line = try nextLine() { try take(line) }
     return try finish()
@@ -76,6 +89,28 @@ struct SeriesText {
       if !line.bytes.allSatisfy(isBlank), line.bytes.first != UInt8(ascii: "#") { return line }
     }
     return nil
+  }
+
+  /// Whether there are neither cells nor separators in a line.
+  private func isEmpty(_ line: Line) -> Bool {
+    var isTab = false
+    if case .byte(UInt8(ascii: "\t")) = separator { isTab = true }
+    return line.bytes.allSatisfy { isBlank($0) && !(isTab && $0 == UInt8(ascii: "\t")) }
+  }
+
+  /// What a first line `sep=;` says, which Excel reads and some programs write for it; nil where it is no such line.
+  private static func saidSeparator(in line: [UInt8]) -> Separator? {
+    var rest = line.trimmed[...]
+    if rest.count > 2, rest.first == UInt8(ascii: "\""), rest.last == UInt8(ascii: "\"") {
+      rest = rest.dropFirst().dropLast()
+    }
+    guard String(decoding: rest.prefix(4), as: UTF8.self).lowercased() == "sep=" else { return nil }
+    // A tab is a blank, too.
+    let said = line.suffix(from: rest.startIndex + 4).prefix { $0 != UInt8(ascii: "\"") }
+    guard let byte = said.first, ";,\t |:".utf8.contains(byte), said.allSatisfy({ $0 == byte || isBlank($0) }) else {
+      return nil
+    }
+    return byte == UInt8(ascii: " ") ? .blanks : .byte(byte)
   }
 
   /// What lies between the cells of a line of numbers: the first of these that is there outside of quotes.
@@ -209,29 +244,59 @@ struct SeriesText {
     return marks >= 2 || marks == 1 && bytes.contains(UInt8(ascii: ":"))
   }
 
-  /// The first line has names where one of its cells is a word, or none a number, or the first of several is empty (the index that a
-  /// program wrote beside its columns).
-  private func isHeader(_ cells: [[UInt8]]) -> Bool {
-    var hasNumber = false
+  /// Why the first line has names: one of its cells is a word, or the first of several is empty (the index that a program wrote beside its
+  /// columns), or none is a number, and those of the `next` line are no such times; nil where it has none.
+  private func isHeader(_ cells: [[UInt8]], before next: [[UInt8]]?) -> String? {
     for bytes in cells {
+      if case .text = cell(bytes).cell, !isLikeNumber(bytes) { return "\(shown(bytes)) is no number" }
+    }
+    if cells.count > 1, cells[0].isEmpty { return "its first cell is empty" }
+    let isData = zip(cells.indices, cells).contains { (index, bytes) in
       switch cell(bytes).cell {
-      case .text: return true
-      case .number, .mixed, .infinite: hasNumber = true
+      case .number, .mixed, .infinite, .text: return true
       // A gap that has a word.
-      case .missing: hasNumber = hasNumber || !bytes.isEmpty
-      case .time: break
+      case .missing: return !bytes.isEmpty
+      case .time:
+        guard let next, index < next.count, case .time = cell(next[index]).cell else { return false }
+        return true
       }
     }
-    return !hasNumber || cells.count > 1 && cells[0].isEmpty
+    return isData ? nil : "none of its cells is a number"
+  }
+
+  /// Whether a cell is a number, or would be one with other marks and separators, and no name.
+  private func isLikeNumber(_ bytes: [UInt8]) -> Bool {
+    guard bytes.contains(where: isDigit) else { return false }
+    return bytes.indices.allSatisfy { index in
+      let byte = bytes[index]
+      if isDigit(byte) || ".,;' \t".utf8.contains(byte) { return true }
+      let isExponent = { (byte: UInt8) in byte == UInt8(ascii: "e") || byte == UInt8(ascii: "E") }
+      if isExponent(byte) { return index > 0 && isDigit(bytes[index - 1]) }
+      // A sign.
+      guard byte == UInt8(ascii: "+") || byte == UInt8(ascii: "-") else { return false }
+      return index == 0 || isExponent(bytes[index - 1]) || ",; \t".utf8.contains(bytes[index - 1])
+    }
   }
 
   // MARK: Rows
 
-  private mutating func begin(header: [[UInt8]]?, _ line: Line) throws(SquintError) {
+  private mutating func begin(header: (cells: [[UInt8]], line: Int)?, _ line: Line) throws(SquintError) {
     let data = try cells(of: line)
-    var names = header?.map { SeriesTable.safeName(String(decoding: $0, as: UTF8.self)) } ?? []
-    // Some programs have no name for the column of their index.
-    if names.count + 1 == data.count, header != nil, names.count > 1 { names.insert("", at: 0) }
+    var names = header?.cells.map { SeriesTable.safeName(String(decoding: $0, as: UTF8.self)) } ?? []
+    if let header {
+      // Separators at the ends of lines make no columns.
+      let count = (data.lastIndex { !$0.isEmpty } ?? -1) + 1
+      let named = header.cells.count
+      if count > named {
+        let error = file.error(
+          "line \(grouped(line.number)) has \(count) columns, and line \(grouped(header.line)) has \(named == 1 ? "one name" : "\(named) names"); "
+            + "give each a name" + (isComma ? ", or separate columns with ; where the comma stands for a point" : ""))
+        // Some programs have no name for the column of their index.
+        guard count == named + 1, named > 1 else { throw error }
+        unnamedIndex = error
+        names.insert("", at: 0)
+      }
+    }
     columns = (0..<max(names.count, data.count)).map { Column(name: $0 < names.count ? names[$0] : nil) }
     for (index, bytes) in data.enumerated() {
       guard case .time = cell(bytes).cell else { break }
@@ -239,8 +304,12 @@ struct SeriesText {
     }
   }
 
+  private var isComma: Bool { if case .byte(UInt8(ascii: ",")) = separator { true } else { false } }
+
   private mutating func take(_ line: Line) throws(SquintError) {
-    let cells = try line.bytes.allSatisfy(isBlank) ? [] : cells(of: line)
+    // Of one column this is a gap; between rows it is none.
+    if isEmpty(line), columns.count > 1 { return }
+    let cells = try isEmpty(line) ? [] : cells(of: line)
     for (index, bytes) in cells.enumerated() where index >= columns.count && !bytes.isEmpty {
       throw file.error(
         "line \(grouped(line.number)) has \(cells.count) columns, and the lines before \(columns.count); is a number missing, "
@@ -274,7 +343,9 @@ struct SeriesText {
           "\(place(line.number, index)): \(shown(bytes)) has another decimal mark than line \(grouped(decimal?.line ?? 0)) has"
         )
       case .time, .text:
-        throw file.error("\(place(line.number, index)): \(shown(bytes)) is no number; leave the column out")
+        throw file.error(
+          "\(place(line.number, index)): \(shown(bytes)) is no number; "
+            + (isLikeNumber(bytes) ? "write it with a point, and nothing between thousands" : "leave the column out"))
       }
     }
   }
@@ -302,7 +373,13 @@ struct SeriesText {
   ]
 
   private func finish() throws(SquintError) -> SeriesTable {
-    var notes: [String] = []
+    if let unnamedIndex, let first = columns.first, !first.isTime {
+      let numbers = first.numbers
+      guard let start = numbers.first, start == 0 || start == 1,
+        numbers.enumerated().allSatisfy({ $1 == start + Double($0) })
+      else { throw unnamedIndex }
+    }
+    var notes = notes
     var kept: [SeriesTable.Column] = []
     var isFirst = true
     for (index, column) in columns.enumerated() {

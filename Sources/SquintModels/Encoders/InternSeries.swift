@@ -117,21 +117,26 @@ extension InternSeries {
     }
   }
 
+  package func embed(_ numbers: UnsafeRawPointer, into x: Rows) { _ = embed(numbers, into: x) { true } }
+
   /// x = gelu(convolution.1 · gelu(convolution.0 · input · pairs)) + positions.
-  package func embed(_ numbers: UnsafeRawPointer, into x: Rows) {
-    subsample(numbers)
+  package func embed(_ numbers: UnsafeRawPointer, into x: Rows, while shouldContinue: () -> Bool) -> Bool {
+    guard subsample(numbers, while: shouldContinue) else { return false }
     let wide = Rows(data: pairs.data, width: 2 * pairs.width)
     compute.record("patches", wide, count: unit.pairs)
     forEachChunk(of: unit.pairs) { first, rows in
       compute.multiply(
         wide.from(first), count: rows, scratch: quantized, .init(weights.input, into: inputs.from(first)))
     }
+    guard shouldContinue() else { return false }
     convolve(inputs, count: unit.pairs, step: 1, weights.convolutions[0], rows: unit.pairs, into: convolved)
+    guard shouldContinue() else { return false }
     convolve(convolved, count: unit.pairs, step: 2, weights.convolutions[1], rows: unit.rows, into: x)
     compute.record("convolution", x, count: unit.rows)
     for row in 0..<min(unit.rows, blueprint.positions) {
       compute.kernels.add(x[row], weights.positions + row * x.width, x[row], x.width)
     }
+    return true
   }
 
   /// output = gelu(matrix · three neighbours of x), of which the middle one is `step` further in each row; beyond the `count` rows of x are
@@ -156,13 +161,14 @@ extension InternSeries {
     }
   }
 
-  /// Makes a row of `pairs` of each patch.
-  private func subsample(_ numbers: UnsafeRawPointer) {
+  /// Makes a row of `pairs` of each patch; false where `shouldContinue`, which is asked before some of them, said no.
+  private func subsample(_ numbers: UnsafeRawPointer, while shouldContinue: () -> Bool) -> Bool {
     let c = blueprint
     let (patches, channels, length) = (unit.patches, unit.channels, unit.patch)
     pairs.data.update(repeating: 0, count: patches * pairs.width)
     let most = Self.sequenceRows / length
     for first in stride(from: 0, to: patches * channels, by: most) {
+      guard shouldContinue() else { return false }
       let count = min(most, patches * channels - first)
       let rows = count * length
       compute.convolvePatches(
@@ -193,6 +199,7 @@ extension InternSeries {
         }
       }
     }
+    return true
   }
 
   private func forEachChunk(of count: Int, _ body: (_ first: Int, _ rows: Int) -> Void) {
