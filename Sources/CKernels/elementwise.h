@@ -137,15 +137,6 @@ INLINE vf load_part_as_float(const uint32_t type, const void *p, size_t n) {
   return load_as_float(type, &lanes);
 }
 
-TARGET static void subtract(const int8_t *q, const float *scales, size_t columns, float *x) {
-  size_t c = 0;
-  for (; c + LANES <= columns; c += LANES)
-    vf_store(x + c,
-             vf_sub(vf_load(x + c), vf_mul(vf_set(scales[c / GROUP_COLUMNS]), load_as_float(SQUINT_INT8, q + c))));
-  for (; c < columns; c++)
-    x[c] -= scales[c / GROUP_COLUMNS] * (float)q[c];
-}
-
 INLINE void convert(const uint32_t type, const void *x, float *y, size_t count) {
   size_t i = 0;
   for (; i + LANES <= count; i += LANES)
@@ -240,17 +231,87 @@ INLINE float maximum_of(const float *x, size_t count) {
   return largest;
 }
 
-TARGET static void softmax(float *x, size_t count, float scale) {
+// x = 2^(scale · x - maximum); returns the sum.
+INLINE float powers_in_place(float *x, size_t count, float scale, float maximum) {
+  vf sum = vf_set(0);
   size_t i = 0;
-  for (; i + LANES <= count; i += LANES)
-    vf_store(x + i, vf_mul(vf_load(x + i), vf_set(scale)));
-  for (; i < count; i++)
-    x[i] *= scale;
-  float reciprocal = 1 / exponential_in_place(x, count, 1, maximum_of(x, count));
-  for (i = 0; i + LANES <= count; i += LANES)
-    vf_store(x + i, vf_mul(vf_load(x + i), vf_set(reciprocal)));
-  for (; i < count; i++)
-    x[i] *= reciprocal;
+  for (; i + LANES <= count; i += LANES) {
+    const vf power = vf_power_of_2(vf_fma(vf_load(x + i), vf_set(scale), vf_set(-maximum)));
+    vf_store(x + i, power);
+    sum = vf_add(sum, power);
+  }
+  float total = vf_sum(sum);
+  if (i < count) {
+    vf_store_part(x + i, vf_power_of_2(vf_fma(vf_load_part(x + i, count - i), vf_set(scale), vf_set(-maximum))),
+                  count - i);
+    for (; i < count; i++)
+      total += x[i];
+  }
+  return total;
+}
+
+// A group of 32 numbers, none of them negative, as scale · (high + low / 254), both in int8; returns the scale.
+INLINE float split_group(const float *x, int8_t *high, int8_t *low, vf *high_sum, vf *low_sum) {
+  enum { COUNT = GROUP_COLUMNS / LANES };
+  vf v[COUNT];
+  vi magnitude = vi_zero();
+  for (int i = 0; i < COUNT; i++) {
+    v[i] = vf_load(x + i * LANES);
+    magnitude = vi_max(magnitude, vi_magnitude(v[i]));
+  }
+  const uint32_t bits = (uint32_t)vi_maximum(magnitude);
+  const float largest = float_from_bits(bits);
+  if (bits >= 0x7f800000 || largest < 1e-30f) { // as quantize_group
+    memset(high, 0, GROUP_COLUMNS);
+    memset(low, 0, GROUP_COLUMNS);
+    *high_sum = *low_sum = vf_set(0);
+    return bits >= 0x7f800000 ? NAN : 0;
+  }
+  const float scale = largest * (1.0f / 127);
+  const vf reciprocal = vf_set(127 / largest);
+  vf highs = vf_set(0), lows = vf_set(0);
+  for (int i = 0; i < COUNT; i++) {
+    const vf units = vf_mul(v[i], reciprocal), whole = vf_round(units);
+    // At most a half is left out, which becomes 127.
+    const vf part = vf_round(vf_mul(vf_sub(units, whole), vf_set(254)));
+    vi_store_bytes(high + i * LANES, vi_round(whole));
+    vi_store_bytes(low + i * LANES, vi_round(part));
+    highs = vf_add(highs, whole);
+    lows = vf_add(lows, part);
+  }
+  *high_sum = highs;
+  *low_sum = lows;
+  return scale;
+}
+
+// See kernels.h. The weights are divided by their sum in the scales.
+TARGET static void softmax(float *x, size_t count, float scale, squint_rounded high, squint_rounded low) {
+  const float to_powers = scale * 1.44269504088896341f; // log2(e)
+  const float reciprocal = 1 / powers_in_place(x, count, to_powers, to_powers * maximum_of(x, count));
+  for (size_t g = 0, groups = (count + GROUP_COLUMNS - 1) / GROUP_COLUMNS; g < groups; g += 2) {
+    // The sums of two groups, high and low, are added up together.
+    vf sums[4] = {vf_set(0), vf_set(0), vf_set(0), vf_set(0)};
+    float totals[4];
+    for (size_t i = g; i < g + 2 && i < groups; i++) {
+      const size_t left = count - i * GROUP_COLUMNS;
+      const float *group = x + i * GROUP_COLUMNS;
+      float padded[GROUP_COLUMNS];
+      if (left < GROUP_COLUMNS) {
+        memset(padded, 0, sizeof padded);
+        memcpy(padded, group, left * sizeof(float));
+        group = padded;
+      }
+      const float unit = reciprocal * split_group(group, high.q + i * GROUP_COLUMNS, low.q + i * GROUP_COLUMNS,
+                                                  &sums[2 * (i - g)], &sums[2 * (i - g) + 1]);
+      high.scales[i] = unit;
+      low.scales[i] = unit * (1.0f / 254);
+    }
+    vf_sum4(sums, totals);
+    for (size_t i = g; i < g + 2 && i < groups; i++) {
+      high.sums[i] = (int32_t)totals[2 * (i - g)];
+      low.sums[i] = (int32_t)totals[2 * (i - g) + 1];
+    }
+  }
 }
 
 TARGET static void rms_norm(const float *x, const float *weight, float *y, size_t count, float epsilon) {

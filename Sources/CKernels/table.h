@@ -21,7 +21,6 @@ const squint_kernels TABLE(ISA) = {
     .product = product,
     .repeat_dots = repeat_dots,
     .quantize = quantize,
-    .subtract = subtract,
     .plain_product = plain_product,
     .f16_to_f32 = f16_to_f32,
     .bf16_to_f32 = bf16_to_f32,

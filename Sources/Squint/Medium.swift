@@ -16,7 +16,7 @@ public final class Medium: Sendable {
   public let sound: Medium?
   /// What people should know of how it is taken, a line each: what of it the model does not get.
   public var notes: [String] {
-    (size.cost.remark.map { ["\(name): \($0)"] } ?? []) + (sound?.notes ?? [])
+    size.cost.notes.map { "\(name): \($0)" } + (sound?.notes ?? [])
   }
   private let processor: any MediaProcessor
   /// The file, where it cannot be opened again by its path.

@@ -212,7 +212,6 @@ extension Model {
     let (parts, places) = Self.cut(text, at: markers ?? ownMarkers)
     let media = try Self.placed(media, at: places)
     guard !media.isEmpty else { return Prompt(tokens: try tokens(text, addSpecialTokens: addSpecialTokens)) }
-    let notes = media.flatMap(\.size.cost.notes)
 
     guard media.flatMap(\.parts).allSatisfy({ markup($0.kind).token != nil }) else {
       // Each part is tokenized for itself, as LLaVA's `tokenizer_image_token` does it for vocabularies without an image token.
@@ -233,7 +232,6 @@ extension Model {
       }
       prompt.joinSounds()
       if addSpecialTokens { prompt.append(Prompt(tokens: tokenizer.suffixTokens)) }
-      prompt.notes = notes
       return prompt
     }
     let rows = media.reduce(0) { $0 + $1.size.rowsWithSound }
@@ -257,9 +255,7 @@ extension Model {
       }
       whole.append(part)
     }
-    var prompt = try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
-    prompt.notes = notes
-    return prompt
+    return try place(media, in: tokens(whole, addSpecialTokens: addSpecialTokens))
   }
 
   /// Whether `text` has the placeholders of the model as often as `media` have rows, not as often as there are media: what the

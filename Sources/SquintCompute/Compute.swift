@@ -81,15 +81,15 @@ package struct QuantizedRows: @unchecked Sendable {  // a view of the arena
 
   /// Writes the int8 form of x[columns] as row `row` of rows of that many columns.
   func quantize(_ x: UnsafePointer<Float>, columns: Int, row: Int, _ kernels: Kernels) {
-    let groups = (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
-    kernels.quantize(
-      x, columns, values + row * groups * PanelLayout.columnsPerGroup, scales + row * groups, sums + row * groups)
+    let output = rounded(columns: columns, row: row)
+    kernels.quantize(x, columns, output.q, output.scales, output.sums)
   }
 
-  /// x[columns] -= its int8 form, which row `row` has: leaves what the rounding left out.
-  func subtract(row: Int, columns: Int, from x: UnsafeMutablePointer<Float>, _ kernels: Kernels) {
+  /// Where row `row` of rows of that many columns is.
+  func rounded(columns: Int, row: Int) -> squint_rounded {
     let groups = (columns + PanelLayout.columnsPerGroup - 1) / PanelLayout.columnsPerGroup
-    kernels.subtract(values + row * groups * PanelLayout.columnsPerGroup, scales + row * groups, columns, x)
+    return squint_rounded(
+      q: values + row * groups * PanelLayout.columnsPerGroup, scales: scales + row * groups, sums: sums + row * groups)
   }
 }
 

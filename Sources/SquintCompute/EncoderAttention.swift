@@ -77,7 +77,8 @@ package struct EncoderAttention: @unchecked Sendable {  // a view of the arena
       )
       scratch = try plan.reserve("encoder attention tiles", count: threads * shape.scratch, phases: phases)
       quantized = try QuantizedRows.Regions(
-        rows: isInt8 ? threads * int8Tile : 0, columns: max(shape.headWidth, shape.positions), phases: phases, in: &plan
+        rows: isInt8 ? 2 * threads * int8Tile : 0, columns: max(shape.headWidth, shape.positions), phases: phases,
+        in: &plan
       )
     }
   }
@@ -237,25 +238,23 @@ extension EncoderAttention {
         let rows = min(int8Tile, count - first)
         let column = head * shape.headWidth
         let groups = max(keys.groups, values.groups)
-        let x = attention.quantized.from(thread * int8Tile, groups: groups)
+        let x = attention.quantized.from(2 * thread * int8Tile, groups: groups)
+        let low = x.from(int8Tile, groups: groups)
         let scores = Rows(data: attention.scratch + thread * shape.scratch, width: positions)
         for row in 0..<rows { x.quantize(q[first + row] + column, columns: shape.headWidth, row: row, kernels) }
         Compute.multiplyPanels(
           keys, attention.keyPanels + head * keys.byteCount, x, count: rows, into: scores, kernels)
         let scale = 1 / Float(shape.headWidth).squareRoot()
         for row in 0..<rows {
-          kernels.softmax(scores[row], positions, scale)
-          x.quantize(scores[row], columns: positions, row: row, kernels)
+          kernels.softmax(
+            scores[row], positions, scale, x.rounded(columns: positions, row: row),
+            low.rounded(columns: positions, row: row))
         }
         let valuePanels = attention.valuePanels + head * values.byteCount
         let result = Rows(data: out[first] + column, width: out.width)
         Compute.multiplyPanels(values, valuePanels, x, count: rows, into: result, kernels)
         // Rounded once, weights cost most of what int8 costs: DINOv2 at 518 pixels 8 of 11 ten-thousandths of its cosine.
-        for row in 0..<rows {
-          x.subtract(row: row, columns: positions, from: scores[row], kernels)
-          x.quantize(scores[row], columns: positions, row: row, kernels)
-        }
-        Compute.multiplyPanels(values, valuePanels, x, count: rows, into: result, accumulate: true, kernels)
+        Compute.multiplyPanels(values, valuePanels, low, count: rows, into: result, accumulate: true, kernels)
       }
     }
     // Planned for at least as many.

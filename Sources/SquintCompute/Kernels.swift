@@ -14,10 +14,6 @@ package struct Kernels: Sendable {
       UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<Float>?,
       UnsafeMutablePointer<Int32>?
     ) -> Void
-  package typealias Subtract =
-    @convention(c) (
-      UnsafePointer<Int8>?, UnsafePointer<Float>?, Int, UnsafeMutablePointer<Float>?
-    ) -> Void
   package typealias PlainProduct = @convention(c) (UnsafePointer<squint_plain_product>?, UInt32, UInt32) -> Void
   package typealias HalfToFloat = @convention(c) (UnsafePointer<UInt16>?, UnsafeMutablePointer<Float>?, Int) -> Void
   package typealias FloatToHalf = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<UInt16>?, Int) -> Void
@@ -43,7 +39,8 @@ package struct Kernels: Sendable {
   package typealias Hadamard = @convention(c) (UnsafeMutablePointer<Float>?, Int, Int, Int) -> Void
   package typealias Binary =
     @convention(c) (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
-  package typealias Softmax = @convention(c) (UnsafeMutablePointer<Float>?, Int, Float) -> Void
+  package typealias Softmax =
+    @convention(c) (UnsafeMutablePointer<Float>?, Int, Float, squint_rounded, squint_rounded) -> Void
   package typealias Unary = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
 
   /// generic, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm.
@@ -56,8 +53,6 @@ package struct Kernels: Sendable {
   package nonisolated(unsafe) let repeatDots: RepeatDots
   /// Activations to int8 with a scale per group: `(x, columns, q, scales, sums)`.
   package nonisolated(unsafe) let quantize: Quantize
-  /// What `quantize` left out: `(q, scales, columns, x)`.
-  package nonisolated(unsafe) let subtract: Subtract
   /// The product of a matrix in plain rows and f32 activations: `(product, firstRow, rows)`.
   package nonisolated(unsafe) let plainProduct: PlainProduct
   /// `(x, y, count)`
@@ -94,7 +89,7 @@ package struct Kernels: Sendable {
   package nonisolated(unsafe) let add: Binary
   /// `(x, other, y, count)`
   package nonisolated(unsafe) let multiply: Binary
-  /// In place: `(x, count, scale)`.
+  /// Overwrites x: `(x, count, scale, high, low)`.
   package nonisolated(unsafe) let softmax: Softmax
   /// `(x, y, count)`
   package nonisolated(unsafe) let exponential: Unary
@@ -104,7 +99,6 @@ package struct Kernels: Sendable {
     product = table.product
     repeatDots = table.repeat_dots
     quantize = table.quantize
-    subtract = table.subtract
     plainProduct = table.plain_product
     f16ToF32 = table.f16_to_f32
     bf16ToF32 = table.bf16_to_f32

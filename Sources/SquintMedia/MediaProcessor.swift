@@ -149,23 +149,20 @@ package struct MediaCost: Sendable, Equatable {
   package var timing: MediaTiming?
   /// What stands in the prompt for placeholders such as `{offset}` around each unit, by their names; none where nothing does.
   package var words: [[String: String]] = []
-  /// What is not taken of the file that people should know, a line each.
+  /// What people should know of how it is taken, in words behind its name, a line each: that a part of it is not used.
   package var notes: [String] = []
   /// Whether units are decoded when the encoder asks for them, and then forgotten.
   package var isStreamed: Bool
-  /// What the user should know of the medium, in words behind its name: that a part of it is not used; nil: nothing.
-  package let remark: String?
 
   package init(
     layout: MediaLayout, decodingBytes: Int, source: MediaLayout.Size? = nil, timing: MediaTiming? = nil,
-    isStreamed: Bool = false, remark: String? = nil
+    isStreamed: Bool = false
   ) {
     self.layout = layout
     self.decodingBytes = decodingBytes
     self.source = source
     self.timing = timing
     self.isStreamed = isStreamed
-    self.remark = remark
   }
 
   /// The memory of the units that are held at a time beside those that an encoder looks at, in bytes.

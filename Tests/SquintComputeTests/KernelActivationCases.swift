@@ -173,18 +173,67 @@ func multiplyCase(_ count: Int, seed: UInt64) -> KernelCase {
     expected: zip(a, b).map { (Double($0 * $1), 0) })
 }
 
-func softmaxCase(_ count: Int, scale: Float, seed: UInt64) -> KernelCase {
+/// Weights of attention as two numbers in int8 each, and their sums.
+///
+/// - Parameter spread: how far the scores are apart; of far ones most weights are zero.
+func softmaxCase(_ count: Int, scale: Float, spread: Float = 5, seed: UInt64) -> KernelCase {
   var random = Random(seed)
-  let x = random.normals(count).map { $0 * 5 }
+  let x = random.normals(count).map { $0 * spread }
   let logits = x.map { Double($0) * Double(scale) }
   let largest = logits.max()!
   let sum = logits.reduce(0) { $0 + exp($1 - largest) }
   let magnitude = logits.map(abs).max()!
+  let weights = logits.map { exp($0 - largest) / sum }
   // Rounding of the arguments, the exponential's error twice, the sum's rounding.
   let relative = 4 * magnitude * 0x1p-24 + 0x1p-21 + Double(count + 4) * 0x1p-24
-  return vectorCase(
-    "softmax of \(count), scale \(scale)", .softmax, parameters: [UInt32(count), scale.bitPattern], before: x,
-    expected: logits.map { (exp($0 - largest) / sum, relative * exp($0 - largest) / sum + 1e-37) })
+  let groups = (count + 31) / 32
+  let canaries: [UInt8] = bytes([canary, canary])
+  let parts: [[UInt8]] = [[UInt8](repeating: 99, count: 32 * groups), bytes([Float](repeating: canary, count: groups))]
+  let part = [parts[0] + canaries, parts[1] + canaries, parts[1] + canaries]
+  return KernelCase(
+    name: "softmax of \(count), scale \(scale), spread \(spread)", operation: .softmax,
+    parameters: [UInt32(count), scale.bitPattern], inputs: [], outputs: [bytes(x + [canary])] + part + part
+  ) { outputs in
+    guard outputs.allSatisfy({ $0.suffix(4).elementsEqual(canaries.suffix(4)) }) else {
+      return "something behind was overwritten"
+    }
+    let (high, low): ([Int8], [Int8]) = (values(outputs[1]), values(outputs[4]))
+    let (scales, lowScales): ([Float], [Float]) = (values(outputs[2]), values(outputs[5]))
+    let (sums, lowSums): ([Int32], [Int32]) = (values(outputs[3]), values(outputs[6]))
+    for group in 0..<groups {
+      let columns = group * 32..<group * 32 + 32
+      guard columns.reduce(0, { $0 + Int32(high[$1]) }) == sums[group],
+        columns.reduce(0, { $0 + Int32(low[$1]) }) == lowSums[group]
+      else { return "the sums of group \(group) are \(sums[group]) and \(lowSums[group])" }
+      let most = weights[columns.clamped(to: 0..<count)].max()!
+      for column in columns {
+        let found =
+          Double(scales[group]) * Double(high[column]) + Double(lowScales[group]) * Double(low[column])
+        let exact = column < count ? weights[column] : 0
+        // Half a step of the low part, and numbers too small for a scale.
+        let tolerance = most * (0x1p-15 / 2 * 1.05 + relative) + 1e-29
+        guard abs(found - exact) <= tolerance else {
+          return "weight \(column) is \(found), should be \(exact) ± \(tolerance)"
+        }
+      }
+    }
+    return nil
+  }
+}
+
+/// Scores that are no numbers give no numbers.
+func softmaxOfNaNCase() -> KernelCase {
+  let x: [Float] = [1, .nan, 2] + [Float](repeating: 0, count: 61)
+  let part = [
+    [UInt8](repeating: 0, count: 64), bytes([Float](repeating: 0, count: 2)), bytes([Int32](repeating: 0, count: 2)),
+  ]
+  return KernelCase(
+    name: "softmax of what is no number", operation: .softmax, parameters: [64, Float(1).bitPattern], inputs: [],
+    outputs: [bytes(x)] + part + part
+  ) { outputs in
+    let scales: [Float] = values(outputs[2]) + values(outputs[5])
+    return scales.allSatisfy(\.isNaN) ? nil : "the scales are \(scales)"
+  }
 }
 
 /// Conversions of `pattern` numbers: equal to the bit, but for the payload of a NaN.
@@ -223,7 +272,7 @@ func floatToHalfCase(_ x: [Float]) -> KernelCase {
 }
 
 func activationCases() -> [KernelCase] {
-  var cases = [exponentialCase(), exponentialBeyondRangeCase()]
+  var cases = [exponentialCase(), exponentialBeyondRangeCase(), softmaxOfNaNCase()]
   for count in [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 576] {
     let seed = UInt64(count)
     cases.append(rmsNormCase(count, epsilon: 1e-5, seed: seed))
@@ -237,6 +286,7 @@ func activationCases() -> [KernelCase] {
     cases.append(multiplyCase(count, seed: seed))
     cases.append(softmaxCase(count, scale: 1, seed: seed))
     cases.append(softmaxCase(count, scale: 0.125, seed: seed))
+    cases.append(softmaxCase(count, scale: 0.125, spread: 400, seed: seed))
     cases.append(rotaryCase(heads: 3, stride: 2 * count + 5, pairs: count, seed: seed))
     cases.append(rotaryCase(heads: 1, stride: 2 * count, pairs: count, seed: seed))
     cases.append(halfToFloatCase(.f16ToF32, count: count))

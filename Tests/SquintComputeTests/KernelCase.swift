@@ -9,7 +9,7 @@ struct KernelCase {
     case product = 0
     case quantize, plainProduct, f16ToF32, bf16ToF32, f32ToF16, f32ToInt8, attention, rmsNorm, rotary, siluMultiply
     case add, softmax, exponential, layerNorm, gelu, geluTanh, quickGELU, relu, silu
-    case packRows, packColumns, subtract, hadamard, multiply
+    case packRows, packColumns, hadamard, multiply
   }
 
   let name: String
@@ -71,7 +71,11 @@ struct KernelCase {
     case .rotary: kernels.rotary(output(0, f), Int(p[0]), Int(p[1]), Int(p[2]), input(0, f), input(1, f))
     case .siluMultiply: kernels.siluMultiply(input(0, f), input(1, f), output(0, f), Int(p[0]))
     case .add: kernels.add(input(0, f), input(1, f), output(0, f), Int(p[0]))
-    case .softmax: kernels.softmax(output(0, f), Int(p[0]), Float(bitPattern: p[1]))
+    case .softmax:
+      func rounded(_ index: Int) -> squint_rounded {
+        squint_rounded(q: output(index, Int8.self), scales: output(index + 1, f), sums: output(index + 2, Int32.self))
+      }
+      kernels.softmax(output(0, f), Int(p[0]), Float(bitPattern: p[1]), rounded(1), rounded(4))
     case .exponential: kernels.exponential(input(0, f), output(0, f), Int(p[0]))
     case .layerNorm:
       kernels.layerNorm(input(0, f), input(1, f), input(2, f), output(0, f), Int(p[0]), Float(bitPattern: p[1]))
@@ -82,7 +86,6 @@ struct KernelCase {
     case .silu: kernels.silu(output(0, f), Int(p[0]))
     case .packRows: kernels.packRows(input(0, f), Int(p[0]), p[1], p[2], output(0, UInt8.self))
     case .packColumns: kernels.packColumns(input(0, f), Int(p[0]), p[1], p[2], p[3], output(0, UInt8.self))
-    case .subtract: kernels.subtract(input(0, Int8.self), input(1, f), Int(p[0]), output(0, f))
     case .multiply: kernels.multiply(input(0, f), input(1, f), output(0, f), Int(p[0]))
     case .hadamard: kernels.hadamard(output(0, f), Int(p[0]), Int(p[1]), Int(p[2]))
     }

@@ -172,7 +172,7 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
     let found = try numbers(processor(), file)
     // Reflected at another end: the last frames differ.
     #expect(found.count == 93 * 80 && found[..<(92 * 80)].elementsEqual(expected[..<(92 * 80)]))
-    #expect(try processor().cost(of: file).remark == nil)
+    #expect(try processor().cost(of: file).notes.isEmpty)
   }
 
   // MARK: What the user is told
@@ -181,12 +181,12 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
     let wav = try TemporaryWAV(chirp)
     let cut = processor(most: 8_000)
     #expect(
-      try cut.cost(of: open(wav.path)).remark
-        == "of 1.0 s the model hears the first 0.5 s; cut it in parts to ask about the rest")
+      try cut.cost(of: open(wav.path)).notes
+        == ["of 1.0 s the model hears the first 0.5 s; cut it in parts to ask about the rest"])
     let found = try numbers(cut, wav.path)
     let half = try TemporaryWAV(Array(chirp[..<8_000]))
     #expect(try found == numbers(processor(), half.path))
-    #expect(try processor(most: 16_000).cost(of: open(wav.path)).remark == nil)
+    #expect(try processor(most: 16_000).cost(of: open(wav.path)).notes.isEmpty)
   }
 
   @Test func oggWithoutItsSoundIsTruncated() throws {
@@ -199,11 +199,11 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
 
   @Test func truncatedSoundsAreReadAndSaid() throws {
     let wav = try TemporaryWAV(chirp, dataBytes: 100_000)
-    #expect(try processor().cost(of: open(wav.path)).remark == "the file ends before its header says, after 1.0 s")
+    #expect(try processor().cost(of: open(wav.path)).notes == ["the file ends before its header says, after 1.0 s"])
     #expect(try numbers(processor(), wav.path).count == 100 * 80)
     for name in ["speech-8000.flac", "speech-22050.mp3", "speech-48000.opus", "music-32000.aiff"] {
       let whole = try Data(contentsOf: URL(fileURLWithPath: path(name)))
-      #expect(try processor().cost(of: open(path(name))).remark == nil)
+      #expect(try processor().cost(of: open(path(name))).notes.isEmpty)
       let file = try TemporaryWAV([], name: name)
       try whole[..<(whole.count * 7 / 10)].write(to: URL(fileURLWithPath: file.path))
       guard let cost = try? processor().cost(of: open(file.path)) else {
@@ -211,7 +211,7 @@ private let chirp = (0..<16_000).map { Float(0.5 * sin(0.02 * Double($0) + 1e-5 
         #expect(name == "speech-48000.opus")
         continue
       }
-      #expect(cost.remark?.hasPrefix("the file ends before its header says") == true, "\(name)")
+      #expect(cost.notes.first?.hasPrefix("the file ends before its header says") == true, "\(name)")
       #expect(try numbers(processor(), file.path).count * 4 == cost.layout.byteCount)
     }
   }

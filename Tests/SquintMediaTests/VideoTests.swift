@@ -21,7 +21,8 @@ private func processor(
 
 /// The bytes of all units, a few at a time.
 private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 1) throws(SquintError) -> [UInt8] {
-  guard let units = try processor.units(of: MediaFile(path: path, noun: "video", takesFolders: true), while: { true }) else { return [] }
+  guard let units = try processor.units(of: MediaFile(path: path, noun: "video", takesFolders: true), while: { true })
+  else { return [] }
   let reader = try units.reader()
   var bytes: [UInt8] = []
   for run in units.layout.runs {
@@ -263,7 +264,8 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
 
   @Test func chosenFrames() throws {
     let place = try install(frames: 20, listed: 20)
-    let header = try VideoHeader.read(MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, noun: "video", takesFolders: true))
+    let header = try VideoHeader.read(
+      MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, noun: "video", takesFolders: true))
     #expect((header.frames, header.width, header.height) == (20, 2, 1))
     #expect(header.framesPerSecond == 10)
     #expect(try levels(place, most: 5) == [0, 4, 8, 12, 16])
@@ -306,7 +308,8 @@ private func bytes(_ processor: VideoProcessor, _ path: String, together: Int = 
     let all = processor(height: 1, width: 2)
     let units = try #require(
       try all.units(
-        of: MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, noun: "video", takesFolders: true), while: { true }))
+        of: MediaFile(path: place.url.appendingPathComponent("clip.mp4").path, noun: "video", takesFolders: true),
+        while: { true }))
     let start = ContinuousClock.now
     do {
       let reader = try units.reader()

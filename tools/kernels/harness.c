@@ -119,7 +119,8 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
   case 11:
     return k->add(in[0], in[1], out[0], p[0]);
   case 12:
-    return k->softmax(out[0], p[0], float_of(p[1]));
+    return k->softmax(out[0], p[0], float_of(p[1]), (squint_rounded){out[1], out[2], out[3]},
+                      (squint_rounded){out[4], out[5], out[6]});
   case 13:
     return k->exponential(in[0], out[0], p[0]);
   case 14:
@@ -139,10 +140,8 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
   case 21:
     return k->pack_columns(in[0], p[0], p[1], p[2], p[3], out[0]);
   case 22:
-    return k->subtract(in[0], in[1], p[0], out[0]);
-  case 23:
     return k->hadamard(out[0], p[0], p[1], p[2]);
-  case 24:
+  case 23:
     return k->multiply(in[0], in[1], out[0], p[0]);
   }
   fail("unknown operation");

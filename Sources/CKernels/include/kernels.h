@@ -33,6 +33,13 @@ typedef struct {
 // The quantized types; NULL past the last.
 const squint_panel_type *squint_panel_types_at(size_t index);
 
+// A row in the form of `quantize`.
+typedef struct {
+  int8_t *q;     // [groups * 32]
+  float *scales; // [groups]
+  int32_t *sums; // [groups]
+} squint_rounded;
+
 // y[token, row] (+)= Σ_column W[row, column] · x[token, column], for W in panels (PanelLayout.swift) and x quantized by
 // `quantize`. Within a group of 32 columns the sum is exact in int32; groups are summed in f32.
 typedef struct {
@@ -129,9 +136,6 @@ typedef struct {
   // magnitude is below 1e-30 becomes zeros with scale 0; one that holds a NaN or an infinity zeros with scale NaN.
   void (*quantize)(const float *x, size_t columns, int8_t *q, float *scales, int32_t *sums);
 
-  // x[columns] -= scale · q, for q and scales of `quantize`: what its rounding left out, to be quantized in its turn.
-  void (*subtract)(const int8_t *q, const float *scales, size_t columns, float *x);
-
   // Computes `rows` rows from `first_row` on, for all tokens.
   void (*plain_product)(const squint_plain_product *, uint32_t first_row, uint32_t rows);
 
@@ -188,8 +192,9 @@ typedef struct {
   // y = x · other; all [count]; y may be either.
   void (*multiply)(const float *x, const float *other, float *y, size_t count);
 
-  // x = softmax(x · scale) in place; x: [count], count >= 1.
-  void (*softmax)(float *x, size_t count, float scale);
+  // high + low = softmax(x · scale), rounded to two numbers in int8: within 2^-15 of the largest of their group. x:
+  // [count], count >= 1; it is overwritten.
+  void (*softmax)(float *x, size_t count, float scale, squint_rounded high, squint_rounded low);
 
   // y = exp(x), relative error at most 2^-22 for x in -87...88; clamped to that range. All [count].
   void (*exponential)(const float *x, float *y, size_t count);

@@ -246,7 +246,7 @@ extension SeriesProcessor: MediaProcessor {
     cost.notes = table.notes
     if all > count {
       cost.notes.append(
-        "\(file.path): of \(grouped(all)) points the first \(grouped(count)) are looked at, which is as many as the model takes"
+        "of \(grouped(all)) points the first \(grouped(count)) are looked at, which is as many as the model takes"
       )
     }
     return (cost, [numbers])

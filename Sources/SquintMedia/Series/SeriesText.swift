@@ -68,7 +68,7 @@ struct SeriesText {
     }
     if let reason, names.contains(where: isLikeNumber) {
       notes.append(
-        "\(file.path): line \(grouped(first.number)) has names of columns, since \(reason); its numbers are not looked at"
+        "line \(grouped(first.number)) has names of columns, since \(reason); its numbers are not looked at"
       )
     }
     try begin(header: reason != nil ? (names, first.number) : nil, data)
@@ -386,7 +386,7 @@ struct SeriesText {
       let name = column.name ?? ""
       let called = name.isEmpty ? "column \(index + 1)" : "the column \(name)"
       if column.isTime {
-        notes.append("\(file.path): \(called) has times, and is not looked at")
+        notes.append("\(called) has times, and is not looked at")
         continue
       }
       // What a separator at the ends of lines makes.
@@ -399,7 +399,7 @@ struct SeriesText {
         columns[(index + 1)...].contains(where: { !$0.numbers.isEmpty }),
         zip(column.numbers, column.numbers.dropFirst()).allSatisfy(<)
       {
-        notes.append("\(file.path): \(called) numbers the points, and is not looked at")
+        notes.append("\(called) numbers the points, and is not looked at")
         continue
       }
       kept.append(SeriesTable.Column(name: name.isEmpty ? nil : name, numbers: column.numbers))

@@ -109,8 +109,8 @@ package struct SoundProcessor: Sendable, Equatable {
     return MediaLayout(runs: (whole > 0 ? [run(unit, count: whole)] : []) + (rest > 0 ? [run(rest, count: 1)] : []))
   }
 
-  private func cost(_ extent: Extent, source: Int, remark: String?) -> MediaCost {
-    MediaCost(layout: layout(extent), decodingBytes: source + mel.heldBytes, isStreamed: true, remark: remark)
+  private func cost(_ extent: Extent, source: Int) -> MediaCost {
+    MediaCost(layout: layout(extent), decodingBytes: source + mel.heldBytes, isStreamed: true)
   }
 
   private func extent(of header: SoundHeader, _ file: MediaFile) throws(SquintError) -> Extent {
@@ -123,14 +123,14 @@ package struct SoundProcessor: Sendable, Equatable {
     return extent
   }
 
-  private func remark(_ header: SoundHeader) -> String? {
-    var remarks = header.remark.map { [$0] } ?? []
+  private func notes(_ header: SoundHeader) -> [String] {
+    var notes = header.remark.map { [$0] } ?? []
     if let mostSamples, SoundSamples.count(header, rate: mel.rate) > mostSamples {
-      remarks.append(
+      notes.append(
         "of \(duration(header.seconds)) the model hears the first \(duration(Double(mostSamples) / Double(mel.rate))); "
           + "cut it in parts to ask about the rest")
     }
-    return remarks.isEmpty ? nil : remarks.joined(separator: "; ")
+    return notes
   }
 }
 
@@ -146,18 +146,19 @@ extension SoundProcessor: MediaProcessor {
       rate: mel.rate, channels: SoundLimits.channels.upperBound, frames: 1, decoderBytes: 2 << 20, remark: nil)
     let bytes = source.decoderBytes + SoundSamples.bytes(source)
     // A frame at least, however slow the rate.
-    return [cost(extent(samples: max(usual, mel.hop)), source: bytes, remark: nil)]
+    return [cost(extent(samples: max(usual, mel.hop)), source: bytes)]
   }
 
   private static let usualSeconds = 30
 
   /// What a sound of so many samples at the model's rate takes beside reading it.
-  package func cost(ofSamples samples: Int) -> MediaCost { cost(extent(samples: samples), source: 0, remark: nil) }
+  package func cost(ofSamples samples: Int) -> MediaCost { cost(extent(samples: samples), source: 0) }
 
   package func cost(of file: MediaFile) throws(SquintError) -> MediaCost {
     let header = try SoundHeader.read(file)
-    return cost(
-      try extent(of: header, file), source: header.decoderBytes + SoundSamples.bytes(header), remark: remark(header))
+    var cost = cost(try extent(of: header, file), source: header.decoderBytes + SoundSamples.bytes(header))
+    cost.notes = notes(header)
+    return cost
   }
 
   package func limited(toUnits most: Int, of file: MediaFile) throws(SquintError) -> SoundProcessor {
