@@ -104,7 +104,7 @@ def plan(source):
 
 
 # Groups of the test: (name, what is new about them).
-GROUPS = {"espeak": "voices of eSpeak NG", "festival": "another synthesizer (Festival)", "kokoro": "another synthesizer (Kokoro)",
+GROUPS = {"espeak": "voices of eSpeak NG", "festival": "another synthesizer (Festival)", "kokoro": "other voices of Kokoro",
           "tuxpaint": "recordings, a voice partly known", "allison": "recordings, another speaker", "phrases": "phrases, synthesizers' voices",
           "nothing": "noise and noises"}
 
