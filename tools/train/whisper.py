@@ -49,9 +49,12 @@ class Ears:
             name: value for name, value in PREPROCESSOR.items() if name != "feature_extractor_type"})
         self.silence = None
 
-    def mel(self, sounds):
-        """Log-mel values [sounds, mels, frames], and how many rows of the encoder belong to each sound."""
-        values = self.extractor(list(sounds), sampling_rate=RATE, return_tensors="pt").input_features
+    def mel(self, sounds, most=FRAMES):
+        """Log-mel values [sounds, mels, frames], and how many rows of the encoder belong to each sound.
+
+        - most: how many frames are wanted of the window.
+        """
+        values = self.extractor(list(sounds), sampling_rate=RATE, return_tensors="pt", max_length=most * HOP).input_features
         frames = [min(FRAMES, -(-len(sound) // HOP)) for sound in sounds]
         return values, [-(-count // 2) for count in frames]
 
@@ -70,14 +73,14 @@ class Ears:
         """
         encoder = self.encoder.to(self.dtype)
         with torch.inference_mode():
-            values, counts = self.mel(sounds)
             if self.silence is None:
                 self.silence = []
-                for one in values[:8]:
+                for one in self.mel(sounds[:8])[0]:
                     kept = []
                     self.run(one[None].to(self.dtype), kept=kept)
                     self.silence.append((one.min().item(), kept))
-            longest = min(FRAMES // 2, max(counts) + 32)
+            longest = min(FRAMES // 2, -(-max(len(sound) for sound in sounds) // (2 * HOP)) + 32)
+            values, counts = self.mel(sounds, min(FRAMES, 2 * longest + 8))
             # That of a sound about as loud, since what silence is depends on the loudest value.
             floor = values.amin((1, 2)).median().item() + rng.normal() * 0.1
             silence = min(self.silence, key=lambda one: abs(one[0] - floor))[1]
