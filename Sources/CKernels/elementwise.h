@@ -231,86 +231,59 @@ INLINE float maximum_of(const float *x, size_t count) {
   return largest;
 }
 
-// x = 2^(scale · x - maximum); returns the sum.
-INLINE float powers_in_place(float *x, size_t count, float scale, float maximum) {
-  vf sum = vf_set(0);
-  size_t i = 0;
-  for (; i + LANES <= count; i += LANES) {
-    const vf power = vf_power_of_2(vf_fma(vf_load(x + i), vf_set(scale), vf_set(-maximum)));
-    vf_store(x + i, power);
-    sum = vf_add(sum, power);
-  }
-  float total = vf_sum(sum);
-  if (i < count) {
-    vf_store_part(x + i, vf_power_of_2(vf_fma(vf_load_part(x + i, count - i), vf_set(scale), vf_set(-maximum))),
-                  count - i);
-    for (; i < count; i++)
-      total += x[i];
-  }
-  return total;
-}
-
-// A group of 32 numbers, none of them negative, as scale · (high + low / 254), both in int8; returns the scale.
-INLINE float split_group(const float *x, int8_t *high, int8_t *low, vf *high_sum, vf *low_sum) {
-  enum { COUNT = GROUP_COLUMNS / LANES };
-  vf v[COUNT];
-  vi magnitude = vi_zero();
-  for (int i = 0; i < COUNT; i++) {
-    v[i] = vf_load(x + i * LANES);
-    magnitude = vi_max(magnitude, vi_magnitude(v[i]));
-  }
-  const uint32_t bits = (uint32_t)vi_maximum(magnitude);
-  const float largest = float_from_bits(bits);
-  if (bits >= 0x7f800000 || largest < 1e-30f) { // as quantize_group
-    memset(high, 0, GROUP_COLUMNS);
-    memset(low, 0, GROUP_COLUMNS);
-    *high_sum = *low_sum = vf_set(0);
-    return bits >= 0x7f800000 ? NAN : 0;
-  }
-  const float scale = largest * (1.0f / 127);
-  const vf reciprocal = vf_set(127 / largest);
-  vf highs = vf_set(0), lows = vf_set(0);
-  for (int i = 0; i < COUNT; i++) {
-    const vf units = vf_mul(v[i], reciprocal), whole = vf_round(units);
+// The weights 2^(factor · x - maximum) of a group, in 0...1, as (high + low / 254) / 127. Adds them to sum; the others
+// are the sums of high and low.
+INLINE void soften_group(const float *x, vf factor, vf maximum, int8_t *high, int8_t *low, vf *sum, vf *high_sum,
+                         vf *low_sum) {
+  *high_sum = *low_sum = vf_set(0);
+#pragma GCC unroll 8
+  for (int i = 0; i < GROUP_COLUMNS; i += LANES) {
+    const vf weight = vf_power_of_2(vf_sub(vf_mul(vf_load(x + i), factor), maximum));
+    // What is no number becomes one; the sum stays none.
+    const vf units = vf_min(vf_mul(weight, vf_set(127)), vf_set(127));
+    const vi whole = vi_round(units);
+    const vf rest = vf_sub(units, vf_from_int(whole));
     // At most a half is left out, which becomes 127.
-    const vf part = vf_round(vf_mul(vf_sub(units, whole), vf_set(254)));
-    vi_store_bytes(high + i * LANES, vi_round(whole));
-    vi_store_bytes(low + i * LANES, vi_round(part));
-    highs = vf_add(highs, whole);
-    lows = vf_add(lows, part);
+    const vi part = vi_round(vf_mul(rest, vf_set(254)));
+    vi_store_bytes(high + i, whole);
+    vi_store_bytes(low + i, part);
+    *sum = vf_add(*sum, weight);
+    *high_sum = vf_add(*high_sum, vf_from_int(whole));
+    *low_sum = vf_add(*low_sum, vf_from_int(part));
   }
-  *high_sum = highs;
-  *low_sum = lows;
-  return scale;
 }
 
 // See kernels.h. The weights are divided by their sum in the scales.
-TARGET static void softmax(float *x, size_t count, float scale, squint_rounded high, squint_rounded low) {
-  const float to_powers = scale * 1.44269504088896341f; // log2(e)
-  const float reciprocal = 1 / powers_in_place(x, count, to_powers, to_powers * maximum_of(x, count));
-  for (size_t g = 0, groups = (count + GROUP_COLUMNS - 1) / GROUP_COLUMNS; g < groups; g += 2) {
+TARGET static void softmax(const float *x, size_t count, float scale, squint_rounded high, squint_rounded low) {
+  const vf factor = vf_set(scale * 1.44269504088896341f); // log2(e)
+  const vf maximum = vf_mul(factor, vf_set(maximum_of(x, count)));
+  const size_t groups = (count + GROUP_COLUMNS - 1) / GROUP_COLUMNS;
+  vf sum = vf_set(0);
+  for (size_t g = 0; g < groups; g += 2) {
     // The sums of two groups, high and low, are added up together.
     vf sums[4] = {vf_set(0), vf_set(0), vf_set(0), vf_set(0)};
-    float totals[4];
-    for (size_t i = g; i < g + 2 && i < groups; i++) {
-      const size_t left = count - i * GROUP_COLUMNS;
-      const float *group = x + i * GROUP_COLUMNS;
-      float padded[GROUP_COLUMNS];
-      if (left < GROUP_COLUMNS) {
-        memset(padded, 0, sizeof padded);
-        memcpy(padded, group, left * sizeof(float));
-        group = padded;
-      }
-      const float unit = reciprocal * split_group(group, high.q + i * GROUP_COLUMNS, low.q + i * GROUP_COLUMNS,
-                                                  &sums[2 * (i - g)], &sums[2 * (i - g) + 1]);
-      high.scales[i] = unit;
-      low.scales[i] = unit * (1.0f / 254);
+    float last[2 * GROUP_COLUMNS], totals[4];
+    const size_t c = g * GROUP_COLUMNS;
+    const float *from = x + c;
+    if (count - c < 2 * GROUP_COLUMNS) { // beyond the end are weights of zero
+      for (size_t i = 0; i < 2 * GROUP_COLUMNS; i++)
+        last[i] = i < count - c ? from[i] : -INFINITY;
+      from = last;
     }
+    soften_group(from, factor, maximum, high.q + c, low.q + c, &sum, &sums[0], &sums[1]);
+    if (g + 1 < groups)
+      soften_group(from + GROUP_COLUMNS, factor, maximum, high.q + c + GROUP_COLUMNS, low.q + c + GROUP_COLUMNS, &sum,
+                   &sums[2], &sums[3]);
     vf_sum4(sums, totals);
-    for (size_t i = g; i < g + 2 && i < groups; i++) {
-      high.sums[i] = (int32_t)totals[2 * (i - g)];
-      low.sums[i] = (int32_t)totals[2 * (i - g) + 1];
+    for (size_t i = 0; i < 2 && g + i < groups; i++) {
+      high.sums[g + i] = (int32_t)totals[2 * i];
+      low.sums[g + i] = (int32_t)totals[2 * i + 1];
     }
+  }
+  const float unit = 1 / (127 * vf_sum(sum));
+  for (size_t g = 0; g < groups; g++) {
+    high.scales[g] = unit;
+    low.scales[g] = unit / 254;
   }
 }
 

@@ -195,9 +195,11 @@ INLINE void product_of_panels(const int m, const uint32_t type, const squint_pro
       weights = unpacked[0];
     block += block_bytes(type, groups);
     // What comes next is fetched while all tokens pass by. Beyond the end nothing happens.
-    const uint8_t *next = b + 1 < blocks ? block : p->weights + (panel + m) * bytes_per_panel;
+    const bool is_last = b + 1 == blocks;
+    const uint8_t *next = is_last ? p->weights + (panel + m) * bytes_per_panel : block;
+    const size_t next_bytes = block_bytes(type, groups_in_block(p->groups, is_last ? 0 : b + 1));
     for (int i = 0; i < m; i++)
-      for (size_t at = 0; at < block_bytes(type, BLOCK_GROUPS); at += 64)
+      for (size_t at = 0; at < next_bytes; at += 64)
         __builtin_prefetch(next + i * bytes_per_panel + at);
     const size_t column = (size_t)b * BLOCK_GROUPS;
     uint32_t t = 0;

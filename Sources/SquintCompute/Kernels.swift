@@ -40,7 +40,7 @@ package struct Kernels: Sendable {
   package typealias Binary =
     @convention(c) (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
   package typealias Softmax =
-    @convention(c) (UnsafeMutablePointer<Float>?, Int, Float, squint_rounded, squint_rounded) -> Void
+    @convention(c) (UnsafePointer<Float>?, Int, Float, squint_rounded, squint_rounded) -> Void
   package typealias Unary = @convention(c) (UnsafePointer<Float>?, UnsafeMutablePointer<Float>?, Int) -> Void
 
   /// generic, avx2, avxvnni, avx512vnni, neon, dotprod or i8mm.
@@ -89,7 +89,7 @@ package struct Kernels: Sendable {
   package nonisolated(unsafe) let add: Binary
   /// `(x, other, y, count)`
   package nonisolated(unsafe) let multiply: Binary
-  /// Overwrites x: `(x, count, scale, high, low)`.
+  /// `(x, count, scale, high, low)`
   package nonisolated(unsafe) let softmax: Softmax
   /// `(x, y, count)`
   package nonisolated(unsafe) let exponential: Unary

@@ -182,36 +182,31 @@ func softmaxCase(_ count: Int, scale: Float, spread: Float = 5, seed: UInt64) ->
   let logits = x.map { Double($0) * Double(scale) }
   let largest = logits.max()!
   let sum = logits.reduce(0) { $0 + exp($1 - largest) }
-  let magnitude = logits.map(abs).max()!
-  let weights = logits.map { exp($0 - largest) / sum }
   // Rounding of the arguments, the exponential's error twice, the sum's rounding.
-  let relative = 4 * magnitude * 0x1p-24 + 0x1p-21 + Double(count + 4) * 0x1p-24
+  let relative = 4 * logits.map(abs).max()! * 0x1p-24 + 0x1p-21 + Double(count + 4) * 0x1p-24
   let groups = (count + 31) / 32
-  let canaries: [UInt8] = bytes([canary, canary])
-  let parts: [[UInt8]] = [[UInt8](repeating: 99, count: 32 * groups), bytes([Float](repeating: canary, count: groups))]
-  let part = [parts[0] + canaries, parts[1] + canaries, parts[1] + canaries]
+  let canaries: [UInt8] = bytes([canary])
+  let words = bytes([Float](repeating: canary, count: groups))
+  let part = [[UInt8](repeating: 99, count: 32 * groups) + canaries, words + canaries, words + canaries]
   return KernelCase(
     name: "softmax of \(count), scale \(scale), spread \(spread)", operation: .softmax,
-    parameters: [UInt32(count), scale.bitPattern], inputs: [], outputs: [bytes(x + [canary])] + part + part
+    parameters: [UInt32(count), scale.bitPattern], inputs: [bytes(x)], outputs: part + part
   ) { outputs in
-    guard outputs.allSatisfy({ $0.suffix(4).elementsEqual(canaries.suffix(4)) }) else {
-      return "something behind was overwritten"
-    }
-    let (high, low): ([Int8], [Int8]) = (values(outputs[1]), values(outputs[4]))
-    let (scales, lowScales): ([Float], [Float]) = (values(outputs[2]), values(outputs[5]))
-    let (sums, lowSums): ([Int32], [Int32]) = (values(outputs[3]), values(outputs[6]))
+    guard outputs.allSatisfy({ $0.suffix(4).elementsEqual(canaries) }) else { return "what is behind was overwritten" }
+    let (high, low): ([Int8], [Int8]) = (values(outputs[0]), values(outputs[3]))
+    let (scales, lowScales): ([Float], [Float]) = (values(outputs[1]), values(outputs[4]))
+    let (sums, lowSums): ([Int32], [Int32]) = (values(outputs[2]), values(outputs[5]))
     for group in 0..<groups {
       let columns = group * 32..<group * 32 + 32
       guard columns.reduce(0, { $0 + Int32(high[$1]) }) == sums[group],
         columns.reduce(0, { $0 + Int32(low[$1]) }) == lowSums[group]
       else { return "the sums of group \(group) are \(sums[group]) and \(lowSums[group])" }
-      let most = weights[columns.clamped(to: 0..<count)].max()!
       for column in columns {
         let found =
           Double(scales[group]) * Double(high[column]) + Double(lowScales[group]) * Double(low[column])
-        let exact = column < count ? weights[column] : 0
-        // Half a step of the low part, and numbers too small for a scale.
-        let tolerance = most * (0x1p-15 / 2 * 1.05 + relative) + 1e-29
+        let exact = column < count ? exp(logits[column] - largest) / sum : 0
+        // Half a step of the low part.
+        let tolerance = (0x1p-16 * 1.05 + relative) / sum
         guard abs(found - exact) <= tolerance else {
           return "weight \(column) is \(found), should be \(exact) ± \(tolerance)"
         }
@@ -224,14 +219,12 @@ func softmaxCase(_ count: Int, scale: Float, spread: Float = 5, seed: UInt64) ->
 /// Scores that are no numbers give no numbers.
 func softmaxOfNaNCase() -> KernelCase {
   let x: [Float] = [1, .nan, 2] + [Float](repeating: 0, count: 61)
-  let part = [
-    [UInt8](repeating: 0, count: 64), bytes([Float](repeating: 0, count: 2)), bytes([Int32](repeating: 0, count: 2)),
-  ]
+  let part = [[UInt8](repeating: 0, count: 64), bytes([Float](repeating: 0, count: 2)), bytes([0, 0] as [Int32])]
   return KernelCase(
-    name: "softmax of what is no number", operation: .softmax, parameters: [64, Float(1).bitPattern], inputs: [],
-    outputs: [bytes(x)] + part + part
+    name: "softmax of what is no number", operation: .softmax, parameters: [64, Float(1).bitPattern],
+    inputs: [bytes(x)], outputs: part + part
   ) { outputs in
-    let scales: [Float] = values(outputs[2]) + values(outputs[5])
+    let scales: [Float] = values(outputs[1]) + values(outputs[4])
     return scales.allSatisfy(\.isNaN) ? nil : "the scales are \(scales)"
   }
 }

@@ -75,7 +75,7 @@ struct KernelCase {
       func rounded(_ index: Int) -> squint_rounded {
         squint_rounded(q: output(index, Int8.self), scales: output(index + 1, f), sums: output(index + 2, Int32.self))
       }
-      kernels.softmax(output(0, f), Int(p[0]), Float(bitPattern: p[1]), rounded(1), rounded(4))
+      kernels.softmax(input(0, f), Int(p[0]), Float(bitPattern: p[1]), rounded(0), rounded(3))
     case .exponential: kernels.exponential(input(0, f), output(0, f), Int(p[0]))
     case .layerNorm:
       kernels.layerNorm(input(0, f), input(1, f), input(2, f), output(0, f), Int(p[0]), Float(bitPattern: p[1]))

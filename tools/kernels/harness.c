@@ -119,8 +119,8 @@ static void run(const squint_kernels *k, uint32_t operation, const uint32_t *p, 
   case 11:
     return k->add(in[0], in[1], out[0], p[0]);
   case 12:
-    return k->softmax(out[0], p[0], float_of(p[1]), (squint_rounded){out[1], out[2], out[3]},
-                      (squint_rounded){out[4], out[5], out[6]});
+    return k->softmax(in[0], p[0], float_of(p[1]), (squint_rounded){out[0], out[1], out[2]},
+                      (squint_rounded){out[3], out[4], out[5]});
   case 13:
     return k->exponential(in[0], out[0], p[0]);
   case 14:

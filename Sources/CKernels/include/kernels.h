@@ -192,9 +192,9 @@ typedef struct {
   // y = x · other; all [count]; y may be either.
   void (*multiply)(const float *x, const float *other, float *y, size_t count);
 
-  // high + low = softmax(x · scale), rounded to two numbers in int8: within 2^-15 of the largest of their group. x:
-  // [count], count >= 1; it is overwritten.
-  void (*softmax)(float *x, size_t count, float scale, squint_rounded high, squint_rounded low);
+  // high + low = softmax(x · scale), rounded to two numbers in int8: within 2^-15 of the largest weight. All groups of
+  // a row have the same scale. x: [count], count >= 1.
+  void (*softmax)(const float *x, size_t count, float scale, squint_rounded high, squint_rounded low);
 
   // y = exp(x), relative error at most 2^-22 for x in -87...88; clamped to that range. All [count].
   void (*exponential)(const float *x, float *y, size_t count);

@@ -91,7 +91,8 @@ package struct InternSeriesBlueprint: PreNormBlueprint {
   }
 
   package var tensors: [TensorSpecification] {
-    [patchConvolution, patchConvolutionBias] + patchLayer.tensors + input.tensors + convolutions.flatMap(\.tensors)
-      + [positionTable] + (0..<layers).flatMap { layer($0).tensors } + norm.tensors + output.tensors
+    let before: [TensorSpecification] = [patchConvolution, patchConvolutionBias] + patchLayer.tensors + input.tensors
+    let layers: [TensorSpecification] = (0..<layers).flatMap { layer($0).tensors }
+    return before + convolutions.flatMap(\.tensors) + [positionTable] + layers + norm.tensors + output.tensors
   }
 }
