@@ -91,7 +91,10 @@ package struct InternSeriesBlueprint: PreNormBlueprint {
   }
 
   package var tensors: [TensorSpecification] {
-    [patchConvolution, patchConvolutionBias] + patchLayer.tensors + input.tensors + convolutions.flatMap(\.tensors)
-      + [positionTable] + (0..<layers).flatMap { layer($0).tensors } + norm.tensors + output.tensors
+    var tensors = [patchConvolution, patchConvolutionBias] + patchLayer.tensors + input.tensors
+    tensors += convolutions.flatMap(\.tensors)
+    tensors.append(positionTable)
+    tensors += (0..<layers).flatMap { layer($0).tensors }
+    return tensors + norm.tensors + output.tensors
   }
 }
