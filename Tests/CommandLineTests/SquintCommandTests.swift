@@ -145,7 +145,7 @@ import Testing
     }
     let beams = try squint("ask", model, "Hello", "--max-tokens", "8", "--beams", "4")
     #expect(beams.status == 0)
-    #expect(beams.text == (try squint("ask", model, "Hello", "--max-tokens", "8", "--beams", "4").text))
+    #expect(try beams.text == squint("ask", model, "Hello", "--max-tokens", "8", "--beams", "4").text)
   }
 
   @Test func statisticsGoToStandardError() throws {
@@ -153,7 +153,7 @@ import Testing
     #expect(outcome.error.contains("tokens"))
     #expect(outcome.error.contains("peak memory"))
     #expect(outcome.error.filter { $0 == "\n" }.count == 1)
-    #expect(outcome.text == (try squint("ask", model, "Hello", "--max-tokens", "4").text))
+    #expect(try outcome.text == squint("ask", model, "Hello", "--max-tokens", "4").text)
   }
 
   @Test func theInstructionSetCanBeChosen() throws {
@@ -205,7 +205,7 @@ import Testing
       input: "Hello\n\(String(repeating: "a very long question ", count: 20))\n/stats\n")
     #expect(outcome.status == 0)
     #expect(outcome.error.contains("squint: the prompt has"))
-    #expect(outcome.text == (try squint("ask", model, "Hello", "--max-tokens", "4").text))
+    #expect(try outcome.text == squint("ask", model, "Hello", "--max-tokens", "4").text)
     // What was said before is part of the prompt, and is not computed again.
     let second = try squint(
       "chat", model, "--temperature", "0", "--max-tokens", "4", "--stats", "--system", "Be brief.", input: "Hi\nHi\n")

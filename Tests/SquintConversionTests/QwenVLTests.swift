@@ -49,7 +49,7 @@ import Testing
       """)
     let encoder = try EncoderConfiguration(huggingFaceQwenVL: config, place: "config.json")
     let written = keys(encoder)
-    #expect(written == keys(try EncoderConfiguration(huggingFaceQwenVL: silent, place: "config.json")))
+    #expect(try written == keys(EncoderConfiguration(huggingFaceQwenVL: silent, place: "config.json")))
     #expect(written["graph"] == .string("qwen2_5vl"))
     #expect(written["layers"] == .int(32) && written["width"] == .int(1280) && written["ffn_width"] == .int(3420))
     #expect(written["heads"] == .int(16) && written["patch"] == .int(14) && written["merge"] == .int(2))

@@ -151,7 +151,7 @@ import Testing
     }
     // Without markers, images come first.
     let first = try model.prompt(text: "What?", media: [image, image])
-    #expect(first.tokens == (try model.prompt(text: "<image><image>What?", media: [image, image]).tokens))
+    #expect(try first.tokens == model.prompt(text: "<image><image>What?", media: [image, image]).tokens)
   }
 
   /// The template puts the image where the message has it; one that knows no images gets the marker in the text.

@@ -206,8 +206,8 @@ struct ExpressionParser {
 
   private func refuseLongFoldings(_ run: [UInt32], from start: Int) throws(SquintError) {
     for row in UnicodeProperties.longFoldings {
-      let parts = [row >> 42, row >> 21 & 0x1F_FFFF, row & 0x1F_FFFF].filter { $0 != 0 }
-        .map { ScalarSet.leastFolding(of: UInt32($0)) }
+      let letters = [42, 21, 0].map { (bits: UInt64) in UInt32(row >> bits & 0x1F_FFFF) }
+      let parts = letters.filter { $0 != 0 }.map { ScalarSet.leastFolding(of: $0) }
       if run.suffix(parts.count) == parts[...] {
         throw bad("letters that equal one where case does not matter, which is not supported,", place - start + 1)
       }
