@@ -21,7 +21,7 @@ import Testing
     (#"{"hop_length": 401}"#, "hop_length"), (#"{"padding_value": 1}"#, "padding_value"),
     (#"{"feature_size": 0}"#, "feature_size"),
   ]) func refusals(_ json: String, _ part: String) {
-    let error = #expect(throws: SquintError.self) { try configuration(json) }
+    let error = squintError { try configuration(json) }
     #expect(error?.message.hasPrefix("preprocessor_config.json: ") == true)
     #expect(error?.message.contains(part) == true)
   }

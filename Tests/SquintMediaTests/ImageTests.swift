@@ -98,7 +98,7 @@ import Testing
       mkfifo(path, 0o600)
       #expect(caught { _ = try ImageHeader.read(path: path) }?.kind == .noInput)
       let writer = Thread {
-        let pipe = fopen(path, "w")
+        let pipe = fopen(path, "w")!
         bytes.withUnsafeBytes { _ = fwrite($0.baseAddress, 1, $0.count, pipe) }
         fclose(pipe)
       }

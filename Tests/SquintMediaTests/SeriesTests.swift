@@ -203,7 +203,8 @@ import SquintMedia
     let count = header.count
     let length =
       version == 1 ? [UInt8(count & 255), UInt8(count >> 8)] : [UInt8(count & 255), UInt8(count >> 8), 0, 0]
-    return [0x93] + Array("NUMPY".utf8) + [version, 0] + length + header + data
+    let magic: [UInt8] = [0x93] + Array("NUMPY".utf8)
+    return magic + [version, 0] + length + header + data
   }
 
   private func bytes<T>(_ values: [T]) -> [UInt8] { values.withUnsafeBytes { Array($0) } }

@@ -186,16 +186,18 @@ extension TemplateTests {
         """)
   }
 
-  @Test func errorsNameTheLineAndTheReason() throws {
-    func message(_ source: String) -> String? {
-      do {
-        _ = try ChatTemplate(source: source).render(messages: Self.conversation, addGenerationPrompt: true)
-        return nil
-      } catch {
-        #expect(error.kind == .badData)
-        return error.message
-      }
+  /// What is wrong with a template, or nil.
+  private func message(_ source: String) -> String? {
+    do {
+      _ = try ChatTemplate(source: source).render(messages: Self.conversation, addGenerationPrompt: true)
+      return nil
+    } catch {
+      #expect(error.kind == .badData)
+      return error.message
     }
+  }
+
+  @Test func errorsNameTheLineAndTheReason() throws {
     #expect(message("{{ raise_exception('Roles must alternate') }}") == "chat template, line 1: Roles must alternate")
     #expect(
       message("a\nb\n{{ messages | xmlattr }}")
@@ -222,14 +224,10 @@ extension TemplateTests {
     ("{% macro m() %}{{ varargs }}{% endmacro %}", "'varargs' in a macro"),
     ("{{ strftime_now('%U') }}", "strftime_now('%U')"),
     ("{% macro m() %}{% endmacro %}{{ m.name }}", "the method Macro.name"),
-  ]) func whatIsNotSupportedIsNamed(source: String, what: String) {
-    let error = #expect(throws: SquintError.self) {
-      try ChatTemplate(source: "\n" + source).render(messages: [], addGenerationPrompt: false)
-    }
-    #expect(error?.message.hasPrefix("chat template, line 2: ") == true)
-    #expect(
-      error?.message.contains(what) == true && error?.message.contains("not supported; ") == true,
-      "\(error?.message ?? "")")
+  ]) func whatIsNotSupportedIsNamed(source: String, what: String) throws {
+    let message = try #require(self.message("\n" + source))
+    #expect(message.hasPrefix("chat template, line 2: "))
+    #expect(message.contains(what) && message.contains("not supported; "), "\(message)")
   }
 
   @Test func dateIsThatOfTheCallerOrOfToday() throws {
