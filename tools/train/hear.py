@@ -1,14 +1,17 @@
 """Trains the projector by which Squint-mini hears, stage after stage, and writes it.
 
-    python hear.py [--data FOLDER] [--minutes N] [--until words|answers] [--hold-back SOURCE]
+    python hear.py [--data FOLDER] [--minutes N] [--until words|answers|longer] [--hold-back SOURCE]
     python hear.py --export models/squint-mini/audio-projector.safetensors
 
 Stage 1, "words", needs no decoder: the projector's rows shall be embeddings of the words' tokens, in their order, with commas between (CTC).
 Stage 2, "answers", is LLaVA's stage 1: the loss is that of the answer's tokens behind the frozen decoder, with the adapter of the images in it.
+Stage 3, "longer", is the same once more, with the rate from its start and without the voices of CHECKED: of its projectors the one is kept that answers best
+about those.
 A run goes on where it was interrupted. What was chosen (stack, noise, steps) was chosen by the sounds of a source that is held back, not by the test's.
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -34,7 +37,9 @@ SHIPPED = pathlib.Path(__file__).parents[2] / "models/squint-mini"
 QUESTIONS = ["What is said?", "What do you hear?", "What does the voice say?", "Which words are spoken?"]
 # Of each stage: steps, sounds a step, the rate, and what is done against learning voices by heart (`SoundProjector.forward`): the deviation of noise in
 # whitened features, that of what is the same in all rows of a sound, and how many of the hidden values are left out.
-STAGES = {"words": (2500, 64, 1.5e-3, (0.5, 0.4, 0.2)), "answers": (300, 16, 4e-4, (0.3, 0.2, 0.0))}
+STAGES = {"words": (2500, 64, 1.5e-3, (0.5, 0.4, 0.2)), "answers": (300, 16, 4e-4, (0.3, 0.2, 0.0)), "longer": (370, 16, 4e-4, (0.3, 0.2, 0.0))}
+# The voices that stage 3 is checked by: so many sounds of each source, after so many steps each time.
+CHECKED, CHECKS, CHECK_EVERY = {"espeak": ["f4", "m6", "Hugo", "belinda"], "flite": ["rms"]}, 64, 150
 
 
 def answer(text):
@@ -85,7 +90,7 @@ class Sounds:
     """The features of all training sounds."""
 
     def __init__(self, out, sources=SOURCES):
-        self.rows, self.spans, self.texts, self.sources = [], [], [], []
+        self.rows, self.spans, self.texts, self.sources, self.voices = [], [], [], [], []
         for source in sources:
             if not (sounds.folder(out) / f"features-{source}.npz").exists():
                 print(f"no features of {source}", flush=True)
@@ -95,6 +100,7 @@ class Sounds:
             self.rows.append(rows)
             self.texts += [text for _, text in said]
             self.sources += [source] * len(said)
+            self.voices += [sounds.speaker(voice) for voice, _ in said]
         self.lengths = numpy.array([end - start for _, start, end in self.spans])
 
     def __len__(self):
@@ -103,6 +109,14 @@ class Sounds:
     def __getitem__(self, index):
         file, start, end = self.spans[index]
         return self.rows[file][start:end]
+
+    def chosen(self, indices):
+        """Some of the sounds."""
+        one = copy.copy(self)
+        for name in ("spans", "texts", "sources", "voices"):
+            setattr(one, name, [getattr(self, name)[index] for index in indices])
+        one.lengths = self.lengths[indices]
+        return one
 
     def some(self, rng, count):
         """Sounds of about the same length, by chance."""
@@ -256,8 +270,11 @@ class Training:
         if saved := self.load(f"{name}-partial"):
             optimizer.load_state_dict(saved["optimizer"])
             first, spent = saved["step"], saved["seconds"]
-        listener = Listener(self.decoder, self.tokenizer) if name == "answers" else None
+        listener = None if name == "words" else Listener(self.decoder, self.tokenizer)
+        if name == "longer":
+            self.choose(listener, 0, saved)
         began = shown = kept = time.monotonic()
+        taken = first
         for step in range(first, steps):
             seconds = spent + time.monotonic() - began
             # Where the time is limited, the rate falls with it.
@@ -272,22 +289,56 @@ class Training:
             torch.nn.utils.clip_grad_norm_(self.projector.parameters(), 1.0)
             optimizer.step()
             self.history.append((name, loss.item()))
+            taken = step + 1
+            if name == "longer" and taken % CHECK_EVERY == 0:
+                self.choose(listener, taken)
             now = time.monotonic()
             if now - shown > 20:
                 shown = now
                 recent = [value for stage, value in self.history[-50:] if stage == name]
-                print(f"{name} step {step + 1}/{steps}  loss {numpy.mean(recent):.4f}  {(now - began) / (step + 1 - first):.2f} s a step", flush=True)
+                print(f"{name} step {taken}/{steps}  loss {numpy.mean(recent):.4f}  {(now - began) / (taken - first):.2f} s a step", flush=True)
             if now - kept > 60 or self.stopped:
                 kept = now
-                self.save(f"{name}-partial", optimizer=optimizer.state_dict(), step=step + 1, seconds=spent + now - began)
+                self.save(f"{name}-partial", optimizer=optimizer.state_dict(), step=taken, seconds=spent + now - began)
             if self.stopped:
                 print("interrupted; start again to go on", flush=True)
                 return
-        self.save(name, steps=step + 1, seconds=spent + time.monotonic() - began)
-        self.file(f"{name}-partial").unlink(missing_ok=True)
-        print(f"{name}: done after {step + 1} steps", flush=True)
+        if name == "longer":
+            self.choose(listener, taken)
+            history = self.history
+            best = self.load("longer-best")
+            self.history = history
+            print(f"kept that after {best['step']} steps", flush=True)
+        self.save(name, steps=taken, seconds=spent + time.monotonic() - began)
+        for other in ("partial", "best"):
+            self.file(f"{name}-{other}").unlink(missing_ok=True)
+        print(f"{name}: done after {taken} steps", flush=True)
         if self.held_back:
             self.check(name)
+
+    def choose(self, listener, step, going_on=False):
+        """Keeps the projector if none answered more of the checked voices' sounds right. The first time, takes their sounds out of the training."""
+        if step == 0:
+            checked = {f"{source}:{name}" for source, names in CHECKED.items() for name in names}
+            held = [index for index, voice in enumerate(self.sounds.voices) if voice in checked]
+            order = numpy.random.default_rng(SEED).permutation(held).tolist()
+            self.checked = self.sounds.chosen([index for source in CHECKED for index in
+                                               [index for index in order if self.sounds.sources[index] == source][:CHECKS]])
+            self.sounds = self.sounds.chosen(sorted({*range(len(self.sounds))} - {*held}))
+            print(f"{len(self.sounds)} sounds, and {len(held)} of voices that are held back, of which {len(self.checked)} are checked", flush=True)
+            if going_on:
+                return
+        with torch.inference_mode():
+            features, counts = padded([self.checked[index] for index in range(len(self.checked))])
+            rows = self.projector(features)
+            given = listener.answers(rows, counts)
+            loss = listener.loss(rows, counts, [QUESTIONS[0]] * len(counts), [answer(text) for text in self.checked.texts]).item()
+        right = [one == answer(text) for one, text in zip(given, self.checked.texts)]
+        print(f"longer step {step}: {sum(right)} of {len(right)} right, loss {loss:.4f};",
+              *(f"{source} {sum(one for one, other in zip(right, self.checked.sources) if other == source)}" for source in CHECKED), flush=True)
+        best = torch.load(self.file("longer-best"), weights_only=True) if self.file("longer-best").exists() else None
+        if best is None or (sum(right), -loss) > (best["right"], -best["loss"]):
+            self.save("longer-best", step=step, right=sum(right), loss=loss)
 
     def check(self, name):
         """How many of the held back sounds are right: as the nearest words, and in the decoder's answers."""
