@@ -179,7 +179,7 @@ public final class Embedder {
       let stacks = (threads - 1) * Workers.stackBytes + (residency.streamsNothing ? 0 : WeightStream.stackBytes)
       return Plan(
         arena: arena, regions: regions, rows: rows,
-        byteCount: machine.processBytes + Machine.growthBytes + stacks + weights + arena.byteCount
+        byteCount: machine.processBytes + Machine.growthBytes([kind]) + stacks + weights + arena.byteCount
           + medium.size.decodingBytes + medium.size.heldBytes)
     }
     let budget = memory ?? machine.availableBytes

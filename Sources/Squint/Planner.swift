@@ -212,20 +212,38 @@ struct Planner {
   /// The plan that fits, in which as many weights stay in memory as can; nil where there is none.
   private func fitting(_ context: Int) throws(SquintError) -> SessionPlan? {
     if let plan = try inMemory(context) { return plan }
+    // Buffers of one module move when those of another become smaller, and a phase for which room was made may then be over the
+    // budget by a little: with so much kept free it is not.
+    var margin = 0
+    for _ in 0..<8 {
+      guard let plan = try streaming(context, keepingFree: margin) else { return nil }
+      if plan.fits { return plan }
+      margin += max(plan.peak - conditions.budget, 4096)
+    }
+    return nil
+  }
+
+  /// The plan in which weights leave where their phase does not fit; nil where none is small enough. All of it together may be more
+  /// than the budget.
+  private func streaming(_ context: Int, keepingFree margin: Int) throws(SquintError) -> SessionPlan? {
     var weights = everythingStays
     weights.takesTurns = options.media == .always
     for index in weights.encoders.indices {
       let kind = weights.encoders[index].kind
-      guard try makeRoom(where: { $0.media == kind }, context, &weights, for: { self.encodersWeights($0, index) })
+      guard
+        try makeRoom(
+          where: { $0.media == kind }, keepingFree: margin, context, &weights,
+          for: { self.encodersWeights($0, index) })
       else {
         return nil
       }
     }
     guard
-      try makeRoom(where: { $0.name != .encode }, context, &weights, for: { self.decodersWeights($0, context) })
+      try makeRoom(
+        where: { $0.name != .encode }, keepingFree: margin, context, &weights,
+        for: { self.decodersWeights($0, context) })
     else { return nil }
-    let plan = try make(context, weights)
-    return plan.fits ? plan : nil
+    return try make(context, weights)
   }
 
   private var everythingStays: SessionPlan.Weights {
@@ -248,15 +266,17 @@ struct Planner {
   ///
   /// - Parameters:
   ///   - isOwn: whether a phase is one of the module's.
+  ///   - margin: what of the budget is not to be used.
   ///   - candidates: made from the weights so far.
   /// - Returns: whether it fits.
   private func makeRoom(
-    where isOwn: (SessionPlan.Phase) -> Bool, _ context: Int, _ weights: inout SessionPlan.Weights,
+    where isOwn: (SessionPlan.Phase) -> Bool, keepingFree margin: Int, _ context: Int,
+    _ weights: inout SessionPlan.Weights,
     for candidates: (SessionPlan.Weights) -> [Candidate]
   ) throws(SquintError) -> Bool {
     func left(_ weights: SessionPlan.Weights) throws(SquintError) -> Int {
       let own = try make(context, weights).phases.filter(isOwn)
-      return conditions.budget - (own.map(\.byteCount).max() ?? 0)
+      return conditions.budget - margin - (own.map(\.byteCount).max() ?? 0)
     }
     if try left(weights) >= 0 { return true }
     var best: (weights: SessionPlan.Weights, cost: Int)?

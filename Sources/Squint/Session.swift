@@ -121,7 +121,7 @@ public final class Session {
       throw SquintError(
         .usage,
         "\(medium.name): the session was not planned for this \(medium.kind.noun) of \(grouped(medium.size.rowsWithSound)) tokens, but for "
-          + "smaller ones or none; begin it with this one")
+          + "smaller ones or none", remedies: [.beginWith(kind: medium.kind.rawValue)])
     }
     let needed = plan.byteCount(decoding: medium.size, by: engine.modality.kind)
     guard needed <= plan.budget else {

@@ -297,7 +297,9 @@ extension SessionPlan {
       [
         // The process holds the tokenizer already.
         Item(
-          name: .process, byteCount: max(machine.processBytes - model.tokenizerBytes, 0) + Machine.growthBytes),
+          name: .process,
+          byteCount: max(machine.processBytes - model.tokenizerBytes, 0)
+            + Machine.growthBytes(model.modalities.map(\.kind))),
         Item(name: .threads, byteCount: (threads - 1) * Workers.stackBytes + readers * WeightStream.stackBytes),
         Item(name: .tokenizer, byteCount: model.tokenizerBytes),
       ] + (media.map { $0.heldBytes > 0 ? [Item(name: .pipedMedia, byteCount: $0.heldBytes)] : [] } ?? [])

@@ -127,6 +127,9 @@ struct MediaOptions: ParsableArguments {
   ///
   /// - Throws: `SquintError.usage` that names the option. (In a conversation such media may come later.)
   func checkUse() throws(SquintError) {
+    guard files.count(where: { $0.path == "-" }) <= 1 else {
+      throw SquintError(.usage, "stdin, -, can be one medium; give the others as files")
+    }
     let options: [(option: String, isGiven: Bool, kind: MediaKind)] = [
       ("--fps", fps != nil, .video), ("--max-frames", maxFrames != nil, .video),
       ("--no-video-sound", noVideoSound, .video), ("--series-rate", seriesRate != nil, .series),

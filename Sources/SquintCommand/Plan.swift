@@ -89,6 +89,9 @@ struct Plan: ParsableCommand {
     }
   }
 
+  /// The tokens of a question beside media.
+  private static let question = 64
+
   func run() throws {
     let model = try Model(model.open(memory: machine.compute.memory))
     let given = try machine.media(media, for: model)
@@ -97,8 +100,12 @@ struct Plan: ParsableCommand {
     if given.isEmpty {
       for kind in MediaKind.allCases { shown += try model.choices(of: kind, machine.limits).suffix(1) }
     }
+    // The text that stands before each series may be longer than they are.
+    let written =
+      given.contains { $0.kind == .series } && !chat
+      ? (try? model.prompt(text: "", media: given)).map { $0.count + Self.question } : nil
     func options(_ sizes: [MediumSize]) -> SessionOptions {
-      machine.session(beams: beams, media: sizes.isEmpty ? .none : .once(sizes))
+      machine.session(beams: beams, media: sizes.isEmpty ? .none : .once(sizes), prompt: written)
     }
     var planned = options(shown)
     if chat, model.acceptsMedia {

@@ -166,6 +166,15 @@ struct ConvertCommand: ParsableCommand {
       encoders: Dictionary(encoder.map { ($0.name, $0.path) }) { first, _ in first },
       projectors: Dictionary(projector.map { ($0.name, $0.path) }) { first, _ in first })
     sources.adapter = adapter
+    let known = ConversionSources.modalities
+    for (option, parts) in [("--encoder", encoder), ("--projector", projector)] {
+      for part in parts where !known.contains(part.name) {
+        throw SquintError(
+          .usage,
+          "\(option) \(part.name)=…: there are encoders of \(known.dropLast().joined(separator: ", ")) and \(known.last!); "
+            + "a video goes through image's")
+      }
+    }
     guard let output, !dryRun else {
       let report = try planConversion(sources, options: options)
       Terminal.write((json ? report.json : report.plan) + "\n")
@@ -200,7 +209,7 @@ struct NamedPart: ExpressibleByArgument {
     guard let equals = argument.firstIndex(of: "=") else { return nil }
     name = String(argument[..<equals])
     path = String(argument[argument.index(after: equals)...])
-    guard ConversionSources.isModality(name), !path.isEmpty else { return nil }
+    guard !name.isEmpty, !path.isEmpty else { return nil }
   }
 }
 

@@ -46,6 +46,8 @@ public struct SquintError: Error, Equatable, Sendable, CustomStringConvertible {
     case noTemplate
     /// Media of a kind and their markers must be as many.
     case asManyAsMarkers(kind: String, marker: String)
+    /// A session has room for a medium of this kind, however large, where it begins with one as large.
+    case beginWith(kind: String)
     /// There is no projector; the encoder's features can be had.
     case encoderStage
     /// An image was given as a model.
@@ -68,6 +70,7 @@ public struct SquintError: Error, Equatable, Sendable, CustomStringConvertible {
       case .noTemplate: "a prompt of text does without the template"
       case .asManyAsMarkers(let kind, let marker):
         "give as many \(kind)s as the prompt has \(marker), or write \\\(marker) for the word"
+      case .beginWith(let kind): "plan another session for \(kind == "audio" ? "a sound" : "a \(kind)") as large"
       case .encoderStage: "ask for the encoder's features"
       case .imageBesideModel: "give images beside a model"
       }

@@ -11,7 +11,8 @@ extension SquintError.Remedy {
     switch self {
     case .context(let positions): "--context \(positions) would fit"
     case .longerContext: "shorten it or use a larger --context"
-    case .smallerMedia: "use a larger --context, or give less: --image-tokens, --max-frames, or a part of it"
+    case .smallerMedia:
+      "use a larger --context, or give less: a part of it, --image-tokens for images, --max-frames for videos"
     case .kvType(let type): "--kv \(type) would fit"
     case .tiles(let tiles): "--max-tiles \(tiles) would fit"
     case .memory(let bytes): "--memory \(megabytes(bytes))M would do"
@@ -20,6 +21,7 @@ extension SquintError.Remedy {
     case .noTemplate: "--raw does without the template"
     case .asManyAsMarkers(let kind, let marker):
       "give as many --\(kind) as the prompt has \(marker), or write \\\(marker) for the word"
+    case .beginWith(let kind): "end it, and begin again with --\(kind) FILE; later ones may then be as large"
     case .encoderStage: "--stage encoder"
     case .imageBesideModel: "give images with --image"
     case .closePrograms, .smallerModel, .raiseLimits: message

@@ -37,13 +37,6 @@ public struct ConversionSources: Sendable {
       + [encoders, projectors, images].flatMap { $0.values.sorted() }
   }
 
-  /// Whether `name` can be a modality's: a small letter, then up to 31 small letters, digits or underscores.
-  public static func isModality(_ name: String) -> Bool {
-    let bytes = Array(name.utf8)
-    let letters = UInt8(ascii: "a")...UInt8(ascii: "z")
-    guard let first = bytes.first, letters.contains(first), bytes.count <= 32 else { return false }
-    return bytes.allSatisfy {
-      letters.contains($0) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || $0 == UInt8(ascii: "_")
-    }
-  }
+  /// The kinds of media that encoders are of; a video goes through the image's.
+  public static let modalities = ["image", "audio", "molecule", "series"]
 }

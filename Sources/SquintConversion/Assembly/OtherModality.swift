@@ -96,7 +96,10 @@ struct OtherModality: Sendable {
         featureWidth: encoder.featureWidth, decoder: decoder, place: projector.tensors.place)
     }
     guard let processor = either(parts.processor, encoder.processor) else {
-      throw .badData(parts.place, "it does not say what is done to \(name) before the encoder")
+      throw .badData(
+        parts.place,
+        "nothing says what is done to \(name) before the encoder; put preprocessor_config.json into the encoder's folder"
+      )
     }
     self.processor = processor
     self.encoder = encoder

@@ -126,9 +126,11 @@ package struct SoundProcessor: Sendable, Equatable {
   private func notes(_ header: SoundHeader) -> [String] {
     var notes = header.remark.map { [$0] } ?? []
     if let mostSamples, SoundSamples.count(header, rate: mel.rate) > mostSamples {
+      let (all, heard) = (duration(header.seconds), duration(Double(mostSamples) / Double(mel.rate)))
       notes.append(
-        "of \(duration(header.seconds)) the model hears the first \(duration(Double(mostSamples) / Double(mel.rate))); "
-          + "cut it in parts to ask about the rest")
+        all == heard
+          ? "the model hears the first \(heard), which is less than a tenth of a second too little"
+          : "of \(all) the model hears the first \(heard); cut it in parts to ask about the rest")
     }
     return notes
   }
