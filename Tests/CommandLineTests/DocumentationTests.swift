@@ -105,8 +105,8 @@ import Testing
   /// The version is written once, in SquintFile; the newest entry of the changes is about it.
   @Test func theVersionIsThatOfTheChanges() throws {
     let changes = try String(contentsOf: Self.root.appendingPathComponent("CHANGELOG.md"), encoding: .utf8)
-    let newest = try #require(
-      changes.components(separatedBy: "\n## ").dropFirst().first?.split(whereSeparator: \.isWhitespace).first)
+    let entry = try #require(changes.components(separatedBy: "\n## ").dropFirst().first)
+    let newest = try #require(entry.split(whereSeparator: \.isWhitespace).first)
     for program in ["squint", "squint-convert"] {
       let outcome = try RunningProgram(
         program: RunningProgram.squint.deletingLastPathComponent().appendingPathComponent(program), ["--version"]

@@ -210,7 +210,8 @@ import Testing
     #expect(least - start < 0.05)
     // What it names does fit.
     let message = try squint("ask", model, "Hi", "--memory", "1M", "--threads", "1").error
-    let size = try #require(message.components(separatedBy: "--memory ").last?.components(separatedBy: " ").first)
+    let named = try #require(message.components(separatedBy: "--memory ").last)
+    let size = try #require(named.components(separatedBy: " ").first)
     #expect(
       try squint("ask", model, "Hi", "--memory", size, "--threads", "1", "--max-tokens", "1").status == 0, "\(message)")
   }
