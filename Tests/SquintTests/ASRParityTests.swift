@@ -174,7 +174,8 @@ private struct ASRFixture {
       let triangle = abs(phase - 32_768) - 16_384
       let loudness = 1 + i / 4000 % 5
       // Towards minus infinity, as Python divides.
-      samples += number(Int16((triangle * loudness) >> 3 + ((state >> 24) - 128) * (i / 8000 % 3) * 8))
+      let noise = ((state >> 24) - 128) * (i / 8000 % 3) * 8
+      samples += number(Int16((triangle * loudness) >> 3 + noise))
     }
     let format =
       number(UInt16(1)) + number(UInt16(1)) + number(UInt32(16_000)) + number(UInt32(32_000))
