@@ -95,14 +95,7 @@ import Testing
 }
 
 /// A model of Tests/Fixtures/audio, and its cases (tools/fixtures/audio.py).
-struct AudioFixture: Decodable, Sendable, CustomTestStringConvertible {
-  struct Conversion: Decodable, Sendable {
-    var source: String?
-    var decoder: String?
-    var encoder: String?
-    var projector: String?
-  }
-
+struct AudioFixture: ModelFixture {
   struct Case: Decodable, Sendable {
     let name: String
     let prompt: String
@@ -113,7 +106,7 @@ struct AudioFixture: Decodable, Sendable, CustomTestStringConvertible {
     let positions: [Int]
   }
 
-  let convert: Conversion
+  let convert: FixtureConversion
   /// Each so many rows one is stored.
   let step: Int
   let cases: [Case]
@@ -121,35 +114,9 @@ struct AudioFixture: Decodable, Sendable, CustomTestStringConvertible {
 
   enum CodingKeys: CodingKey { case convert, step, cases }
 
-  var testDescription: String { name }
-
   static let root = fixtures.appendingPathComponent("audio")
-  static let all: [AudioFixture] = ["qwen2-audio", "whisper"].map { name in
-    let data = try! Data(contentsOf: root.appendingPathComponent("\(name)/cases.json"))
-    var fixture = try! JSONDecoder().decode(AudioFixture.self, from: data)
-    fixture.name = name
-    return fixture
-  }
-
-  static func named(_ name: String) -> AudioFixture { all.first { $0.name == name }! }
-
-  func file(_ name: String) -> URL { Self.root.appendingPathComponent("\(self.name)/\(name)") }
-
-  /// Converts it with all parts in `type`. The file is there as long as the folder.
-  func convert(_ type: ElementType) throws -> (path: String, TemporaryFolder) {
-    let folder = try TemporaryFolder()
-    let path = folder.path + "/model.squint"
-    func place(_ part: String) -> String { file(part).standardized.path }
-    var options = ConversionOptions()
-    options.type = type
-    options.jobs = 1
-    let sources = ConversionSources(
-      convert.source.map(place), decoder: convert.decoder.map(place),
-      encoders: convert.encoder.map { ["audio": place($0)] } ?? [:],
-      projectors: convert.projector.map { ["audio": place($0)] } ?? [:])
-    try SquintConversion.convert(sources, to: path, options: options)
-    return (path, folder)
-  }
+  static let modality = "audio"
+  static let all = found()
 
   // MARK: Sounds
 

@@ -165,14 +165,7 @@ import Testing
 }
 
 /// A model of Tests/Fixtures/vision, and its cases (README.md there).
-struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
-  struct Conversion: Decodable, Sendable {
-    var source: String?
-    var decoder: String?
-    var encoder: String?
-    var projector: String?
-  }
-
+struct VisionFixture: ModelFixture {
   struct Case: Decodable, Sendable {
     let name: String
     let images: [String]
@@ -185,26 +178,17 @@ struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
     let images: [String]
   }
 
-  let convert: Conversion
+  let convert: FixtureConversion
   let cases: [Case]
   let videos: [Video]?
   var name = ""
 
   enum CodingKeys: CodingKey { case convert, cases, videos }
 
-  var testDescription: String { name }
-
   static let root = fixtures.appendingPathComponent("vision")
-  static let all: [VisionFixture] = try! FileManager.default.contentsOfDirectory(atPath: root.path).sorted()
-    .compactMap {
-      let file = root.appendingPathComponent("\($0)/cases.json")
-      guard FileManager.default.fileExists(atPath: file.path) else { return nil }
-      var fixture = try JSONDecoder().decode(VisionFixture.self, from: Data(contentsOf: file))
-      fixture.name = $0
-      return fixture
-    }
+  static let modality = "image"
+  static let all = found()
 
-  static func named(_ name: String) -> VisionFixture { all.first { $0.name == name }! }
   static func image(_ name: String) -> String { root.appendingPathComponent("pictures/\(name)").path }
 
   func file(_ test: Case, _ name: String) -> URL {
@@ -213,28 +197,5 @@ struct VisionFixture: Decodable, Sendable, CustomTestStringConvertible {
   func text(_ test: Case) throws -> String { try String(contentsOf: file(test, "prompt.txt"), encoding: .utf8) }
   func ids(_ test: Case) throws -> [Int32] {
     try JSONDecoder().decode([Int32].self, from: Data(contentsOf: file(test, "ids.json")))
-  }
-
-  /// Converts it with all parts in `type`. The file is there as long as the folder.
-  func convert(_ type: ElementType) throws -> (path: String, TemporaryFolder) {
-    let folder = try TemporaryFolder()
-    let path = folder.path + "/model.squint"
-    func place(_ part: String) -> String { Self.root.appendingPathComponent("\(name)/\(part)").path }
-    var options = ConversionOptions()
-    options.type = type
-    options.jobs = 1
-    let sources = ConversionSources(
-      convert.source.map(place), decoder: convert.decoder.map(place),
-      encoders: convert.encoder.map { ["image": place($0)] } ?? [:],
-      projectors: convert.projector.map { ["image": place($0)] } ?? [:])
-    try SquintConversion.convert(sources, to: path, options: options)
-    return (path, folder)
-  }
-
-  /// The same, opened. The mapping outlives the file.
-  func model(_ type: ElementType) throws -> Model {
-    let (path, folder) = try convert(type)
-    defer { withExtendedLifetime(folder) {} }
-    return try Model(path: path)
   }
 }
