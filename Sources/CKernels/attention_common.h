@@ -51,7 +51,7 @@ INLINE void soften_row(float *scores, size_t from, size_t to, size_t count, floa
     *factor = lanes[0];
     *maximum = tile_maximum;
   }
-  *sum = *sum * *factor + exponential_in_place(scores + from, to - from, 1, *maximum);
+  *sum = *sum * *factor + exponential_in_place(scores + from, to - from, *maximum);
   memset(scores, 0, from * sizeof(float));
   memset(scores + to, 0, (count - to) * sizeof(float));
 }

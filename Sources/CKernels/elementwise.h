@@ -198,19 +198,18 @@ TARGET static void exponential(const float *x, float *y, size_t count) {
     vf_store_part(y + i, vf_exponential(vf_load_part(x + i, count - i)), count - i);
 }
 
-// x = exp(scale · x - maximum); returns the sum
-INLINE float exponential_in_place(float *x, size_t count, float scale, float maximum) {
+// x = exp(x - maximum); returns the sum
+INLINE float exponential_in_place(float *x, size_t count, float maximum) {
   vf sum = vf_set(0);
   size_t i = 0;
   for (; i + LANES <= count; i += LANES) {
-    vf e = vf_exponential(vf_fma(vf_load(x + i), vf_set(scale), vf_set(-maximum)));
+    vf e = vf_exponential(vf_sub(vf_load(x + i), vf_set(maximum)));
     vf_store(x + i, e);
     sum = vf_add(sum, e);
   }
   float total = vf_sum(sum);
   if (i < count) {
-    vf_store_part(x + i, vf_exponential(vf_fma(vf_load_part(x + i, count - i), vf_set(scale), vf_set(-maximum))),
-                  count - i);
+    vf_store_part(x + i, vf_exponential(vf_sub(vf_load_part(x + i, count - i), vf_set(maximum))), count - i);
     for (; i < count; i++)
       total += x[i];
   }
